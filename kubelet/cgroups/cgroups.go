@@ -1,0 +1,299 @@
+// Package cgroups keeps the part of the machine's cgroup trees that pods live in.
+//
+// It owns the cgroup kubepods, its children burstable and besteffort, and one cgroup for each pod; containers'
+// cgroups below belong to the container runtime. The same path is kept in every mounted tree: cgroup v1, with one
+// tree for each controller, the v2 tree beside it, or v2 alone. Every call reads what is there and converges, so a
+// crash between any two steps is mended by the next call.
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubectl/pkg/util/qos"
+)
+
+// Config says where and how pods' cgroups are made.
+type Config struct {
+	// Hierarchies are the trees to keep, from Discover. Required.
+	Hierarchies []Hierarchy
+	// Prefix is the cgroup that kubepods is made in; empty is the root of each tree.
+	Prefix string
+	// Driver names the cgroups the way the container runtime expects; empty is Cgroupfs.
+	Driver Driver
+	// CPUQuota makes CPU limits hold. Without it they only count for the pod's quality of service.
+	CPUQuota bool
+	// CPUPeriod is the time over which a CPU limit is measured, 1 ms to 1 s; zero is 100 ms. A short one makes
+	// throttling smoother and costs more.
+	CPUPeriod time.Duration
+	// PodPids bounds the processes and threads of each pod; zero or less is no bound.
+	PodPids int64
+}
+
+// Cgroups keeps pods' cgroups. Its methods may be called at the same time for different pods.
+type Cgroups struct {
+	cfg  Config
+	root name
+	log  *slog.Logger
+}
+
+// New checks cfg; it touches no cgroup.
+func New(cfg Config, log *slog.Logger) (*Cgroups, error) {
+	if cfg.Driver == "" {
+		cfg.Driver = Cgroupfs
+	}
+	if cfg.CPUPeriod == 0 {
+		cfg.CPUPeriod = 100 * time.Millisecond
+	}
+	var errs []error
+	if cfg.Driver != Cgroupfs && cfg.Driver != Systemd {
+		errs = append(errs, fmt.Errorf("cgroup driver %q: want cgroupfs or systemd", cfg.Driver))
+	}
+	if len(cfg.Hierarchies) == 0 {
+		errs = append(errs, errors.New("no cgroup tree to keep"))
+	}
+	if cfg.CPUPeriod < time.Millisecond || cfg.CPUPeriod > time.Second {
+		errs = append(errs, fmt.Errorf("CPU period %v: want 1ms to 1s", cfg.CPUPeriod))
+	}
+	return &Cgroups{cfg: cfg, root: rootName(cfg.Prefix), log: log}, errors.Join(errs...)
+}
+
+// EnsureRoot makes kubepods and its two classes, and bounds all pods together to what the node has to give. Call it
+// first, and again whenever allocatable changes.
+func (c *Cgroups) EnsureRoot(allocatable v1.ResourceList) error {
+	errs := []error{c.ensure(c.root, rootLimits(allocatable))}
+	for _, class := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort} {
+		errs = append(errs, c.ensure(className(c.root, class), limits{Shares: minShares}))
+	}
+	return errors.Join(errs...)
+}
+
+// SetShares weighs the burstable pods together by the CPU they ask for. pods are all that run on the node.
+func (c *Cgroups) SetShares(pods []*v1.Pod) error {
+	return c.ensure(className(c.root, v1.PodQOSBurstable), limits{Shares: burstableShares(pods)})
+}
+
+// EnsurePod makes the pod's cgroup with its bounds, or corrects them, and returns the name of it to give to the
+// container runtime as the sandbox's cgroup parent.
+func (c *Cgroups) EnsurePod(pod *v1.Pod) (string, error) {
+	n := podName(c.root, qos.ComputePodQOS(pod), pod.UID)
+	return n.parent(c.cfg.Driver), c.ensure(n, podLimits(pod, c.cfg))
+}
+
+// PodPath is the pod's cgroup below the mount point of each tree, for whoever reads its statistics.
+func (c *Cgroups) PodPath(pod *v1.Pod) string {
+	return podName(c.root, qos.ComputePodQOS(pod), pod.UID).path(c.cfg.Driver)
+}
+
+// RootPath is kubepods below the mount point of each tree.
+func (c *Cgroups) RootPath() string { return c.root.path(c.cfg.Driver) }
+
+// ensure makes one cgroup in every tree and writes its bounds. One tree's failure does not keep the others back.
+func (c *Cgroups) ensure(n name, l limits) error {
+	var errs []error
+	for _, h := range c.cfg.Hierarchies {
+		errs = append(errs, h.ensure(n, c.cfg.Driver, l))
+	}
+	return errors.Join(errs...)
+}
+
+func (h Hierarchy) ensure(n name, d Driver, l limits) error {
+	for depth := 1; depth <= len(n); depth++ {
+		dir := filepath.Join(h.Dir, n[:depth].path(d))
+		if h.Unified {
+			if err := h.delegate(filepath.Dir(dir)); err != nil {
+				return err
+			}
+		}
+		err := os.Mkdir(dir, 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+		if !h.Unified && h.has("cpuset") {
+			if err := inheritCPUs(dir); err != nil {
+				return err
+			}
+		}
+	}
+	files := l.filesV1()
+	if h.Unified {
+		files = l.filesV2()
+	}
+	for _, f := range files {
+		if !h.has(f.Controller) {
+			continue
+		}
+		if err := write(filepath.Join(h.Dir, n.path(d), f.Name), f.Value); err != nil {
+			return fmt.Errorf("bound cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// delegate lets the children of a v2 cgroup be bounded too.
+func (h Hierarchy) delegate(dir string) error {
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	have, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read cgroup: %w", err)
+	}
+	enabled := strings.Fields(string(have))
+	for _, ctl := range h.Controllers {
+		if slices.Contains(enabled, ctl) {
+			continue
+		}
+		if err := write(file, "+"+ctl); err != nil {
+			return fmt.Errorf("hand %s down: %w", ctl, err)
+		}
+	}
+	return nil
+}
+
+// inheritCPUs fills what a v1 cpuset leaves empty, and without which no process can enter.
+func inheritCPUs(dir string) error {
+	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+		own, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil {
+			return fmt.Errorf("read cgroup: %w", err)
+		}
+		if strings.TrimSpace(string(own)) != "" {
+			continue
+		}
+		above, err := os.ReadFile(filepath.Join(filepath.Dir(dir), f))
+		if err != nil {
+			return fmt.Errorf("read cgroup: %w", err)
+		}
+		if err := write(filepath.Join(dir, f), strings.TrimSpace(string(above))); err != nil {
+			return fmt.Errorf("fill cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+func write(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// Pods lists the pods that have a cgroup in any tree.
+func (c *Cgroups) Pods() ([]types.UID, error) {
+	seen := map[types.UID]bool{}
+	for _, h := range c.cfg.Hierarchies {
+		for _, dir := range c.classDirs(h) {
+			entries, err := os.ReadDir(dir)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("list pods' cgroups: %w", err)
+			}
+			for _, e := range entries {
+				if uid := podUID(e.Name(), c.cfg.Driver); uid != "" && e.IsDir() {
+					seen[uid] = true
+				}
+			}
+		}
+	}
+	out := make([]types.UID, 0, len(seen))
+	for uid := range seen {
+		out = append(out, uid)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func (c *Cgroups) classDirs(h Hierarchy) []string {
+	var out []string
+	for _, class := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
+		out = append(out, filepath.Join(h.Dir, className(c.root, class).path(c.cfg.Driver)))
+	}
+	return out
+}
+
+// RemovePod kills every process left in the pod's cgroups and removes them from every tree. A pod that has none is a
+// success. It waits until the kernel let the last process go, or ctx ends.
+func (c *Cgroups) RemovePod(ctx context.Context, uid types.UID) error {
+	var dirs []string
+	for _, class := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
+		p := podName(c.root, class, uid).path(c.cfg.Driver)
+		for _, h := range c.cfg.Hierarchies {
+			dirs = append(dirs, filepath.Join(h.Dir, p))
+		}
+	}
+	for wait := time.Millisecond; ; wait = min(wait*2, 100*time.Millisecond) {
+		var errs []error
+		for _, dir := range dirs {
+			errs = append(errs, c.removeTree(dir))
+		}
+		err := errors.Join(errs...)
+		if err == nil || !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// removeTree removes a cgroup and all below it, deepest first.
+func (c *Cgroups) removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list cgroup: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.IsDir() {
+			errs = append(errs, c.removeTree(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := c.killAll(dir); err != nil {
+		return err
+	}
+	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove cgroup %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (c *Cgroups) killAll(dir string) error {
+	left, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list processes: %w", err)
+	}
+	for _, field := range strings.Fields(string(left)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil || pid <= 1 {
+			continue // 0 is a process of a PID namespace that is not ours
+		}
+		c.log.Info("kill process left in a pod's cgroup", "pid", pid, "cgroup", dir)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill %d: %w", pid, err)
+		}
+	}
+	return nil
+}
