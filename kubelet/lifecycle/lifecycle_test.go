@@ -1,0 +1,331 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+
+func pod(mutate func(*v1.Pod)) *v1.Pod {
+	p := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u", Generation: 3},
+		Spec:       v1.PodSpec{RestartPolicy: v1.RestartPolicyAlways, Containers: []v1.Container{{Name: "a", Image: "img"}}},
+	}
+	if mutate != nil {
+		mutate(p)
+	}
+	return p
+}
+
+func always() *v1.ContainerRestartPolicy { p := v1.ContainerRestartPolicyAlways; return &p }
+
+// world carries out actions as a runtime without faults would, and keeps a journal.
+type world struct {
+	t       *testing.T
+	s       State
+	now     time.Time
+	journal []string
+	ids     int
+	hold    map[string]bool // actions by their text that are never answered
+}
+
+func (w *world) step(ev Event) {
+	var actions []Action
+	w.s, actions = Step(w.s, ev, w.now)
+	for _, a := range actions {
+		w.journal = append(w.journal, a.String())
+	}
+	for _, a := range actions {
+		if !w.hold[a.String()] {
+			w.answer(a)
+		}
+	}
+}
+
+func (w *world) answer(a Action) {
+	switch a := a.(type) {
+	case SetupVolumes:
+		w.step(VolumesDone{})
+	case MakeSandbox:
+		w.step(SandboxDone{ID: fmt.Sprintf("sb%d", a.Attempt), IPs: []string{"10.0.0.9"}})
+	case StartContainer:
+		w.ids++
+		f := Facts{Name: a.Name, ID: fmt.Sprintf("%s%d", a.Name, a.Attempt), Sandbox: a.Sandbox, Attempt: a.Attempt, SpecImage: Spec(w.s.Pod, a.Name).Image}
+		w.step(ContainerCreated{f})
+		f.Running, f.StartedAt = true, w.now
+		w.step(ContainerSeen{f})
+		w.step(HookDone{Name: a.Name, ID: f.ID})
+	case KillContainer:
+		w.exit(a.Name, 137)
+		w.step(KillDone{Name: a.Name, ID: a.ID})
+	case StopSandbox:
+		w.step(SandboxStopped{ID: a.ID})
+	case GiveBack:
+		w.step(CleanupDone{})
+	}
+}
+
+func (w *world) exit(name string, code int32) {
+	f := w.s.Container(name).Facts
+	f.Running, f.Exited, f.ExitCode, f.FinishedAt = false, true, code, w.now
+	w.step(ContainerSeen{f})
+}
+
+func (w *world) took() string {
+	out := strings.Join(w.journal, "\n")
+	w.journal = nil
+	return out
+}
+
+func (w *world) want(lines ...string) {
+	w.t.Helper()
+	if d := cmp.Diff(strings.Join(lines, "\n"), w.took()); d != "" {
+		w.t.Errorf("actions (-want +got):\n%s", d)
+	}
+}
+
+func (w *world) status() v1.PodStatus {
+	return StatusOf(&w.s, []string{"192.0.2.1"}, v1.PodQOSBestEffort, nil, w.now)
+}
+
+func begin(t *testing.T, p *v1.Pod) *world {
+	return &world{t: t, s: New(p, t0), now: t0, hold: map[string]bool{}}
+}
+
+func TestPauseBeforeContainers(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.want("set up volumes", "make sandbox 0", "start a/0")
+	st := w.status()
+	if st.Phase != v1.PodRunning || !st.ContainerStatuses[0].Ready || st.PodIP != "10.0.0.9" || st.ObservedGeneration != 3 {
+		t.Errorf("status %+v", st)
+	}
+	w.step(Tick{})
+	w.want("")
+}
+
+func TestVolumesHoldContainersNotSandbox(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.hold["set up volumes"] = true
+	w.step(Tick{})
+	w.want("set up volumes", "make sandbox 0")
+	w.step(VolumesDone{Err: errors.New("no secret")})
+	w.want("tell FailedMount: no secret", "wake 03:04:00.500")
+	w.hold = map[string]bool{}
+	w.now = t0.Add(time.Second)
+	w.step(Tick{})
+	w.want("set up volumes", "start a/0")
+}
+
+func TestCrashBackOffDoubles(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.took()
+	w.exit("a", 1) // the first restart is at once
+	w.want("start a/1", "remove container a0")
+	for _, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+		w.exit("a", 1)
+		st := w.status().ContainerStatuses[0]
+		if st.State.Waiting == nil || st.State.Waiting.Reason != "CrashLoopBackOff" || st.LastTerminationState.Terminated.ExitCode != 1 {
+			t.Fatalf("status after crash: %+v", st)
+		}
+		w.took()
+		w.now = w.now.Add(wait - time.Millisecond)
+		w.step(Tick{})
+		if got := w.took(); strings.Contains(got, "start") {
+			t.Fatalf("started before %v: %s", wait, got)
+		}
+		w.now = w.now.Add(time.Millisecond)
+		w.step(Tick{})
+		if got := w.took(); !strings.Contains(got, "start a/") {
+			t.Fatalf("not started after %v: %s", wait, got)
+		}
+	}
+	if n := w.status().ContainerStatuses[0].RestartCount; n != 4 {
+		t.Errorf("restart count %d, want 4", n)
+	}
+	w.now = w.now.Add(crashForget + time.Second) // a long run is forgiven
+	w.exit("a", 1)
+	w.want("start a/5", "remove container a4")
+}
+
+func TestRestartPolicies(t *testing.T) {
+	for _, tt := range []struct {
+		policy v1.RestartPolicy
+		code   int32
+		again  bool
+		phase  v1.PodPhase
+	}{
+		{v1.RestartPolicyAlways, 0, true, v1.PodRunning},
+		{v1.RestartPolicyAlways, 1, true, v1.PodRunning},
+		{v1.RestartPolicyOnFailure, 0, false, v1.PodSucceeded},
+		{v1.RestartPolicyOnFailure, 1, true, v1.PodRunning},
+		{v1.RestartPolicyNever, 0, false, v1.PodSucceeded},
+		{v1.RestartPolicyNever, 1, false, v1.PodFailed},
+	} {
+		t.Run(fmt.Sprintf("%s/%d", tt.policy, tt.code), func(t *testing.T) {
+			w := begin(t, pod(func(p *v1.Pod) { p.Spec.RestartPolicy = tt.policy }))
+			w.step(Tick{})
+			w.took()
+			w.exit("a", tt.code)
+			if again := strings.Contains(w.took(), "start a/1"); again != tt.again {
+				t.Errorf("started again: %v, want %v", again, tt.again)
+			}
+			if st := w.status(); st.Phase != tt.phase {
+				t.Errorf("phase %s, want %s", st.Phase, tt.phase)
+			}
+		})
+	}
+}
+
+func TestInitContainersInOrder(t *testing.T) {
+	w := begin(t, pod(func(p *v1.Pod) {
+		p.Spec.InitContainers = []v1.Container{{Name: "i1"}, {Name: "side", RestartPolicy: always(), StartupProbe: &v1.Probe{}}, {Name: "i2"}}
+	}))
+	w.step(Tick{})
+	w.want("set up volumes", "make sandbox 0", "start i1/0")
+	if st := w.status(); st.Phase != v1.PodPending || st.ContainerStatuses[0].State.Waiting.Reason != "PodInitializing" {
+		t.Errorf("status while initializing: %+v", st)
+	}
+	w.exit("i1", 0)
+	w.want("start side/0")
+	w.step(Probed{Name: "side", ID: "side0", Probe: Startup, OK: true})
+	w.want("start i2/0")
+	w.exit("i2", 1)
+	w.want("start i2/1", "remove container i20")
+	w.exit("i2", 0)
+	w.want("start a/0")
+	if st := w.status(); st.Phase != v1.PodRunning || len(st.InitContainerStatuses) != 3 {
+		t.Errorf("status: %+v", st)
+	}
+	w.exit("side", 1) // a sidecar comes back also beside the app
+	w.want("start side/1", "remove container side0")
+}
+
+func TestDeletion(t *testing.T) {
+	w := begin(t, pod(func(p *v1.Pod) {
+		p.Spec.InitContainers = []v1.Container{{Name: "s1", RestartPolicy: always()}, {Name: "s2", RestartPolicy: always()}}
+	}))
+	w.step(Tick{})
+	w.took()
+	w.step(SpecChanged{pod(func(p *v1.Pod) {
+		p.Spec.InitContainers = w.s.Pod.Spec.InitContainers
+		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: t0}, new(int64)
+		*p.DeletionGracePeriodSeconds = 5
+	})})
+	w.want("kill a in 5s: Stopping container a", "kill s2 in 5s: Stopping container s2", "kill s1 in 5s: Stopping container s1",
+		"stop sandbox sb0", "give back")
+	if w.s.Stage != Gone || w.status().Phase != v1.PodFailed {
+		t.Errorf("stage %s, phase %s", w.s.Stage, w.status().Phase)
+	}
+}
+
+func TestShorterGraceKillsAgain(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.took()
+	deleted := func(grace int64) *v1.Pod {
+		return pod(func(p *v1.Pod) {
+			p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: t0}, &grace
+		})
+	}
+	w.hold["kill a in 1m0s: Stopping container a"] = true
+	w.step(SpecChanged{deleted(60)})
+	w.step(SpecChanged{deleted(60)})
+	w.want("kill a in 1m0s: Stopping container a")
+	w.hold["kill a in 1s: Stopping container a"] = true
+	w.step(SpecChanged{deleted(0)})
+	w.want("kill a in 1s: Stopping container a")
+}
+
+func TestSandboxDeathBringsAllBack(t *testing.T) {
+	w := begin(t, pod(func(p *v1.Pod) {
+		p.Spec.InitContainers = []v1.Container{{Name: "i"}}
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: "b", Image: "img"})
+	}))
+	w.step(Tick{})
+	w.exit("i", 0)
+	w.took()
+	w.step(SandboxSeen{ID: "sb0"})
+	w.want("tell SandboxChanged: Pod sandbox changed, it will be killed and re-created.", "stop sandbox sb0",
+		"remove sandbox sb0", "make sandbox 1", "start i/1")
+	w.exit("i", 0)
+	w.want("start a/1", "start b/1")
+}
+
+func TestLivenessKillsAndRestarts(t *testing.T) {
+	w := begin(t, pod(func(p *v1.Pod) { p.Spec.Containers[0].LivenessProbe = &v1.Probe{} }))
+	w.step(Tick{})
+	w.took()
+	w.step(Probed{Name: "a", ID: "a0", Probe: Liveness})
+	w.want("kill a in 30s: Container a failed liveness probe, will be restarted", "start a/1", "remove container a0")
+}
+
+func TestRestoreChangesNothing(t *testing.T) {
+	p := pod(func(p *v1.Pod) {
+		p.Spec.InitContainers = []v1.Container{{Name: "i"}}
+		p.Spec.Containers[0].ReadinessProbe = &v1.Probe{}
+	})
+	w := begin(t, p)
+	w.step(Tick{})
+	w.exit("i", 0)
+	w.step(Probed{Name: "a", ID: "a0", Probe: Readiness, OK: true})
+	before := w.status()
+	if !before.ContainerStatuses[0].Ready {
+		t.Fatal("not ready before the restart")
+	}
+	told := p.DeepCopy()
+	told.Status = before
+	var facts []Facts
+	for _, c := range w.s.Containers {
+		facts = append(facts, c.Facts)
+	}
+	w.s = Restore(told, []SandboxSeen{{ID: "sb0", Ready: true, IPs: []string{"10.0.0.9"}}}, facts, t0.Add(time.Hour))
+	w.took()
+	w.hold["set up volumes"] = true
+	w.step(Tick{})
+	w.want("set up volumes")
+	if d := cmp.Diff(before, w.status()); d != "" {
+		t.Errorf("status changed by restart:\n%s", d)
+	}
+}
+
+func TestPullBackOff(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.hold["start a/0"] = true
+	w.step(Tick{})
+	w.step(StartFailed{Name: "a", Reason: "ErrImagePull", Message: "no such image"})
+	if r := w.status().ContainerStatuses[0].State.Waiting.Reason; r != "ErrImagePull" {
+		t.Errorf("reason %s", r)
+	}
+	w.now = t0.Add(2 * time.Second)
+	w.step(Tick{})
+	if r := w.status().ContainerStatuses[0].State.Waiting.Reason; r != "ImagePullBackOff" {
+		t.Errorf("reason later %s", r)
+	}
+	w.took()
+	w.now = t0.Add(10 * time.Second)
+	w.step(Tick{})
+	w.want("start a/0")
+}
+
+func TestDeadline(t *testing.T) {
+	w := begin(t, pod(func(p *v1.Pod) { d := int64(60); p.Spec.ActiveDeadlineSeconds = &d }))
+	w.step(Tick{})
+	w.took()
+	w.now = t0.Add(time.Minute)
+	w.step(Tick{})
+	w.want("tell DeadlineExceeded: Pod was active on the node longer than the specified deadline",
+		"kill a in 30s: Stopping container a", "stop sandbox sb0", "give back")
+	if st := w.status(); st.Phase != v1.PodFailed || st.Reason != "DeadlineExceeded" || w.s.Stage != Finished {
+		t.Errorf("%s %s %s", st.Phase, st.Reason, w.s.Stage)
+	}
+}
