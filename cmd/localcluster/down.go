@@ -1,0 +1,45 @@
+package localcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/orlop-io/orlop/cmd/localcluster/cgroups"
+	"github.com/orlop-io/orlop/cmd/localcluster/hostns"
+	"github.com/orlop-io/orlop/cmd/localcluster/kubeconfig"
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+)
+
+// Down removes a cluster whole, in whatever state it is. A cluster that is not there is no error.
+// It goes by names alone, so it needs nothing that a crash might have taken; each step is tried
+// even if one before it failed.
+func Down(ctx context.Context, name string) error {
+	if err := layout.CheckName(name); err != nil {
+		return err
+	}
+	var errs []error
+	if c, err := layout.Load(name); err == nil && c.Kubeconfig != nil {
+		errs = append(errs, kubeconfig.Remove(contextName(name), *c.Kubeconfig))
+	}
+	trees, err := cgroups.Mounted()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if err := emptyCgroup(ctx, trees, layout.Cgroup(name)); err != nil {
+		// Live hosts would lose their files under their feet: leave the rest for the next try.
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, hostns.RemoveFabric(layout.FabricHandle(name)))
+	for _, dir := range []string{layout.RunDir(name), layout.StateDir(name), layout.FailedLogDir(name)} {
+		if err := os.RemoveAll(dir); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", dir, err))
+		}
+	}
+	errs = append(errs, clearGround())
+	return errors.Join(errs...)
+}
+
+// contextName is what a cluster is called in kubeconfigs.
+func contextName(name string) string { return "orlop-" + name }

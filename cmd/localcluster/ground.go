@@ -1,0 +1,120 @@
+package localcluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/orlop-io/orlop/cmd/localcluster/hostns"
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	"golang.org/x/sys/unix"
+)
+
+// pointsFile lists the mount points that were made on the machine for its clusters. They go with
+// the last cluster: removing a folder that is a mount point elsewhere would unmount it there.
+func pointsFile() string { return filepath.Join(layout.StateRoot, "mountpoints.json") }
+
+// locked runs f while no other orlop on this machine is between making and removing what
+// clusters share. The lock is on /run itself, so that no file remains of it.
+func locked(f func() error) error {
+	dir, err := os.Open(filepath.Dir(layout.RunRoot))
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	defer dir.Close()
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return f()
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock: %w", err)
+		}
+	}
+}
+
+func readPoints() ([]string, error) {
+	b, err := os.ReadFile(pointsFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of mount points: %w", err)
+	}
+	var made []string
+	if err := json.Unmarshal(b, &made); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", pointsFile(), err)
+	}
+	return made, nil
+}
+
+// makePoints makes the mount points that the machine lacks and records them.
+func makePoints() error {
+	return locked(func() error {
+		before, err := readPoints()
+		if err != nil {
+			return err
+		}
+		made, makeErr := hostns.MakePoints()
+		if len(made) == 0 {
+			return makeErr
+		}
+		for _, p := range made {
+			if !slices.Contains(before, p) {
+				before = append(before, p)
+			}
+		}
+		b, err := json.Marshal(before)
+		if err == nil {
+			err = os.MkdirAll(layout.StateRoot, 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(pointsFile(), append(b, '\n'), 0o600)
+		}
+		if err != nil {
+			err = fmt.Errorf("record the mount points: %w", err)
+		}
+		return errors.Join(makeErr, err)
+	})
+}
+
+// clearGround removes what clusters share, when none is left.
+func clearGround() error {
+	return locked(func() error {
+		names, err := layout.Names()
+		if err != nil || len(names) > 0 {
+			return err
+		}
+		made, err := readPoints()
+		if err != nil {
+			return err
+		}
+		hostns.RemovePoints(made)
+		if err := os.Remove(pointsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the list of mount points: %w", err)
+		}
+		for _, dir := range []string{layout.StateRoot, layout.RunRoot} {
+			_ = os.Remove(dir) // a machine may keep other things there
+		}
+		return nil
+	})
+}
+
+// claim saves the first state of a cluster, unless there is one of that name.
+func claim(c *layout.Cluster) error {
+	return locked(func() error {
+		for _, dir := range []string{layout.StateDir(c.Name), layout.RunDir(c.Name)} {
+			if _, err := os.Stat(dir); err == nil {
+				return fmt.Errorf("cluster %s %w", c.Name, ErrExists)
+			}
+		}
+		return c.Save()
+	})
+}
+
+// ErrExists is returned by Up for a name that is taken.
+var ErrExists = errors.New("exists already")
