@@ -1,0 +1,30 @@
+// Command orlop-cni is the CNI plugin: what it does is in package plugin. Under the name "loopback" it brings up lo.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/orlop-io/orlop/cni/plugin"
+)
+
+var version = "dev"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	funcs := plugin.Funcs()
+	if filepath.Base(os.Args[0]) == "loopback" {
+		funcs = plugin.LoopbackFuncs()
+	}
+	cerr := skel.PluginMainFuncsWithError(funcs, plugin.Versions(), "Orlop CNI plugin "+version)
+	if cerr == nil {
+		return 0
+	}
+	if err := cerr.Print(); err != nil {
+		fmt.Fprintln(os.Stderr, "print error:", err)
+	}
+	return 1
+}

@@ -1,0 +1,240 @@
+// Package nat owns one nftables table per network and address family, in which host ports lead to pods and
+// pods' packets to the outside take the node's address.
+//
+// It speaks netlink and runs no program. The rules are made once, for a configuration; what changes with pods and
+// nodes are elements of maps and sets, so the cost of one pod does not depend on how many there are.
+// Other tables are not looked at. Services are not its business: the proxy has no rule here.
+package nat
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what the rules of a table depend on.
+type Config struct {
+	Bridge     string         // the bridge that pods of this network hang on
+	Subnets    []netip.Prefix // addresses of this node's pods
+	Masquerade bool           // pods' packets to the outside leave with the node's address
+	Direct     []netip.Prefix // where pods' own address is kept although Masquerade is set: all pods of the cluster
+}
+
+// HostPort is one port of the node that leads to a pod.
+type HostPort struct {
+	HostIP   netip.Addr     `json:"hostIP,omitzero"` // zero: every address of the node, in the pod's family
+	Protocol Protocol       `json:"protocol"`
+	Port     uint16         `json:"port"`
+	Pod      netip.AddrPort `json:"pod"`
+}
+
+// Protocol is an IP protocol number.
+type Protocol uint8
+
+// The protocols that ports exist in.
+const (
+	TCP  Protocol = unix.IPPROTO_TCP
+	UDP  Protocol = unix.IPPROTO_UDP
+	SCTP Protocol = unix.IPPROTO_SCTP
+)
+
+// ErrPortTaken is returned by Publish when a port leads to another pod.
+var ErrPortTaken = errors.New("host port is taken")
+
+// Table is the table of one network, in the namespace of the thread that calls.
+type Table struct{ name string }
+
+// New returns the table of a network; it has touched nothing yet.
+func New(network string) *Table {
+	if network == "orlop" {
+		return &Table{name: "orlop"}
+	}
+	return &Table{name: "orlop-" + network}
+}
+
+// Ensure makes the rules for cfg unless they are there. Elements of maps and sets stay.
+func (t *Table) Ensure(cfg Config) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	for _, f := range families(cfg) {
+		tab := &nftables.Table{Name: t.name, Family: f.table}
+		mark := markerOf(cfg, f)
+		if c, err := conn.ListChain(tab, mark); err == nil && c != nil {
+			continue
+		}
+		stale, err := markers(conn, tab)
+		if err != nil {
+			return err
+		}
+		ruleset(conn, tab, f, cfg, mark, stale)
+		if err := conn.Flush(); err != nil {
+			return fmt.Errorf("write nftables table %s: %w", t.name, err)
+		}
+	}
+	return nil
+}
+
+// Publish adds ports, all of a family or none of it. The rules must be there.
+func (t *Table) Publish(ports []HostPort) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	for _, p := range ports {
+		f := familyOf(p.Pod.Addr())
+		set, elem := f.element(&nftables.Table{Name: t.name, Family: f.table}, p)
+		if err := conn.SetAddElements(set, []nftables.SetElement{elem}); err != nil {
+			return fmt.Errorf("publish host port %d: %w", p.Port, err)
+		}
+	}
+	err = conn.Flush()
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("publish %s: %w", describe(ports), ErrPortTaken)
+	}
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", describe(ports), err)
+	}
+	return nil
+}
+
+// Withdraw removes ports. One that is not there is no error.
+func (t *Table) Withdraw(ports []HostPort) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var errs []error
+	for _, p := range ports { // one transaction each: a missing element fails the whole of its own
+		f := familyOf(p.Pod.Addr())
+		set, elem := f.element(&nftables.Table{Name: t.name, Family: f.table}, p)
+		err := conn.SetDeleteElements(set, []nftables.SetElement{elem})
+		if err == nil {
+			err = conn.Flush()
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("withdraw host port %d: %w", p.Port, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Published lists the ports that lead to pods now. A table that is not there has none.
+func (t *Table) Published() ([]HostPort, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var out []HostPort
+	for _, f := range []family{ipv4, ipv6} {
+		tab := &nftables.Table{Name: t.name, Family: f.table}
+		for _, set := range []*nftables.Set{f.wildcard(tab), f.exact(tab)} {
+			// The library hides the cause of a failing dump of elements, so ask for the set first.
+			if _, err := conn.GetSetByName(tab, set.Name); errors.Is(err, unix.ENOENT) {
+				continue
+			}
+			elems, err := conn.GetSetElements(set)
+			if err != nil {
+				return nil, fmt.Errorf("list host ports: %w", err)
+			}
+			for _, e := range elems {
+				out = append(out, f.hostPort(e, set.Name == exactName))
+			}
+		}
+	}
+	return out, nil
+}
+
+// SetNodes makes addrs the nodes' addresses, to which pods speak with their own. The rules must be there.
+func (t *Table) SetNodes(addrs []netip.Addr) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var errs []error
+	for _, f := range []family{ipv4, ipv6} {
+		tab := &nftables.Table{Name: t.name, Family: f.table}
+		set := f.nodes(tab)
+		if _, err := conn.GetSetByName(tab, set.Name); errors.Is(err, unix.ENOENT) {
+			continue // no pods of this family here
+		}
+		conn.FlushSet(set)
+		var elems []nftables.SetElement
+		for _, a := range addrs {
+			if a.Is4() == (f.table == nftables.TableFamilyIPv4) {
+				elems = append(elems, nftables.SetElement{Key: a.AsSlice()})
+			}
+		}
+		if len(elems) > 0 {
+			errs = append(errs, conn.SetAddElements(set, elems))
+		}
+		if err := conn.Flush(); err != nil {
+			errs = append(errs, fmt.Errorf("set node addresses in nftables table %s: %w", t.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove deletes the table in both families. One that is not there is no error.
+func (t *Table) Remove() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var errs []error
+	for _, f := range []family{ipv4, ipv6} {
+		conn.DelTable(&nftables.Table{Name: t.name, Family: f.table})
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("delete nftables table %s: %w", t.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// markerPrefix begins the name of an empty chain that says for which configuration the rules were made.
+	markerPrefix = "rules-"
+	// rulesVersion changes whenever ruleset does.
+	rulesVersion = "1"
+)
+
+func markerOf(cfg Config, f family) string {
+	text := fmt.Sprintf("%s %d %s %v %v %v", rulesVersion, f.table, cfg.Bridge, cfg.Subnets, cfg.Masquerade, cfg.Direct)
+	sum := sha256.Sum256([]byte(text))
+	return markerPrefix + hex.EncodeToString(sum[:8])
+}
+
+func markers(conn *nftables.Conn, tab *nftables.Table) ([]string, error) {
+	chains, err := conn.ListChainsOfTableFamily(tab.Family)
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	var names []string
+	for _, c := range chains {
+		if c.Table.Name == tab.Name && strings.HasPrefix(c.Name, markerPrefix) {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+func describe(ports []HostPort) string {
+	var s []string
+	for _, p := range ports {
+		s = append(s, fmt.Sprintf("%d", p.Port))
+	}
+	slices.SortFunc(s, cmp.Compare[string])
+	return "host port " + strings.Join(s, ", ")
+}

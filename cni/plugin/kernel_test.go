@@ -1,0 +1,388 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/vishvananda/netlink"
+)
+
+// bench is a node and the built plugin, driven as a runtime drives it.
+type bench struct {
+	t    *testing.T
+	node *netnstest.NS
+	bin  string
+	conf map[string]any
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	netnstest.RequireRoot(t)
+	b := &bench{t: t, node: netnstest.New(t), bin: filepath.Join(t.TempDir(), "orlop-cni")}
+	build := exec.Command("go", "build", "-o", b.bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build plugin: %v\n%s", err, out)
+	}
+	b.conf = map[string]any{
+		"cniVersion": "1.1.0", "name": "test", "type": "orlop-cni", "podCIDRs": []string{"10.77.0.0/24"},
+		"stateDir": t.TempDir(), "bridgeNetfilter": "off",
+	}
+	return b
+}
+
+type result struct {
+	CNIVersion string
+	Interfaces []struct{ Name, Mac, Sandbox string }
+	IPs        []struct{ Address, Gateway string }
+}
+
+// run calls a verb; extra goes over the configuration.
+func (b *bench) run(verb, id, path string, extra map[string]any) ([]byte, error) {
+	var out, errOut bytes.Buffer
+	cmd := b.command(verb, id, path, extra)
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := b.node.Start(cmd); err != nil {
+		return nil, err
+	}
+	if err := cmd.Wait(); err != nil {
+		return out.Bytes(), fmt.Errorf("%s %s: %w: %s%s", verb, id, err, out.String(), errOut.String())
+	}
+	return out.Bytes(), nil
+}
+
+func (b *bench) must(verb, id, path string, extra map[string]any) []byte {
+	b.t.Helper()
+	out, err := b.run(verb, id, path, extra)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+func (b *bench) add(id string, pod *netnstest.NS, extra map[string]any) (net.IP, []byte) {
+	b.t.Helper()
+	out := b.must("ADD", id, pod.Path(), extra)
+	var r result
+	if err := json.Unmarshal(out, &r); err != nil || len(r.IPs) == 0 {
+		b.t.Fatalf("result %s: %v", out, err)
+	}
+	ip, _, err := net.ParseCIDR(r.IPs[0].Address)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return ip, out
+}
+
+// links counts the node's ends of pods' links.
+func (b *bench) links() int {
+	b.t.Helper()
+	ls, err := b.node.NL.LinkList()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	n := 0
+	for _, l := range ls {
+		if l.Type() == "veth" && strings.HasPrefix(l.Attrs().Name, hostPrefix) {
+			n++
+		}
+	}
+	return n
+}
+
+func (b *bench) leases() int {
+	b.t.Helper()
+	fs, err := filepath.Glob(filepath.Join(b.conf["stateDir"].(string), "test", "*", "addrs", "*"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return len(fs)
+}
+
+// serve answers each connection in ns with the address it comes from.
+func serve(t *testing.T, ns *netnstest.NS, addr string) {
+	t.Helper()
+	err := ns.Do(func() error {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprint(c, c.RemoteAddr().(*net.TCPAddr).IP)
+				c.Close()
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ask(ns *netnstest.NS, local, addr string) (string, error) {
+	var answer []byte
+	err := ns.Do(func() error {
+		d := net.Dialer{Timeout: 3 * time.Second}
+		if local != "" {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(local)}
+		}
+		c, err := d.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		answer, err = io.ReadAll(c)
+		return err
+	})
+	return string(answer), err
+}
+
+func wantAnswer(t *testing.T, ns *netnstest.NS, local, addr, want string) {
+	t.Helper()
+	if got, err := ask(ns, local, addr); err != nil || got != want {
+		t.Errorf("ask %s: got %q, %v; want %q", addr, got, err, want)
+	}
+}
+
+func TestKernelPodsSeeEachOthersAddress(t *testing.T) {
+	b := newBench(t)
+	p1, p2 := netnstest.New(t), netnstest.New(t)
+	ip1, out := b.add("c1", p1, nil)
+	ip2, _ := b.add("c2", p2, nil)
+	serve(t, p2, ":80")
+	serve(t, b.node, ":81")
+	wantAnswer(t, p1, "", ip2.String()+":80", ip1.String())
+	wantAnswer(t, b.node, "", ip2.String()+":80", "10.77.0.1")
+	wantAnswer(t, p1, "", "10.77.0.1:81", ip1.String())
+
+	var prev any
+	if err := json.Unmarshal(out, &prev); err != nil {
+		t.Fatal(err)
+	}
+	b.must("CHECK", "c1", p1.Path(), map[string]any{"prevResult": prev})
+	if _, err := b.run("ADD", "c1", p1.Path(), nil); err == nil || !strings.Contains(err.Error(), "exists in") {
+		t.Errorf("second ADD: %v", err)
+	}
+	for range 2 {
+		b.must("DEL", "c1", p1.Path(), nil)
+	}
+	if _, err := b.run("CHECK", "c1", p1.Path(), map[string]any{"prevResult": prev}); err == nil {
+		t.Error("CHECK passes after DEL")
+	}
+	if b.links() != 1 || b.leases() != 1 {
+		t.Errorf("%d links, %d leases after DEL of one of two", b.links(), b.leases())
+	}
+	b.must("DEL", "c2", "/proc/1/no-such-namespace", nil)
+	if b.leases() != 0 {
+		t.Errorf("%d leases after DEL without a namespace", b.leases())
+	}
+}
+
+func TestKernelOlderResults(t *testing.T) {
+	b := newBench(t)
+	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		out := b.must("ADD", "c"+v, netnstest.New(t).Path(), map[string]any{"cniVersion": v})
+		var r result
+		if err := json.Unmarshal(out, &r); err != nil || r.CNIVersion != v || len(r.Interfaces) != 3 {
+			t.Errorf("%s: %s, %v", v, out, err)
+		}
+	}
+}
+
+func TestKernelDELWhereTheRuntimeRemovesTheNamespace(t *testing.T) {
+	b := newBench(t)
+	pod := netnstest.New(t)
+	path := filepath.Join(t.TempDir(), "cni-0000")
+	if err := os.Symlink(pod.Path(), path); err != nil {
+		t.Fatal(err)
+	}
+	b.must("ADD", "c1", path, nil)
+	b.must("DEL", "c1", path, nil)
+	eth, err := pod.NL.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := pod.NL.AddrList(eth, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 0 {
+		t.Errorf("the pod keeps %v, %v", addrs, err)
+	}
+	if b.leases() != 0 {
+		t.Errorf("%d leases", b.leases())
+	}
+}
+
+func TestKernelExhaustionLeavesNothing(t *testing.T) {
+	b := newBench(t)
+	b.conf["podCIDRs"] = []string{"10.77.0.0/29"}
+	for i := range 5 {
+		b.must("ADD", fmt.Sprint("c", i), netnstest.New(t).Path(), nil)
+	}
+	if _, err := b.run("ADD", "c9", netnstest.New(t).Path(), nil); err == nil || !strings.Contains(err.Error(), "no free address") {
+		t.Errorf("sixth ADD: %v", err)
+	}
+	if _, err := b.run("STATUS", "", "", nil); err == nil || !strings.Contains(err.Error(), `"code": 50`) {
+		t.Errorf("STATUS when exhausted: %v", err)
+	}
+	if b.links() != 5 || b.leases() != 5 {
+		t.Errorf("%d links, %d leases", b.links(), b.leases())
+	}
+	b.must("GC", "", "", map[string]any{"cni.dev/valid-attachments": []map[string]string{{"containerID": "c3", "ifname": "eth0"}}})
+	if b.links() != 1 || b.leases() != 1 {
+		t.Errorf("%d links, %d leases after GC", b.links(), b.leases())
+	}
+	b.must("STATUS", "", "", nil)
+}
+
+func TestKernelConcurrentADDAndDEL(t *testing.T) {
+	b := newBench(t)
+	const n = 24
+	pods := make([]*netnstest.NS, n)
+	for i := range pods {
+		pods[i] = netnstest.New(t)
+	}
+	var wg sync.WaitGroup
+	for i, p := range pods {
+		wg.Go(func() {
+			if _, err := b.run("ADD", fmt.Sprint("c", i), p.Path(), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if b.links() != n || b.leases() != n {
+		t.Errorf("%d links, %d leases", b.links(), b.leases())
+	}
+	for i, p := range pods {
+		wg.Go(func() {
+			if _, err := b.run("DEL", fmt.Sprint("c", i), p.Path(), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if b.links() != 0 || b.leases() != 0 {
+		t.Errorf("%d links, %d leases after DEL", b.links(), b.leases())
+	}
+}
+
+// Kill the plugin at random moments of ADD, then let the runtime call DEL, and ADD again in the same namespace.
+func TestKernelKilledBetweenEffects(t *testing.T) {
+	b := newBench(t)
+	ports := map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}}
+	for i := range 30 {
+		pod := netnstest.New(t)
+		cmd := b.command("ADD", "c1", pod.Path(), ports)
+		if err := b.node.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		b.must("DEL", "c1", pod.Path(), nil)
+		if b.links() != 0 || b.leases() != 0 {
+			t.Fatalf("killed after %d steps: %d links, %d leases after DEL", i, b.links(), b.leases())
+		}
+		b.must("ADD", "c1", pod.Path(), ports)
+		b.must("DEL", "c1", pod.Path(), nil)
+	}
+}
+
+func (b *bench) command(verb, id, path string, extra map[string]any) *exec.Cmd {
+	conf := map[string]any{}
+	for _, m := range []map[string]any{b.conf, extra} {
+		for k, v := range m {
+			conf[k] = v
+		}
+	}
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cmd := exec.Command(b.bin)
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin"}
+	cmd.Stdin = bytes.NewReader(stdin)
+	return cmd
+}
+
+// outside joins a host to the node by a wire, 192.0.2.2 to the node's 192.0.2.1.
+func (b *bench) outside() *netnstest.NS {
+	b.t.Helper()
+	o := netnstest.New(b.t)
+	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "up0"})
+	veth.PeerName, veth.PeerNamespace = "up0", netlink.NsFd(o.FD())
+	if err := b.node.NL.LinkAdd(veth); err != nil {
+		b.t.Fatal(err)
+	}
+	for i, ns := range []*netnstest.NS{b.node, o} {
+		l, err := ns.NL.LinkByName("up0")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, byte(i+1)), Mask: net.CIDRMask(24, 32)}}
+		if err := ns.NL.AddrAdd(l, addr); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := ns.NL.LinkSetUp(l); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return o
+}
+
+func TestKernelMasqueradeAndHostPorts(t *testing.T) {
+	b := newBench(t)
+	b.conf["ipMasq"], b.conf["directCIDRs"] = true, []string{"10.77.0.0/16"}
+	out := b.outside()
+	p1, p2 := netnstest.New(t), netnstest.New(t)
+	ip1, _ := b.add("c1", p1, nil)
+	ip2, res := b.add("c2", p2, map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{
+		{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}, {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"}}}})
+	serve(t, p2, ":80")
+	serve(t, out, ":90")
+	wantAnswer(t, p1, "", "192.0.2.2:90", "192.0.2.1")       // the outside sees the node
+	wantAnswer(t, p1, "", ip2.String()+":80", ip1.String())  // a pod sees the pod
+	wantAnswer(t, out, "", "192.0.2.1:8080", "192.0.2.2")    // the pod sees the outside
+	wantAnswer(t, p1, "", "192.0.2.1:8080", "10.77.0.1")     // over the bridge and back
+	wantAnswer(t, p2, "", "192.0.2.1:8080", "10.77.0.1")     // itself
+	wantAnswer(t, b.node, "", "192.0.2.1:8080", "192.0.2.1") // from the node
+	wantAnswer(t, b.node, "", "127.0.0.1:8080", "10.77.0.1") // from the node, by loopback
+	wantAnswer(t, b.node, "", "127.0.0.1:8081", "10.77.0.1") // only by loopback
+	if got, err := ask(out, "", "192.0.2.1:8081"); err == nil {
+		t.Errorf("a host port of 127.0.0.1 answers the outside: %s", got)
+	}
+	var prev any
+	if err := json.Unmarshal(res, &prev); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.run("ADD", "c3", netnstest.New(t).Path(), map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{
+		{"hostPort": 8080, "containerPort": 81, "protocol": "tcp"}}}}); err == nil || !strings.Contains(err.Error(), "taken") {
+		t.Errorf("a host port was given twice: %v", err)
+	}
+	wantAnswer(t, out, "", "192.0.2.1:8080", "192.0.2.2")
+	if b.links() != 2 || b.leases() != 2 {
+		t.Errorf("%d links, %d leases", b.links(), b.leases())
+	}
+	b.must("DEL", "c2", p2.Path(), nil)
+	if got, err := ask(out, "", "192.0.2.1:8080"); err == nil {
+		t.Errorf("the host port of a deleted pod answers: %s", got)
+	}
+	b.must("ADD", "c3", netnstest.New(t).Path(), map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{
+		{"hostPort": 8080, "containerPort": 81, "protocol": "tcp"}}}})
+}
