@@ -1,0 +1,107 @@
+package criconfig
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func basePod() *v1.Pod {
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u1", Labels: map[string]string{"app": "x"}},
+		Spec:       v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "img", Ports: []v1.ContainerPort{{ContainerPort: 80, HostPort: 8080}, {ContainerPort: 81}}}}},
+	}
+}
+
+func TestSandbox(t *testing.T) {
+	p := basePod()
+	cfg := Sandbox{Pod: p, Attempt: 2, Hostname: "p", SeccompDefault: true}.Config()
+	if len(cfg.PortMappings) != 1 || cfg.PortMappings[0].HostPort != 8080 {
+		t.Errorf("port mappings %v", cfg.PortMappings)
+	}
+	if f, ok := Find(cfg.Labels, cfg.Annotations); !ok || f.UID != "u1" || cfg.Labels["app"] != "x" {
+		t.Errorf("labels %v", cfg.Labels)
+	}
+	if cfg.Linux.SecurityContext.Seccomp.ProfileType != runtimeapi.SecurityProfile_RuntimeDefault {
+		t.Error("seccomp default not applied")
+	}
+	p.Spec.HostNetwork, p.Spec.HostPID = true, true
+	cfg = Sandbox{Pod: p, Hostname: "p"}.Config()
+	ns := cfg.Linux.SecurityContext.NamespaceOptions
+	if cfg.Hostname != "" || len(cfg.PortMappings) != 0 || ns.Network != runtimeapi.NamespaceMode_NODE || ns.Pid != runtimeapi.NamespaceMode_NODE {
+		t.Errorf("host namespaces: %v", cfg)
+	}
+}
+
+// What the kubelet writes on a container it must be able to read back after a restart.
+func TestFoundAgain(t *testing.T) {
+	p := basePod()
+	p.Spec.Containers[0].TerminationMessagePolicy = v1.TerminationMessageFallbackToLogsOnError
+	cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0], Attempt: 7, ImageRef: "sha256:1"}.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := Find(cfg.Labels, cfg.Annotations)
+	want := Found{UID: "u1", Namespace: "ns", Name: "p", Container: "c", Attempt: 7, SpecImage: "img", MessagePolicy: v1.TerminationMessageFallbackToLogsOnError}
+	if d := cmp.Diff(want, got); !ok || d != "" {
+		t.Error(d)
+	}
+	if cfg.LogPath != "c/7.log" {
+		t.Errorf("log path %s", cfg.LogPath)
+	}
+	if _, ok := Find(map[string]string{"a": "b"}, nil); ok {
+		t.Error("took a stranger for ours")
+	}
+}
+
+func TestNonRoot(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		user *int64
+		uid  *int64
+		img  string
+		want string
+	}{
+		{"user given", ptr(int64(5)), nil, "", ""},
+		{"root given", ptr(int64(0)), nil, "", "breaks non-root policy"},
+		{"image numeric", nil, ptr(int64(9)), "", ""},
+		{"image root", nil, ptr(int64(0)), "", "image will run as root"},
+		{"image silent", nil, nil, "", "image will run as root"},
+		{"image by name", nil, nil, "www", "non-numeric user (www)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := basePod()
+			p.Spec.SecurityContext = &v1.PodSecurityContext{RunAsNonRoot: ptr(true), RunAsUser: tt.user}
+			_, err := Container{Pod: p, Spec: &p.Spec.Containers[0], ImageUID: tt.uid, ImageUser: tt.img}.Config()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestResources(t *testing.T) {
+	p := basePod()
+	c := &p.Spec.Containers[0]
+	c.Resources = v1.ResourceRequirements{
+		Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("250m"), v1.ResourceMemory: resource.MustParse("1Gi")},
+		Limits:   v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m"), v1.ResourceMemory: resource.MustParse("2Gi")},
+	}
+	got := Resources(p, c, v1.PodQOSBurstable, Node{Memory: 4 << 30, CPUQuota: true})
+	if got.CpuShares != 256 || got.CpuQuota != 50000 || got.CpuPeriod != 100000 || got.MemoryLimitInBytes != 2<<30 || got.OomScoreAdj != 750 {
+		t.Errorf("%+v", got)
+	}
+	if adj := OOMScoreAdj(p, c, v1.PodQOSGuaranteed, 4<<30); adj != -997 {
+		t.Errorf("guaranteed %d", adj)
+	}
+	if adj := OOMScoreAdj(p, c, v1.PodQOSBestEffort, 4<<30); adj != 1000 {
+		t.Errorf("best effort %d", adj)
+	}
+}
