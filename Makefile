@@ -1,0 +1,80 @@
+# make up: a cluster to try.  make test: what CI runs.  make help: the rest.
+SHELL := /bin/bash
+ARCH ?= $(shell go env GOARCH)
+BIN := $(if $(filter $(shell go env GOARCH),$(ARCH)),bin,bin/$(ARCH))
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+KUBERNETES := v1.37.2
+LDFLAGS := -s -w -X main.version=$(VERSION) \
+  -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) \
+  -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
+PROGRAMS := ./cmd/orlop ./cmd/orlop-server ./cmd/orlop-kubelet ./cmd/orlop-agent ./cmd/orlop-cni
+CC_amd64 := x86_64-linux-gnu-gcc
+CC_arm64 := aarch64-linux-gnu-gcc
+PAUSE_FLAGS := -Os -nostdlib -static -ffreestanding -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-stack-protector \
+  -Wl,--build-id=none -Wl,-n -Wl,-z,norelro -Wl,-z,noseparate-code -s
+export CGO_ENABLED := 0
+DEPS := go run ./integration/cmd/deps
+
+.PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench check generate install-cni clean help
+
+build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
+	GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage
+
+$(BIN)/pause: cmd/pause/pause.c
+	@$(DEPS) -need build-$(ARCH)
+	@mkdir -p $(BIN)
+	$(CC_$(ARCH)) $(PAUSE_FLAGS) -o $@ $<
+
+images: build ## the container images, as OCI archives, into bin/images
+	go run ./integration/cmd/mkimage -bin $(BIN) -o $(BIN)/images -version $(VERSION) -arch $(ARCH)
+
+up: images ## a two-node cluster with the demo, on this machine
+	@$(DEPS) -need up
+	$(BIN)/orlop up --reuse
+	$(BIN)/orlop demo
+
+down: ## remove the cluster of `make up`, without a trace
+	$(BIN)/orlop down --name orlop
+
+demo: ## ask the demo's Service by name, five times
+	$(BIN)/orlop demo
+
+test: ## all tests that CI runs
+	@$(DEPS) -need test
+	@$(MAKE) --no-print-directory images test-unit test-kernel test-integration
+
+test-unit: ## no root, no kernel
+	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system)
+
+test-kernel: ## as root: network namespaces, BPF, cgroups
+	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(go list ./cni/... ./bpf/... ./proxy/... ./kubelet/... ./cri/... ./cmd/localcluster/...)
+
+test-integration: ## as root: the built programs, from outside
+	go test -count=1 -p 1 -timeout 25m ./integration ./integration/system ./integration/conformance
+
+test-race: ## unit tests under the race detector
+	CGO_ENABLED=1 go test -race -skip '^TestKernel' ./bpf/... ./cni/... ./cri/... ./proxy/... ./kubelet/... ./cmd/...
+
+conformance: images ## every conformance row, on a cluster of its own
+	go test -count=1 -timeout 120m ./integration/conformance -rows all
+
+bench: images ## README's figures: seconds to ready, memory of each process
+	go run ./integration/cmd/figures -bin $(BIN)
+
+check: ## generated files are fresh, code is formatted and vetted
+	@$(DEPS) -need generate
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	go vet ./...
+	$(MAKE) generate && git diff --exit-code
+
+generate: ## write generated files anew (needs clang)
+	go generate ./...
+
+install-cni: build ## the CNI plugin alone, into /opt/cni/bin
+	install -D $(BIN)/orlop-cni /opt/cni/bin/orlop-cni
+
+clean: ## remove what was built
+	rm -rf bin
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
