@@ -1,0 +1,224 @@
+// Package images gets images into the runtime.
+//
+// Pulls of different images run side by side up to a cap, and one image is pulled once however
+// many pods wait for it. Back-off after a failure belongs to the caller.
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// runtime is the part of the CRI client needed here.
+type runtime interface {
+	Image(ctx context.Context, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error)
+	Pull(ctx context.Context, spec *runtimeapi.ImageSpec, auth *runtimeapi.AuthConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error)
+}
+
+// Config bounds the pulling.
+type Config struct {
+	// Parallel is how many images are pulled at once; 0 means 4, below 0 no bound.
+	Parallel int
+}
+
+// Puller gets images. Its methods may be called at the same time.
+type Puller struct {
+	rt    runtime
+	log   *slog.Logger
+	slots chan struct{}
+
+	mu    sync.Mutex
+	pulls map[string]*pull // by image and credentials
+}
+
+// pull is one pull in flight; waiters counts those who want it, and at 0 it is given up.
+type pull struct {
+	waiters int
+	cancel  context.CancelFunc
+	done    chan struct{}
+	ref     string
+	err     error
+	took    time.Duration
+}
+
+// New makes a puller.
+func New(cfg Config, rt runtime, log *slog.Logger) *Puller {
+	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}}
+	switch {
+	case cfg.Parallel == 0:
+		p.slots = make(chan struct{}, 4)
+	case cfg.Parallel > 0:
+		p.slots = make(chan struct{}, cfg.Parallel)
+	}
+	return p
+}
+
+// Image is an image as the runtime has it.
+type Image struct {
+	// Ref names it to the runtime; ID is its digest for the container's status.
+	Ref, ID string
+	// User and UID say whom it runs as by itself, if it says.
+	User string
+	UID  *int64
+}
+
+// Error is why an image is not there, in the words of the container's status.
+type Error struct{ Reason, Message string }
+
+func (e *Error) Error() string { return e.Message }
+
+// Request says which image is wanted how.
+type Request struct {
+	Image  string
+	Policy v1.PullPolicy
+	// Auths are tried in turn; without any, or after all, the pull is tried without.
+	Auths   []*runtimeapi.AuthConfig
+	Sandbox *runtimeapi.PodSandboxConfig
+	Handler string
+	// Tell hears the events Pulling, Pulled, Failed and ErrImageNeverPull.
+	Tell func(warning bool, reason, message string)
+}
+
+// Ensure gets an image and says how the runtime names it. Errors other than ctx's are *Error.
+func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
+	if strings.TrimSpace(r.Image) == "" || strings.ContainsAny(r.Image, " \t\n") || strings.ToLower(r.Image) != r.Image && !strings.ContainsAny(r.Image, ":/@") {
+		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", r.Image, r.Image)
+		r.Tell(true, "InspectFailed", msg)
+		return Image{}, &Error{"InvalidImageName", msg}
+	}
+	spec := &runtimeapi.ImageSpec{Image: r.Image, RuntimeHandler: r.Handler}
+	have, err := p.rt.Image(ctx, spec)
+	if err != nil {
+		msg := fmt.Sprintf("Failed to inspect image %q: %v", r.Image, err)
+		r.Tell(true, "InspectFailed", msg)
+		return Image{}, &Error{"ImageInspectError", msg}
+	}
+	switch {
+	case have != nil && r.Policy != v1.PullAlways:
+		r.Tell(false, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
+		return image(have), nil
+	case r.Policy == v1.PullNever:
+		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+		r.Tell(true, "ErrImageNeverPull", msg)
+		return Image{}, &Error{"ErrImageNeverPull", msg}
+	}
+	return p.pull(ctx, r, spec)
+}
+
+func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (Image, error) {
+	r.Tell(false, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
+	begun := time.Now()
+	took, err := p.share(ctx, r, spec)
+	if ctx.Err() != nil {
+		return Image{}, ctx.Err()
+	}
+	var got *runtimeapi.Image
+	if err == nil {
+		if got, err = p.rt.Image(ctx, spec); err == nil && got == nil {
+			err = errors.New("pulled, but not there")
+		}
+	}
+	if err != nil {
+		msg := fmt.Sprintf("failed to pull image %q: %v", r.Image, err)
+		r.Tell(true, "Failed", "Failed to "+strings.TrimPrefix(msg, "failed to "))
+		r.Tell(true, "Failed", "Error: ErrImagePull")
+		return Image{}, &Error{"ErrImagePull", msg}
+	}
+	r.Tell(false, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		r.Image, took.Truncate(time.Millisecond), time.Since(begun).Truncate(time.Millisecond), got.Size))
+	return image(got), nil
+}
+
+// share joins the pull of the same image with the same credentials that is in flight, or begins it.
+func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (time.Duration, error) {
+	key := r.Image
+	for _, a := range r.Auths {
+		key += "\x00" + a.String()
+	}
+	p.mu.Lock()
+	f := p.pulls[key]
+	if f == nil {
+		var pullCtx context.Context
+		f = &pull{done: make(chan struct{})}
+		// The pull outlives the pod that asked first, while another waits for it.
+		pullCtx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		p.pulls[key] = f
+		go p.run(pullCtx, f, r, spec, key)
+	}
+	f.waiters++
+	p.mu.Unlock()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.waiters--
+	if f.waiters == 0 {
+		f.cancel()
+		if p.pulls[key] == f {
+			delete(p.pulls, key)
+		}
+	}
+	select {
+	case <-f.done:
+		return f.took, f.err
+	default:
+		return 0, ctx.Err()
+	}
+}
+
+func (p *Puller) run(ctx context.Context, f *pull, r Request, spec *runtimeapi.ImageSpec, key string) {
+	defer func() {
+		p.mu.Lock()
+		if p.pulls[key] == f {
+			delete(p.pulls, key)
+		}
+		p.mu.Unlock()
+		close(f.done)
+	}()
+	if p.slots != nil {
+		select {
+		case p.slots <- struct{}{}:
+			defer func() { <-p.slots }()
+		case <-ctx.Done():
+			f.err = ctx.Err()
+			return
+		}
+	}
+	begun := time.Now()
+	auths := r.Auths
+	if len(auths) == 0 {
+		auths = []*runtimeapi.AuthConfig{nil}
+	}
+	var errs []error
+	for _, auth := range auths {
+		ref, err := p.rt.Pull(ctx, spec, auth, r.Sandbox)
+		if err == nil {
+			f.ref, f.took = ref, time.Since(begun)
+			return
+		}
+		errs = append(errs, err)
+	}
+	f.err = errors.Join(errs...)
+}
+
+func image(i *runtimeapi.Image) Image {
+	out := Image{Ref: i.Id, ID: i.Id, User: i.Username}
+	if len(i.RepoDigests) > 0 {
+		out.ID = i.RepoDigests[0]
+	}
+	if i.Uid != nil {
+		uid := i.Uid.Value
+		out.UID = &uid
+	}
+	return out
+}
