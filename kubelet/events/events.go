@@ -43,6 +43,7 @@ type Recorder struct {
 
 	mu    sync.Mutex
 	queue []v1.Event // at most queueLength
+	last  int64      // of the newest event's name; names are times, and unique
 }
 
 // New makes a recorder for the kubelet of a node.
@@ -88,13 +89,15 @@ func (r *Recorder) add(ref v1.ObjectReference, namespace string, warning bool, r
 		kind = v1.EventTypeWarning
 	}
 	e := v1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano()), Namespace: namespace},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace},
 		InvolvedObject: ref, Reason: reason, Message: clip(message), Type: kind, Count: 1,
 		FirstTimestamp: metav1.Time{Time: now}, LastTimestamp: metav1.Time{Time: now},
 		Source:              v1.EventSource{Component: "kubelet", Host: r.node},
 		ReportingController: "kubelet", ReportingInstance: r.node,
 	}
 	r.mu.Lock()
+	r.last = max(r.last+1, now.UnixNano())
+	e.Name = fmt.Sprintf("%s.%x", ref.Name, r.last)
 	if len(r.queue) == queueLength {
 		r.queue = r.queue[1:]
 	}

@@ -55,9 +55,8 @@ func TestFloodIsHeldBack(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r, s := New("n1", slog.Default()), store{}
 		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}}
-		for i := range 100 { // all before the first is sent, and more than one name an instant
+		for i := range 100 {
 			r.Pod(pod, "", true, "FailedMount", fmt.Sprint(i))
-			r.queue[i].Name = fmt.Sprint(i)
 		}
 		done := make(chan error)
 		go func() { done <- r.Run(ctx, s) }()
