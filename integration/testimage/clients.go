@@ -156,11 +156,20 @@ func nc(s *stdio, args []string) error {
 	return err
 }
 
+// nslookup asks the resolver of /etc/resolv.conf, or the server named.
 func nslookup(s *stdio, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: nslookup NAME")
+		return errors.New("usage: nslookup NAME [SERVER]")
 	}
-	addrs, err := net.DefaultResolver.LookupHost(context.Background(), args[0])
+	resolver := net.DefaultResolver
+	if len(args) > 1 {
+		resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(args[1], "53"))
+		}}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	addrs, err := resolver.LookupHost(ctx, args[0])
 	if err != nil {
 		return err
 	}

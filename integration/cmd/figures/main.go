@@ -1,0 +1,230 @@
+// Command figures measures what README claims: the seconds from `orlop up` to a
+// Ready node and to an answer of cluster DNS, and the memory of each process
+// once the cluster is idle. It prints a Markdown table.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "figures:", err)
+		os.Exit(1)
+	}
+}
+
+// bounds in seconds, of the design's section 6.
+const (
+	wantReady = 15
+	wantDNS   = 20
+)
+
+type bench struct {
+	orlop, testimage, name, kubeconfig string
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("figures", flag.ContinueOnError)
+	bin := flags.String("bin", "bin", "folder of the built programs")
+	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
+	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "figures-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	abs, err := filepath.Abs(*bin)
+	if err != nil {
+		return err
+	}
+	b := bench{filepath.Join(abs, "orlop"), filepath.Join(abs, "testimage"), "fig", filepath.Join(dir, "kubeconfig")}
+	var ready, dns []float64
+	var procs []process
+	for i := range *rounds {
+		r, d, p, err := b.round(ctx, i == *rounds-1, *idle)
+		if err != nil {
+			return err
+		}
+		ready, dns = append(ready, r), append(dns, d)
+		if p != nil {
+			procs = p
+		}
+	}
+	print(out, ready, dns, procs)
+	if median(ready) > wantReady || median(dns) > wantDNS {
+		return fmt.Errorf("too slow: a Ready node is wanted within %d s and DNS within %d s", wantReady, wantDNS)
+	}
+	return nil
+}
+
+// round starts one cluster and removes it; memory only where wanted, because
+// it waits for the cluster to be idle.
+func (b bench) round(ctx context.Context, memory bool, idle time.Duration) (ready, dns float64, procs []process, err error) {
+	defer func() {
+		out, derr := exec.Command(b.orlop, "down", "--name", b.name).CombinedOutput()
+		if derr != nil {
+			err = errors.Join(err, fmt.Errorf("orlop down: %w: %s", derr, out))
+		}
+	}()
+	began := time.Now()
+	up := exec.CommandContext(ctx, b.orlop, "up", "--name", b.name, "--nodes", "1", "--kubeconfig", b.kubeconfig, "--wait", "3m")
+	var log bytes.Buffer
+	up.Stdout, up.Stderr = &log, &log
+	if err := up.Start(); err != nil {
+		return 0, 0, nil, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- up.Wait() }()
+	watch, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	if err = until(watch, b.nodeReady); err == nil {
+		ready = time.Since(began).Seconds()
+		if err = until(watch, b.dnsAnswers); err == nil {
+			dns = time.Since(began).Seconds()
+		}
+	}
+	if uerr := <-done; uerr != nil {
+		return 0, 0, nil, fmt.Errorf("orlop up: %w: %s", uerr, log.Bytes())
+	}
+	if err != nil || !memory {
+		return ready, dns, nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return 0, 0, nil, ctx.Err()
+	case <-time.After(idle):
+	}
+	procs, err = hostProcesses(b.name)
+	return ready, dns, procs, err
+}
+
+func until(ctx context.Context, holds func(context.Context) bool) error {
+	for !holds(ctx) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (b bench) nodeReady(ctx context.Context) bool {
+	if _, err := os.Stat(b.kubeconfig); err != nil {
+		return false
+	}
+	cmd := exec.CommandContext(ctx, b.orlop, "kubectl", "get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.kubeconfig)
+	out, err := cmd.Output()
+	return err == nil && string(out) == "True"
+}
+
+func (b bench) dnsAnswers(ctx context.Context) bool {
+	return exec.CommandContext(ctx, b.orlop, "exec", "--name", b.name, b.name+"-1", "--",
+		b.testimage, "nslookup", "kubernetes.default.svc.cluster.local.", "10.96.0.10").Run() == nil
+}
+
+// process is one process of the cluster and its memory in bytes.
+type process struct {
+	name      string
+	pss, anon int64
+}
+
+// hostProcesses lists the processes below the cluster's cgroups.
+func hostProcesses(name string) ([]process, error) {
+	var procs []process
+	seen := map[int]bool{}
+	root := "/sys/fs/cgroup"
+	if _, err := os.Stat(root + "/unified"); err == nil {
+		root += "/unified"
+	}
+	err := filepath.WalkDir(filepath.Join(root, "orlop-"+name), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "cgroup.procs" {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for field := range strings.FieldsSeq(string(content)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil || seen[pid] {
+				continue
+			}
+			seen[pid] = true
+			if p, err := memoryOf(pid); err == nil {
+				procs = append(procs, p)
+			}
+		}
+		return nil
+	})
+	sort.Slice(procs, func(i, j int) bool { return procs[i].pss > procs[j].pss })
+	return procs, err
+}
+
+func memoryOf(pid int) (process, error) {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return process{}, err
+	}
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return process{}, err
+	}
+	p := process{name: strings.TrimSpace(string(comm))}
+	for scan := bufio.NewScanner(bytes.NewReader(rollup)); scan.Scan(); {
+		f := strings.Fields(scan.Text())
+		if len(f) < 2 {
+			continue
+		}
+		kb, err := strconv.ParseInt(f[1], 10, 64)
+		switch {
+		case err != nil:
+		case f[0] == "Pss:":
+			p.pss = kb << 10
+		case f[0] == "Anonymous:":
+			p.anon = kb << 10
+		}
+	}
+	return p, nil
+}
+
+func median(v []float64) float64 {
+	s := append([]float64(nil), v...)
+	sort.Float64s(s)
+	if len(s) == 0 {
+		return 0
+	}
+	return s[len(s)/2]
+}
+
+func print(out io.Writer, ready, dns []float64, procs []process) {
+	fmt.Fprintf(out, "| figure | median of %d | wanted |\n|---|---|---|\n", len(ready))
+	fmt.Fprintf(out, "| seconds from `orlop up` to a Ready node | %.1f | <= %d |\n", median(ready), wantReady)
+	fmt.Fprintf(out, "| seconds from `orlop up` to an answer of cluster DNS | %.1f | <= %d |\n\n", median(dns), wantDNS)
+	fmt.Fprint(out, "| process, idle | PSS MiB | anonymous MiB |\n|---|---|---|\n")
+	for _, p := range procs {
+		fmt.Fprintf(out, "| %s | %.1f | %.1f |\n", p.name, float64(p.pss)/(1<<20), float64(p.anon)/(1<<20))
+	}
+}

@@ -1,0 +1,115 @@
+// Package conformance runs the rows of Kubernetes' conformance list, one
+// subtest a row, named by the row's codename and written from its requirement.
+//
+// rows.tsv is the list. A row without a test counts as failed, so that the
+// total is always the list's. -rows chooses: "quick" (the default: those that
+// pass in under five seconds), "all", or a regular expression on codenames.
+package conformance
+
+import (
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/orlop-io/orlop/integration/clustertest"
+)
+
+//go:embed rows.tsv
+var list string
+
+var rowsFlag = flag.String("rows", "quick", `rows to run: "quick", "all", or a regular expression on codenames`)
+
+// test is a row's subtest.
+type test struct {
+	quick bool // it passes in under five seconds
+	run   func(*testing.T, *clustertest.Cluster)
+}
+
+// row is one line of the list.
+type row struct{ area, codename, requirement string }
+
+func parseRows(tsv string) ([]row, error) {
+	var rows []row
+	for i, line := range strings.Split(strings.TrimSpace(tsv), "\n") {
+		f := strings.Split(line, "\t")
+		if len(f) != 6 {
+			return nil, fmt.Errorf("line %d has %d fields, want 6", i+1, len(f))
+		}
+		if i > 0 {
+			rows = append(rows, row{f[0], f[1], f[2]})
+		}
+	}
+	return rows, nil
+}
+
+var cluster *clustertest.Cluster
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(clustertest.Main(m, "conf", 2, func(c *clustertest.Cluster) { cluster = c }))
+}
+
+func TestConformance(t *testing.T) {
+	rows, err := parseRows(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := chooser(*rowsFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	passed, failed, missing, left := 0, 0, 0, 0
+	for _, r := range rows {
+		known[r.codename] = true
+		tt, ok := tests()[r.codename]
+		switch {
+		case !ok:
+			missing++
+			if *rowsFlag == "all" {
+				t.Run(r.codename, func(t *testing.T) { t.Error("no test is written for this row") })
+			}
+		case !chosen(r, tt):
+			left++
+		case t.Run(r.codename, func(t *testing.T) { tt.run(t, cluster) }):
+			passed++
+		default:
+			failed++
+		}
+	}
+	for codename := range tests() {
+		if !known[codename] {
+			t.Errorf("a test names a row that is not in the list: %s", codename)
+		}
+	}
+	fmt.Printf("conformance: %d rows: %d passed, %d failed, of these %d without a test; %d not chosen\n", len(rows), passed, failed+missing, missing, left)
+}
+
+// chooser says which rows with a test the flag asks for.
+func chooser(flag string) (func(row, test) bool, error) {
+	switch flag {
+	case "all":
+		return func(row, test) bool { return true }, nil
+	case "quick":
+		return func(_ row, tt test) bool { return tt.quick }, nil
+	}
+	re, err := regexp.Compile(flag)
+	if err != nil {
+		return nil, fmt.Errorf("-rows: %w", err)
+	}
+	return func(r row, _ test) bool { return re.MatchString(r.codename) }, nil
+}
+
+func TestRowsAreWhole(t *testing.T) {
+	rows, err := parseRows(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 462 {
+		t.Errorf("%d rows, want 462", len(rows))
+	}
+}
