@@ -1,0 +1,265 @@
+// Package controllers is the controller manager: one package below it for each
+// controller, one table (table.go) that starts them.
+//
+// It owns flags, identities, the informers they share, and the event stream.
+package controllers
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/keyutil"
+	"k8s.io/klog/v2"
+
+	"github.com/orlop-io/orlop/cmd/controllers/accounts"
+	"github.com/orlop-io/orlop/cmd/controllers/csr"
+	"github.com/orlop-io/orlop/cmd/controllers/nodeipam"
+	"github.com/orlop-io/orlop/cmd/controllers/nodelifecycle"
+	"github.com/orlop-io/orlop/cmd/elected"
+)
+
+// options are the command line.
+type options struct {
+	elected.Config
+	controllers    []string
+	ownAccounts    bool
+	rootCAFile     string
+	signingCert    string
+	signingKey     string
+	signingLife    time.Duration
+	allocateCIDRs  bool
+	clusterCIDR    string
+	mask4, mask6   int
+	mask           int
+	nodes          nodelifecycle.Config
+	terminatedPods int
+}
+
+// NewCommand returns kube-controller-manager with upstream's flags.
+func NewCommand(version string) *cobra.Command {
+	o := &options{
+		Config: elected.Defaults("kube-controller-manager", 10257),
+		nodes:  nodelifecycle.Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second},
+	}
+	cmd := &cobra.Command{
+		Use: "kube-controller-manager", Short: "Keep the cluster as its objects say",
+		Args: cobra.NoArgs, SilenceUsage: true, Version: version,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if o.Verbosity > 1 {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			klog.SetSlogLogger(log) // client-go's own messages
+			if err := o.check(); err != nil {
+				return err
+			}
+			log.Info("starting", "program", "kube-controller-manager", "version", version)
+			return elected.Run(cmd.Context(), o.Config, log, func(ctx context.Context, api *rest.Config) error {
+				return o.run(ctx, api, log)
+			})
+		},
+	}
+	o.addFlags(cmd.Flags())
+	return cmd
+}
+
+func (o *options) addFlags(fs *pflag.FlagSet) {
+	o.Config.AddFlags(fs)
+	fs.StringSliceVar(&o.controllers, "controllers", []string{"*"}, "controllers to run: '*' for those on by default, 'name' for one, '-name' for all but one; there are: "+strings.Join(names(), ", "))
+	fs.BoolVar(&o.ownAccounts, "use-service-account-credentials", false, "let each controller act as a service account of its own")
+	fs.StringVar(&o.rootCAFile, "root-ca-file", "", "CA to publish in every namespace")
+	fs.StringVar(&o.signingCert, "cluster-signing-cert-file", "", "CA certificate that signs requests")
+	fs.StringVar(&o.signingKey, "cluster-signing-key-file", "", "key of that CA")
+	fs.DurationVar(&o.signingLife, "cluster-signing-duration", 365*24*time.Hour, "how long signed certificates live at most")
+	fs.BoolVar(&o.allocateCIDRs, "allocate-node-cidrs", false, "give every node a part of --cluster-cidr")
+	fs.StringVar(&o.clusterCIDR, "cluster-cidr", "", "range of pod addresses, one a family")
+	fs.IntVar(&o.mask, "node-cidr-mask-size", 0, "prefix length of a node's part, in a cluster of one family")
+	fs.IntVar(&o.mask4, "node-cidr-mask-size-ipv4", 24, "prefix length of a node's IPv4 part")
+	fs.IntVar(&o.mask6, "node-cidr-mask-size-ipv6", 64, "prefix length of a node's IPv6 part")
+	fs.DurationVar(&o.nodes.Grace, "node-monitor-grace-period", o.nodes.Grace, "how long a node may be silent")
+	fs.DurationVar(&o.nodes.StartupGrace, "node-startup-grace-period", o.nodes.StartupGrace, "how long a node that never reported may be silent")
+	fs.DurationVar(&o.nodes.Period, "node-monitor-period", o.nodes.Period, "time between looks at nodes' heartbeats")
+	fs.IntVar(&o.terminatedPods, "terminated-pod-gc-threshold", 12500, "how many ended pods may stay; 0 keeps all")
+	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
+	fs.String("service-account-private-key-file", "", "accepted; tokens are signed by the API server alone")
+	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")
+	fs.String("requestheader-client-ca-file", "", "accepted; requests by proxies are not believed here")
+}
+
+// check completes the options and refuses what cannot be meant.
+func (o *options) check() error {
+	if o.mask > 0 {
+		o.mask4 = o.mask
+		if strings.Contains(o.clusterCIDR, ":") {
+			o.mask6 = o.mask
+		}
+	}
+	var errs []error
+	for _, name := range o.controllers {
+		bare := strings.TrimPrefix(name, "-")
+		if bare != "*" && !slices.ContainsFunc(table(), func(e entry) bool { return e.is(bare) }) {
+			errs = append(errs, fmt.Errorf("--controllers: %q is not a controller here", bare))
+		}
+	}
+	if o.allocateCIDRs {
+		if _, err := nodeipam.ParsePools(o.clusterCIDR, o.mask4, o.mask6); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if (o.signingCert == "") != (o.signingKey == "") {
+		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file go together"))
+	}
+	return errors.Join(errs...)
+}
+
+// wants tells whether the list of names turns e on. The last word on it counts for an
+// explicit name; '*' stands for what is on by default.
+func wants(list []string, e entry) bool {
+	star := false
+	for _, name := range list {
+		switch {
+		case name == "*":
+			star = true
+		case e.is(name):
+			return true
+		case strings.HasPrefix(name, "-") && e.is(name[1:]):
+			return false
+		}
+	}
+	return star && !e.off
+}
+
+// env is what the table's entries are built from.
+type env struct {
+	*options
+	api    *rest.Config
+	root   kubernetes.Interface
+	shared informers.SharedInformerFactory
+	// filtered are informers of a few objects of a kind.
+	filtered      []informers.SharedInformerFactory
+	tokenInformer coreinformers.SecretInformer
+	events        record.EventBroadcaster
+	log           *slog.Logger
+}
+
+func (o *options) run(ctx context.Context, api *rest.Config, log *slog.Logger) error {
+	root, err := kubernetes.NewForConfig(api)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	e := &env{
+		options: o, api: api, root: root, log: log,
+		shared: informers.NewSharedInformerFactoryWithOptions(root, 0, informers.WithTransform(strip)),
+		events: record.NewBroadcaster(record.WithContext(ctx)),
+	}
+	e.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: root.CoreV1().Events("")})
+	defer e.events.Shutdown()
+
+	g, gctx := errgroup.WithContext(ctx)
+	for _, entry := range table() {
+		if !wants(o.controllers, entry) {
+			continue
+		}
+		run, err := entry.build(e, e.identity(entry.account))
+		if err != nil {
+			return fmt.Errorf("build %s: %w", entry.name, err)
+		}
+		if run == nil {
+			log.Info("controller has nothing to do with these flags", "controller", entry.name)
+			continue
+		}
+		g.Go(func() error {
+			if err := run(gctx); gctx.Err() == nil {
+				return fmt.Errorf("%s ended: %w", entry.name, err)
+			}
+			return nil
+		})
+	}
+	factories := append(e.filtered, e.shared)
+	for _, f := range factories {
+		f.Start(gctx.Done())
+	}
+	err = g.Wait()
+	for _, f := range factories {
+		f.Shutdown()
+	}
+	return err
+}
+
+// identity returns the configuration that a controller acts with.
+func (e *env) identity(account string) *rest.Config {
+	if e.ownAccounts && account != "" {
+		return accounts.Config(e.api, e.root, account)
+	}
+	cfg := rest.CopyConfig(e.api)
+	rest.AddUserAgent(cfg, account)
+	return cfg
+}
+
+// recorder returns the event source called component.
+func (e *env) recorder(component string) record.EventRecorder {
+	return e.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+}
+
+// only returns informers that hold just what the options select.
+func (e *env) only(opts ...informers.SharedInformerOption) informers.SharedInformerFactory {
+	f := informers.NewSharedInformerFactoryWithOptions(e.root, 0, append(opts, informers.WithTransform(strip))...)
+	e.filtered = append(e.filtered, f)
+	return f
+}
+
+// strip drops what no controller reads and every object carries.
+func strip(obj any) (any, error) {
+	if accessor, err := meta.Accessor(obj); err == nil && len(accessor.GetManagedFields()) > 0 {
+		accessor.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// signer reads the signing CA; nil when there is none.
+func (o *options) signer() (*csr.Signer, error) {
+	if o.signingCert == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(o.signingCert)
+	if err != nil {
+		return nil, fmt.Errorf("read signing CA: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("signing CA %s holds no PEM", o.signingCert)
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read signing CA: %w", err)
+	}
+	if text, err = os.ReadFile(o.signingKey); err != nil {
+		return nil, fmt.Errorf("read signing key: %w", err)
+	}
+	key, err := keyutil.ParsePrivateKeyPEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("read signing key %s: %w", o.signingKey, err)
+	}
+	return csr.NewSigner(ca, key, o.signingLife)
+}

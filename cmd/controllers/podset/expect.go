@@ -1,0 +1,77 @@
+package podset
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// patience is how long an expectation holds a controller up. An event that has not
+// come by then was lost with the watch, and the cache has been listed anew.
+const patience = 5 * time.Minute
+
+// Expectations remembers what a controller has done to an owner's pods and has not yet
+// seen in its cache. While something is expected the cache is behind, and acting on it
+// would do the same thing twice. The zero value is ready.
+type Expectations struct {
+	mu  sync.Mutex
+	all map[string]*expected
+}
+
+type expected struct {
+	creations int
+	deletions map[types.UID]bool
+	since     time.Time
+}
+
+// Expect says that key's controller is about to create and delete pods. It replaces
+// what was expected before.
+func (e *Expectations) Expect(key string, creations int, deletions []types.UID) {
+	gone := make(map[types.UID]bool, len(deletions))
+	for _, uid := range deletions {
+		gone[uid] = true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.all == nil {
+		e.all = map[string]*expected{}
+	}
+	e.all[key] = &expected{creations: creations, deletions: gone, since: time.Now()}
+}
+
+// Created says that a pod of key was seen, or that making it failed.
+func (e *Expectations) Created(key string) { e.CreatedN(key, 1) }
+
+// CreatedN says Created n times.
+func (e *Expectations) CreatedN(key string, n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x := e.all[key]; x != nil {
+		x.creations -= n
+	}
+}
+
+// Deleted says that the end of key's pod was seen, or that deleting it failed.
+func (e *Expectations) Deleted(key string, uid types.UID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x := e.all[key]; x != nil {
+		delete(x.deletions, uid)
+	}
+}
+
+// Satisfied tells that the cache shows all that was done for key.
+func (e *Expectations) Satisfied(key string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x := e.all[key]
+	return x == nil || x.creations <= 0 && len(x.deletions) == 0 || time.Since(x.since) > patience
+}
+
+// Forget drops key, whose owner is gone.
+func (e *Expectations) Forget(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.all, key)
+}
