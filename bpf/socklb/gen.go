@@ -1,0 +1,3 @@
+package socklb
+
+//go:generate go tool bpf2go -tags linux -target bpfel -type endpoint -type frontend_key -type frontend -type slot -type member -type kind -type reason object socklb.bpf.c -- -O2 -g -mcpu=v3 -Wall -Werror -I/usr/include/x86_64-linux-gnu

@@ -1,0 +1,109 @@
+package ebpf
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
+)
+
+// adopt reads what an earlier process left in the maps. Services there have no names; recognise gives them one when the model
+// has a group with one of their frontends, and until then they stay in force.
+func (b *Backend) adopt() error {
+	frontends, err := b.lb.Frontends()
+	if err != nil {
+		return err
+	}
+	members, err := b.lb.Members()
+	if err != nil {
+		return err
+	}
+	generations, err := b.lb.Generations()
+	if err != nil {
+		return err
+	}
+	b.live, b.orphans = map[string]*live{}, map[uint32]*live{}
+	b.owner, b.found, b.conflicts = map[socklb.Frontend]string{}, map[socklb.Frontend]uint32{}, map[string]bool{}
+	for f, e := range frontends {
+		b.generation, b.service = max(b.generation, e.Generation), max(b.service, e.Service)
+		b.found[f] = e.Service
+		l := b.orphans[e.Service]
+		if l == nil {
+			l = &live{entry: e}
+			b.orphans[e.Service] = l
+		}
+		// A process may have died between the flips of one service: keep the newest, so that setGroup flips the rest.
+		if e.Generation > l.entry.Generation {
+			l.entry = e
+		}
+	}
+	for f, e := range frontends {
+		l := b.orphans[e.Service]
+		l.frontends = append(l.frontends, f)
+		if l.entry == e {
+			l.flipped = append(l.flipped, f)
+		}
+	}
+	inUse := map[uint32]bool{}
+	for _, l := range b.orphans {
+		// Not all there means that the maps are damaged; no backends makes setGroup write all anew.
+		l.backends, err = b.lb.Backends(l.entry.Generation, l.entry.Count)
+		if err != nil {
+			l.backends = []netip.AddrPort{{}}
+		}
+		inUse[l.entry.Generation] = true
+	}
+	for gen, count := range generations {
+		b.generation = max(b.generation, gen)
+		if !inUse[gen] {
+			b.retired = append(b.retired, retired{gen, count, time.Now()})
+		}
+	}
+	var errs []error
+	for id, eps := range members {
+		b.service = max(b.service, id)
+		for _, ep := range eps {
+			if l := b.orphans[id]; l == nil || !slices.Contains(l.backends, ep) {
+				errs = append(errs, b.lb.DeleteMember(id, ep))
+			}
+		}
+	}
+	b.adopted = true
+	return errors.Join(errs...)
+}
+
+// recognise finds the service that has one of the group's frontends in the maps, or begins a new one.
+func (b *Backend) recognise(g *proxy.Group) *live {
+	for _, pf := range g.Frontends {
+		id, ok := b.found[frontendOf(pf)]
+		if l := b.orphans[id]; ok && l != nil {
+			delete(b.orphans, id)
+			return l
+		}
+	}
+	b.service++
+	return &live{entry: socklb.Entry{Service: b.service}}
+}
+
+// dropOrphans removes services that the whole model does not have.
+func (b *Backend) dropOrphans() error {
+	for f := range b.found {
+		if b.owner[f] == "" {
+			if err := b.lb.DeleteFrontend(f); err != nil {
+				return err
+			}
+		}
+		delete(b.found, f)
+	}
+	for id, l := range b.orphans {
+		if err := b.deleteMembers(id, l.backends, nil); err != nil {
+			return err
+		}
+		b.retire(l.entry)
+		delete(b.orphans, id)
+	}
+	return nil
+}

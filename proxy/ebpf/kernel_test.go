@@ -1,0 +1,515 @@
+package ebpf
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
+	"github.com/vishvananda/netlink"
+)
+
+// order is what a client process does: a socket belongs to the cgroup of the process that makes it, so clients are this
+// test binary, started again in the cgroup under test.
+type order struct {
+	Network  string // tcp, udp (connected), udp-any (one unconnected socket)
+	Addr     string
+	Times    int
+	UntilEOF bool // go on until stdin ends
+}
+
+type outcome struct {
+	Answers map[string]int
+	Errors  map[string]int
+	Peers   map[string]int
+	Slowest time.Duration
+}
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv("ORLOP_TEST_ORDER"); text != "" {
+		var o order
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(o.do()); err != nil {
+			os.Exit(2)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func (o order) do() outcome {
+	out := outcome{map[string]int{}, map[string]int{}, map[string]int{}, 0}
+	done := make(chan struct{})
+	if o.UntilEOF {
+		o.Times = 1 << 30
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(done)
+		}()
+	}
+	var any net.PacketConn
+	if o.Network == "udp-any" {
+		any, _ = net.ListenPacket("udp", ":0")
+	}
+	for range o.Times {
+		select {
+		case <-done:
+			return out
+		default:
+		}
+		start := time.Now()
+		answer, peer, err := o.once(any)
+		out.Slowest = max(out.Slowest, time.Since(start))
+		if err != nil {
+			var no syscall.Errno
+			if errors.As(err, &no) {
+				err = no
+			}
+			out.Errors[err.Error()]++
+			continue
+		}
+		out.Answers[answer]++
+		out.Peers[peer]++
+	}
+	return out
+}
+
+func (o order) once(any net.PacketConn) (answer, peer string, err error) {
+	buf := make([]byte, 100)
+	if any != nil {
+		to, err := net.ResolveUDPAddr("udp", o.Addr)
+		if err != nil {
+			return "", "", err
+		}
+		if _, err := any.WriteTo([]byte("?"), to); err != nil {
+			return "", "", err
+		}
+		_ = any.SetReadDeadline(time.Now().Add(2 * time.Second))
+		n, from, err := any.ReadFrom(buf)
+		if err != nil {
+			return "", "", err
+		}
+		return string(buf[:n]), from.String(), nil
+	}
+	c, err := net.DialTimeout(o.Network, o.Addr, 2*time.Second)
+	if err != nil {
+		return "", "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := c.Write([]byte("?")); err != nil {
+		return "", "", err
+	}
+	n, err := c.Read(buf)
+	return string(buf[:n]), peerOf(c), err
+}
+
+// peerOf asks the kernel: Go remembers what was dialled.
+func peerOf(c net.Conn) string {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err.Error()
+	}
+	var peer string
+	_ = raw.Control(func(fd uintptr) {
+		sa, err := syscall.Getpeername(int(fd))
+		switch sa := sa.(type) {
+		case *syscall.SockaddrInet4:
+			peer = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String()
+		case *syscall.SockaddrInet6:
+			peer = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)).String()
+		default:
+			peer = fmt.Sprint(err)
+		}
+	})
+	return peer
+}
+
+// rig is a node with a cgroup, three backends at 10.10.0.1 to 3 and fd10::1 to 3, port 8080, each answering with its address.
+type rig struct {
+	t      *testing.T
+	node   *netnstest.NS
+	cgroup string
+	pins   string
+	lb     *socklb.LB
+	b      *Backend
+}
+
+const (
+	vip  = "10.96.0.50"
+	vip6 = "fd96::50"
+)
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	netnstest.RequireRoot(t)
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := socklb.CgroupRoot(string(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, node: netnstest.New(t), cgroup: netnstest.Cgroup(t, root)}
+	r.pins = filepath.Join(netnstest.BPFFS(t), "orlop")
+	t.Cleanup(func() {
+		if r.lb != nil {
+			r.lb.Close()
+		}
+		if err := socklb.Remove(r.pins); err != nil {
+			t.Error(err)
+		}
+	})
+	lo, err := r.node.NL.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		for _, s := range []string{fmt.Sprintf("10.10.0.%d/32", i+1), fmt.Sprintf("fd10::%d/128", i+1)} {
+			a, err := netlink.ParseAddr(s)
+			if err == nil {
+				a.Flags = syscall.IFA_F_NODAD
+				err = r.node.NL.AddrAdd(lo, a)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.serve(netip.AddrPortFrom(netip.MustParsePrefix(s).Addr(), 8080))
+		}
+	}
+	a, _ := netlink.ParseAddr("192.0.2.1/32")
+	if err := r.node.NL.AddrAdd(lo, a); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	return r
+}
+
+// open is what a process does at its start; called again, it is a restart.
+func (r *rig) open() {
+	r.t.Helper()
+	if r.lb != nil {
+		r.lb.Close()
+	}
+	var cookie uint64
+	err := r.node.Do(func() (err error) {
+		cookie, err = socklb.NetnsCookie()
+		return err
+	})
+	if err == nil {
+		r.lb, err = socklb.Open(socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie})
+	}
+	if err == nil {
+		err = r.lb.SetNodes([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.b = New(r.lb)
+}
+
+func (r *rig) serve(at netip.AddrPort) {
+	r.t.Helper()
+	name := []byte(at.Addr().String())
+	err := r.node.Do(func() error {
+		l, err := net.Listen("tcp", at.String())
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", at.String())
+		if err != nil {
+			return err
+		}
+		r.t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					buf := make([]byte, 10)
+					for {
+						if _, err := c.Read(buf); err != nil {
+							return
+						}
+						if _, err := c.Write(name); err != nil {
+							return
+						}
+					}
+				}()
+			}
+		}()
+		go func() {
+			buf := make([]byte, 10)
+			for {
+				_, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = p.WriteTo(name, from)
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) set(m proxy.Model) {
+	r.t.Helper()
+	if err := r.b.Set(m); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// client starts a client in the cgroup of the node; finish ends it and returns what it met.
+func (r *rig) client(ns *netnstest.NS, o order) (finish func() outcome) {
+	r.t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{"ORLOP_TEST_ORDER=" + string(text), "GODEBUG=multipathtcp=0"}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = ns.StartIn(r.cgroup, cmd)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return func() outcome {
+		r.t.Helper()
+		stdin.Close()
+		var got outcome
+		if err := cmd.Wait(); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+			r.t.Fatalf("client said %q: %v", out.String(), err)
+		}
+		return got
+	}
+}
+
+func (r *rig) ask(o order) outcome {
+	r.t.Helper()
+	return r.client(r.node, o)()
+}
+
+func backends(last ...int) (v4, v6 []netip.AddrPort) {
+	for _, i := range last {
+		v4 = append(v4, netip.MustParseAddrPort(fmt.Sprintf("10.10.0.%d:8080", i)))
+		v6 = append(v6, netip.MustParseAddrPort(fmt.Sprintf("[fd10::%d]:8080", i)))
+	}
+	return v4, v6
+}
+
+// service is a model of one dual-stack service with TCP and UDP port 80 and node port 30080.
+func service(affinity time.Duration, last ...int) proxy.Model {
+	m := proxy.Model{}
+	v4, v6 := backends(last...)
+	for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
+		m[fmt.Sprint("4/", p)] = &proxy.Group{Backends: v4, Affinity: affinity, Frontends: []proxy.Frontend{
+			{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: p}, {Addr: netip.IPv4Unspecified(), Port: 30080, Protocol: p}}}
+		m[fmt.Sprint("6/", p)] = &proxy.Group{Backends: v6, Affinity: affinity, Frontends: []proxy.Frontend{
+			{Addr: netip.MustParseAddr(vip6), Port: 80, Protocol: p}, {Addr: netip.IPv6Unspecified(), Port: 30080, Protocol: p}}}
+	}
+	return m
+}
+
+func TestKernelAllBackendsAnswer(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1, 2, 3))
+	for _, o := range []order{
+		{Network: "tcp", Addr: vip + ":80"},
+		{Network: "tcp", Addr: "[" + vip6 + "]:80"},
+		{Network: "udp", Addr: vip + ":80"},
+		{Network: "udp", Addr: "[" + vip6 + "]:80"},
+		{Network: "tcp", Addr: "192.0.2.1:30080"},
+		{Network: "tcp", Addr: "127.0.0.1:30080"},
+		{Network: "tcp", Addr: "[::1]:30080"},
+		{Network: "udp", Addr: "127.0.0.1:30080"},
+	} {
+		t.Run(o.Network+" "+o.Addr, func(t *testing.T) {
+			r.t = t
+			o.Times = 60
+			got := r.ask(o)
+			if len(got.Answers) != 3 || len(got.Errors) != 0 || got.Peers[o.Addr] != 60 {
+				t.Errorf("got %+v, want three answering and the peer to be what was asked for", got)
+			}
+		})
+	}
+}
+
+func TestKernelUnconnectedUDPStaysWithItsBackend(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1, 2, 3))
+	o := order{Network: "udp-any", Addr: vip + ":80", UntilEOF: true}
+	finish := r.client(r.node, o)
+	time.Sleep(100 * time.Millisecond)
+	r.set(service(0, 1, 2, 3)) // new generations of the same
+	time.Sleep(100 * time.Millisecond)
+	got := finish()
+	if len(got.Answers) != 1 || len(got.Errors) != 0 || len(got.Peers) != 1 {
+		t.Fatalf("got %+v, want one backend and one peer", got)
+	}
+	for peer := range got.Peers {
+		if !strings.HasSuffix(peer, vip+":80") && !strings.Contains(peer, "ffff:"+vip) {
+			t.Errorf("the answer comes from %s", peer)
+		}
+	}
+}
+
+func TestKernelNoEndpointsRefusesAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0))
+	for _, network := range []string{"tcp", "udp"} {
+		got := r.ask(order{Network: network, Addr: vip + ":80", Times: 5})
+		if got.Errors[syscall.ECONNREFUSED.Error()] != 5 || got.Slowest > time.Second {
+			t.Errorf("%s: got %+v", network, got)
+		}
+	}
+}
+
+func TestKernelAffinity(t *testing.T) {
+	r := newRig(t)
+	r.set(service(time.Hour, 1, 2, 3))
+	got := r.ask(order{Network: "tcp", Addr: vip + ":80", Times: 30})
+	if len(got.Answers) != 1 || len(got.Errors) != 0 {
+		t.Fatalf("got %+v, want one backend", got)
+	}
+	var first int
+	for a := range got.Answers {
+		fmt.Sscanf(a, "10.10.0.%d", &first)
+	}
+	r.set(service(time.Hour, first%3+1)) // without the chosen one
+	got = r.ask(order{Network: "tcp", Addr: vip + ":80", Times: 30})
+	if len(got.Answers) != 1 || got.Answers[fmt.Sprintf("10.10.0.%d", first%3+1)] != 30 {
+		t.Fatalf("got %+v after the chosen backend went", got)
+	}
+}
+
+// A pod's 127.0.0.1 is its own; node ports there are the node's only.
+func TestKernelLoopbackOfAPodIsItsOwn(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1))
+	got := r.client(netnstest.New(t), order{Network: "tcp", Addr: "127.0.0.1:30080", Times: 1})()
+	if got.Errors[syscall.ECONNREFUSED.Error()] != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestKernelNothingFailsWhileServicesAndProgramsChange(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1, 2))
+	tcp := r.client(r.node, order{Network: "tcp", Addr: vip + ":80", UntilEOF: true})
+	udp := r.client(r.node, order{Network: "udp-any", Addr: vip + ":80", UntilEOF: true})
+	for i := range 300 {
+		r.set(service(0, i%3+1, (i+1)%3+1))
+		if _, err := r.b.Sweep(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if i%10 == 9 { // a restart: nothing is removed, everything is replaced
+			r.open()
+			r.set(service(0, i%3+1, (i+1)%3+1))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for name, got := range map[string]outcome{"tcp": tcp(), "udp": udp()} {
+		n := 0
+		for _, c := range got.Answers {
+			n += c
+		}
+		if len(got.Errors) != 0 || n < 1000 {
+			t.Errorf("%s: %d answers, errors %v", name, n, got.Errors)
+		}
+		t.Logf("%s: %d answers, slowest %s", name, n, got.Slowest)
+	}
+}
+
+func TestKernelRestartKeepsAndCleans(t *testing.T) {
+	r := newRig(t)
+	m := service(0, 1, 2)
+	m["gone"] = &proxy.Group{Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP}}, Backends: m["4/6"].Backends}
+	r.set(m)
+	before, err := r.lb.Frontends()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.lb.Close() // the process ends; what it made goes on
+	got := r.ask(order{Network: "tcp", Addr: vip + ":80", Times: 10})
+	if len(got.Errors) != 0 {
+		t.Fatalf("without a process: %+v", got)
+	}
+	r.open()
+	r.set(service(0, 1, 2))
+	after, err := r.lb.Frontends()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, e := range before {
+		if f.Addr == netip.MustParseAddr("10.96.0.51") {
+			delete(before, f)
+		} else if after[f] != e {
+			t.Errorf("%s was %+v, is %+v: nothing had changed", f, e, after[f])
+		}
+	}
+	if len(after) != len(before) {
+		t.Errorf("%d frontends, want %d", len(after), len(before))
+	}
+	for more := true; more; {
+		if more, err = r.b.Sweep(time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gens, err := r.lb.Generations()
+	if err != nil || len(gens) != 4 {
+		t.Errorf("generations %v, %v", gens, err)
+	}
+	members, err := r.lb.Members()
+	if err != nil || len(members) != 4 {
+		t.Errorf("members %v, %v", members, err)
+	}
+}
+
+// An address that goes from one group to another is never without one.
+func TestKernelFrontendChangesHands(t *testing.T) {
+	r := newRig(t)
+	v4, _ := backends(1, 2, 3)
+	f := []proxy.Frontend{{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: proxy.TCP}}
+	r.set(proxy.Model{"a": {Frontends: f, Backends: v4[:1]}})
+	finish := r.client(r.node, order{Network: "tcp", Addr: vip + ":80", UntilEOF: true})
+	for i := range 100 {
+		r.set(proxy.Model{string(rune('b' + i%20)): {Frontends: f, Backends: v4[i%3 : i%3+1]}})
+		time.Sleep(2 * time.Millisecond)
+	}
+	if got := finish(); len(got.Errors) != 0 || len(got.Answers) != 3 {
+		t.Errorf("got %+v", got)
+	}
+	if fs, err := r.lb.Frontends(); err != nil || len(fs) != 1 {
+		t.Errorf("frontends %v, %v", fs, err)
+	}
+}

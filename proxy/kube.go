@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// FromService takes from a Service what the model needs; ok is false when no proxy of ours has to do with it: it is headless,
+// a name for something outside, or another proxy's by its label.
+func FromService(s *corev1.Service) (_ Service, ok bool) {
+	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
+		return Service{}, false
+	}
+	if _, other := s.Labels["service.kubernetes.io/service-proxy-name"]; other {
+		return Service{}, false
+	}
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	out := Service{
+		Key:           s.Namespace + "/" + s.Name,
+		ClusterIPs:    parse(ips),
+		InternalLocal: s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
+	}
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
+			out.LoadBalancerIPs = append(out.LoadBalancerIPs, parse([]string{in.IP})...)
+		}
+	}
+	if s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		out.Affinity = 3 * time.Hour // the API's default
+		if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+			out.Affinity = time.Duration(*c.ClientIP.TimeoutSeconds) * time.Second
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if proto, known := protocolOf(p.Protocol); known {
+			out.Ports = append(out.Ports, Port{Name: p.Name, Protocol: proto, Port: uint16(p.Port), NodePort: uint16(p.NodePort)})
+		}
+	}
+	return out, true
+}
+
+// FromSlice takes from an EndpointSlice what the model of a node needs; ok is false when it belongs to no service.
+func FromSlice(s *discoveryv1.EndpointSlice, node string) (_ Slice, ok bool) {
+	name := s.Labels[discoveryv1.LabelServiceName]
+	if name == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
+		return Slice{}, false
+	}
+	out := Slice{Service: s.Namespace + "/" + name}
+	for _, p := range s.Ports {
+		proto := corev1.ProtocolTCP
+		if p.Protocol != nil {
+			proto = *p.Protocol
+		}
+		number, known := protocolOf(proto)
+		if !known || p.Port == nil {
+			continue
+		}
+		sp := SlicePort{Protocol: number, Port: uint16(*p.Port)}
+		if p.Name != nil {
+			sp.Name = *p.Name
+		}
+		out.Ports = append(out.Ports, sp)
+	}
+	for _, e := range s.Endpoints {
+		c := e.Conditions
+		ready := c.Ready == nil || *c.Ready
+		out.Endpoints = append(out.Endpoints, Endpoint{
+			Addrs:       parse(e.Addresses),
+			Ready:       ready,
+			Serving:     c.Serving == nil && ready || c.Serving != nil && *c.Serving,
+			Terminating: c.Terminating != nil && *c.Terminating,
+			Local:       e.NodeName != nil && *e.NodeName == node,
+		})
+	}
+	return out, true
+}
+
+func protocolOf(p corev1.Protocol) (Protocol, bool) {
+	switch p {
+	case corev1.ProtocolTCP, "":
+		return TCP, true
+	case corev1.ProtocolUDP:
+		return UDP, true
+	default:
+		return 0, false // SCTP has no hook on connect; it needs the netfilter backend
+	}
+}
+
+// parse leaves out what is no address; the API server validates them.
+func parse(list []string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range list {
+		if a, err := netip.ParseAddr(s); err == nil {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}

@@ -1,0 +1,188 @@
+// Package proxy keeps a node's translation of services in step with Services and EndpointSlices.
+//
+// It turns them into a Model, a small value that says which address leads to which endpoints, and hands every new one to a
+// backend, at once: there is no period to wait for. The model is pure; what the kernel does with it is the backend's
+// (package proxy/ebpf). It serves sockets of the node and its pods. Packets from outside the node, to a node port or a balancer's address,
+// meet no socket here and are not translated.
+//
+// Nothing is given to the backend before all Services and EndpointSlices have been seen once, so that a restart, or an
+// API server that is away, never takes a service from the kernel.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Config is what New needs.
+type Config struct {
+	// Synced returns nil once all Services and EndpointSlices of the start have been given to SetService and SetSlice.
+	Synced func(context.Context) error
+	// Ready, if not nil, is called once, after the backend has taken the first model.
+	Ready func()
+	// Observe, if not nil, is told how long each synchronisation took, and how long its oldest change had waited before it.
+	Observe func(took, waited time.Duration)
+	Log     *slog.Logger
+}
+
+// backend is what puts a model to work.
+type backend interface {
+	// Set makes the model the one in force. It may be called again with the same; after an error it will be.
+	Set(Model) error
+	// Sweep removes what the last models left and no reader can still hold.
+	Sweep(now time.Time) (more bool, err error)
+}
+
+// Proxy is the services of a cluster, as one node translates them.
+type Proxy struct {
+	cfg     Config
+	backend backend
+	poke    chan struct{}
+
+	mu       sync.Mutex
+	services map[string]Service          // by key
+	slices   map[string]map[string]Slice // by service, then by the slice's own key
+	owner    map[string]string           // service by the slice's key
+	dirty    map[string]bool             // services to compute again
+	since    time.Time                   // when the first of dirty became so
+}
+
+// New returns a Proxy that has done nothing yet.
+func New(cfg Config, b backend) (*Proxy, error) {
+	if cfg.Synced == nil || cfg.Log == nil {
+		return nil, errors.New("proxy: Synced and Log are needed")
+	}
+	return &Proxy{
+		cfg: cfg, backend: b, poke: make(chan struct{}, 1),
+		services: map[string]Service{}, slices: map[string]map[string]Slice{}, owner: map[string]string{}, dirty: map[string]bool{},
+	}, nil
+}
+
+// SetService says what a service is now; nil, that it is none of ours.
+func (p *Proxy) SetService(key string, s *Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s != nil {
+		p.services[key] = *s
+	} else if _, known := p.services[key]; known {
+		delete(p.services, key)
+	} else {
+		return
+	}
+	p.touchLocked(key)
+}
+
+// SetSlice says what a slice of endpoints is now; nil, that it is gone.
+func (p *Proxy) SetSlice(key string, s *Slice) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, known := p.owner[key]; known && (s == nil || s.Service != old) {
+		delete(p.slices[old], key)
+		if len(p.slices[old]) == 0 {
+			delete(p.slices, old)
+		}
+		delete(p.owner, key)
+		p.touchLocked(old)
+	}
+	if s == nil {
+		return
+	}
+	if p.slices[s.Service] == nil {
+		p.slices[s.Service] = map[string]Slice{}
+	}
+	p.slices[s.Service][key] = *s
+	p.owner[key] = s.Service
+	p.touchLocked(s.Service)
+}
+
+func (p *Proxy) touchLocked(service string) {
+	if len(p.dirty) == 0 {
+		p.since = time.Now()
+	}
+	p.dirty[service] = true
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the backend at the newest model until ctx ends, then returns its error. The translation stays as it is.
+func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.cfg.Synced(ctx); err != nil {
+		return fmt.Errorf("wait for services: %w", err)
+	}
+	model := Model{}
+	names := map[string][]string{} // of the groups of each service
+	ready := p.cfg.Ready
+	var again <-chan time.Time // after an error, or for a sweep
+	for {
+		p.compute(model, names)
+		wait, err := p.sync(model)
+		if err != nil {
+			p.cfg.Log.Warn("set services", "err", err)
+		} else if ready != nil {
+			ready()
+			ready = nil
+		}
+		if again = nil; wait > 0 {
+			again = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.poke:
+		case <-again:
+		}
+	}
+}
+
+// sync hands the model on; wait is when to come again without being poked, 0 never.
+func (p *Proxy) sync(model Model) (wait time.Duration, err error) {
+	start := time.Now()
+	p.mu.Lock()
+	since := p.since
+	p.since = time.Time{}
+	p.mu.Unlock()
+	if err := p.backend.Set(model); err != nil {
+		return time.Second, err
+	}
+	if p.cfg.Observe != nil && !since.IsZero() {
+		p.cfg.Observe(time.Since(start), start.Sub(since))
+	}
+	more, err := p.backend.Sweep(time.Now())
+	if more || err != nil {
+		return time.Second, err
+	}
+	return 0, nil
+}
+
+// compute brings model up to date with the services that changed.
+func (p *Proxy) compute(model Model, names map[string][]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.dirty {
+		for _, name := range names[key] {
+			delete(model, name)
+		}
+		delete(names, key)
+		svc, known := p.services[key]
+		if !known {
+			continue
+		}
+		var list []Slice
+		for _, s := range p.slices[key] {
+			list = append(list, s)
+		}
+		part := groups(svc, list)
+		maps.Copy(model, part)
+		for name := range part {
+			names[key] = append(names[key], name)
+		}
+	}
+	clear(p.dirty)
+}
