@@ -12,10 +12,22 @@ import (
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
 )
 
-// Down removes a cluster whole, in whatever state it is. A cluster that is not there is no error.
+// Down removes a cluster whole, and the logs of an Up of the name that failed.
+func Down(ctx context.Context, name string) error {
+	err := remove(ctx, name) // which also refuses what is no name
+	if layout.CheckName(name) != nil {
+		return err
+	}
+	if rmErr := os.RemoveAll(layout.FailedLogDir(name)); rmErr != nil {
+		err = errors.Join(err, fmt.Errorf("remove logs: %w", rmErr))
+	}
+	return err
+}
+
+// remove removes a cluster, in whatever state it is. A cluster that is not there is no error.
 // It goes by names alone, so it needs nothing that a crash might have taken; each step is tried
 // even if one before it failed.
-func Down(ctx context.Context, name string) error {
+func remove(ctx context.Context, name string) error {
 	if err := layout.CheckName(name); err != nil {
 		return err
 	}
@@ -32,7 +44,7 @@ func Down(ctx context.Context, name string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	errs = append(errs, hostns.RemoveFabric(layout.FabricHandle(name)))
-	for _, dir := range []string{layout.RunDir(name), layout.StateDir(name), layout.FailedLogDir(name)} {
+	for _, dir := range []string{layout.RunDir(name), layout.StateDir(name)} {
 		if err := os.RemoveAll(dir); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", dir, err))
 		}

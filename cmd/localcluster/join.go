@@ -1,0 +1,170 @@
+package localcluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/orlop-io/orlop/cmd/localcluster/cgroups"
+	"github.com/orlop-io/orlop/cmd/localcluster/control"
+	"github.com/orlop-io/orlop/cmd/localcluster/forward"
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	"log/slog"
+)
+
+// ForwardCommand is the hidden subcommand that is a cluster's forwarder.
+const ForwardCommand = "host-forward"
+
+// Forward is ForwardCommand: args are the cluster's name.
+func Forward(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s wants a cluster", ForwardCommand)
+	}
+	c, err := layout.Load(args[0])
+	if err != nil {
+		return err
+	}
+	trees, err := cgroups.Mounted()
+	if err != nil {
+		return err
+	}
+	group := layout.ForwarderCgroup(c.Name)
+	if err := errors.Join(trees.Create(group), trees.Enter(group)); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := forward.Run(ctx, c, log); err != nil {
+		log.Error("forwarder ended", "err", err)
+		return err
+	}
+	return nil
+}
+
+// startForwarder makes sure that the cluster's forwarder listens.
+func startForwarder(ctx context.Context, c *layout.Cluster) error {
+	trees, err := cgroups.Mounted()
+	if err != nil {
+		return err
+	}
+	if err := emptyCgroup(ctx, trees, layout.ForwarderCgroup(c.Name)); err != nil {
+		return err
+	}
+	running, err := spawn(c, "forwarder", "forwarder.log", ForwardCommand, c.Name)
+	if err != nil {
+		return fmt.Errorf("start the forwarder: %w", err)
+	}
+	err = poll(ctx, 5*time.Millisecond, func() (bool, error) {
+		if forwarding(c) {
+			return true, nil
+		}
+		if running.gone() {
+			return false, errors.New("it ended: " + lastLine(filepath.Join(layout.LogDir(c.Name, "forwarder"), "forwarder.log")))
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("start the forwarder: %w", err)
+	}
+	return nil
+}
+
+// forwarding says whether the forwarder of the cluster listens.
+func forwarding(c *layout.Cluster) bool {
+	trees, err := cgroups.Mounted()
+	if err != nil {
+		return false
+	}
+	if pids, err := trees.Procs(layout.ForwarderCgroup(c.Name)); err != nil || len(pids) == 0 {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", c.APIPort), time.Second)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// runInit makes the first host the control plane.
+func runInit(ctx context.Context, c *layout.Cluster, token string, log io.Writer) error {
+	h := c.Hosts[0]
+	return control.Run(ctx, layout.Socket(c.Name, h.Name), log, c.Exe, "init",
+		"--apiserver-advertise-address="+h.Addr.String(),
+		"--pod-network-cidr="+c.PodCIDR.String(),
+		"--service-cidr="+c.ServiceCIDR.String(),
+		"--node-name="+h.Name,
+		"--token="+token,
+		"--apiserver-cert-extra-sans=127.0.0.1,localhost",
+		"--untainted")
+}
+
+// joinAll makes the other hosts nodes of the cluster, all at once.
+func joinAll(ctx context.Context, c *layout.Cluster, hosts []layout.Host, token string, log io.Writer) error {
+	pin, err := caPin(layout.RootDir(c.Name, c.Hosts[0].Name, "/etc/kubernetes/pki/ca.crt"))
+	if err != nil {
+		return err
+	}
+	server := net.JoinHostPort(c.Hosts[0].Addr.String(), "6443")
+	return eachHost(ctx, hosts, func(ctx context.Context, h layout.Host) error {
+		err := control.Run(ctx, layout.Socket(c.Name, h.Name), log, c.Exe, "join", server,
+			"--token="+token, "--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
+		if err != nil {
+			return fmt.Errorf("join %s: %w", h.Name, err)
+		}
+		return nil
+	})
+}
+
+// caPin is the pin of an authority as join takes it: the hash of its public key.
+func caPin(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return "", fmt.Errorf("%s holds no certificate", path)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fmt.Errorf("parse %s: %w", path, err)
+	}
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// keepLogs moves what a failed cluster had to say out of its state, and returns the place.
+func keepLogs(ctx context.Context, c *layout.Cluster) (string, error) {
+	where := layout.FailedLogDir(c.Name)
+	if err := os.RemoveAll(where); err != nil {
+		return "", fmt.Errorf("remove older logs: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(where), 0o755); err != nil {
+		return "", fmt.Errorf("keep the logs: %w", err)
+	}
+	// Copied, not renamed: the folders may be on different file systems, and are still written to.
+	if out, err := exec.CommandContext(ctx, "cp", "-a", layout.LogDir(c.Name, ""), where).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("keep the logs: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	for _, h := range c.Hosts {
+		pods := layout.RootDir(c.Name, h.Name, "/var/log/pods")
+		if _, err := os.Stat(pods); err != nil {
+			continue
+		}
+		if out, err := exec.CommandContext(ctx, "cp", "-a", pods, filepath.Join(where, h.Name, "pods")).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("keep the logs of pods: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+	}
+	return where, nil
+}

@@ -1,0 +1,104 @@
+package localcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+func clientFor(name string) (kubernetes.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", layout.AdminKubeconfig(name))
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig of cluster %s: %w", name, err)
+	}
+	cfg.QPS, cfg.Timeout = -1, 10*time.Second // ours are few, and must not wait for each other
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API of cluster %s: %w", name, err)
+	}
+	return client, nil
+}
+
+// waitReady waits for every node, then for the pods that every cluster has.
+func waitReady(ctx context.Context, c *layout.Cluster, p *Progress) error {
+	client, err := clientFor(c.Name)
+	if err != nil {
+		return err
+	}
+	err = p.Step("nodes", "Waiting for nodes to be ready", func() error {
+		return await(ctx, func() error { return nodesReady(ctx, client, len(c.Hosts)) })
+	})
+	if err != nil {
+		return err
+	}
+	return p.Step("addons", "Waiting for network and cluster DNS", func() error {
+		return await(ctx, func() error { return addonsReady(ctx, client, len(c.Hosts)) })
+	})
+}
+
+// await calls check until it finds nothing to complain of. When ctx ends, the last complaint
+// says what was missing.
+func await(ctx context.Context, check func() error) error {
+	last := errors.New("not checked")
+	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		err := check()
+		if err != nil && ctx.Err() == nil {
+			last = err
+		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %v", err, last)
+	}
+	return nil
+}
+
+func nodesReady(ctx context.Context, client kubernetes.Interface, want int) error {
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	if len(nodes.Items) < want {
+		return fmt.Errorf("%d of %d nodes have registered", len(nodes.Items), want)
+	}
+	for _, n := range nodes.Items {
+		if why, ok := nodeReady(n); !ok {
+			return fmt.Errorf("node %s is not ready: %s", n.Name, why)
+		}
+	}
+	return nil
+}
+
+func nodeReady(n corev1.Node) (why string, ok bool) {
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == corev1.NodeReady {
+			return cond.Message, cond.Status == corev1.ConditionTrue
+		}
+	}
+	return "its kubelet has not said", false
+}
+
+func addonsReady(ctx context.Context, client kubernetes.Interface, nodes int) error {
+	agent, err := client.AppsV1().DaemonSets("kube-system").Get(ctx, "orlop-agent", metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get the network agent: %w", err)
+	}
+	if int(agent.Status.NumberReady) < nodes {
+		return fmt.Errorf("the network agent is ready on %d of %d nodes", agent.Status.NumberReady, nodes)
+	}
+	dns, err := client.AppsV1().Deployments("kube-system").Get(ctx, "coredns", metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get cluster DNS: %w", err)
+	}
+	if dns.Status.ReadyReplicas < 1 {
+		return errors.New("no replica of cluster DNS is ready")
+	}
+	return nil
+}

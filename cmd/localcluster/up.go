@@ -1,0 +1,296 @@
+package localcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/orlop-io/orlop/cmd/localcluster/control"
+	"github.com/orlop-io/orlop/cmd/localcluster/kubeconfig"
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/clientcmd"
+	bootstraputil "k8s.io/cluster-bootstrap/token/util"
+)
+
+// UpConfig is what a new cluster should be like.
+type UpConfig struct {
+	Name          string
+	Nodes         int // 1 to layout.MaxHosts, the control plane included
+	ControlPlanes int // 1
+	PodCIDR       netip.Prefix
+	ServiceCIDR   netip.Prefix
+	Publish       []layout.Publish
+	Registries    []uint16      // loopback ports of the machine that hosts may pull from
+	Kubeconfig    string        // empty: merge into User's own
+	Wait          time.Duration // for the whole; 0 does not wait for readiness
+	Offline       bool          // no pulls
+	Exe           string        // the orlop binary
+	Version       string        // tag of the images
+	User          kubeconfig.User
+}
+
+// noWaitLimit bounds an Up that need not wait for readiness.
+const noWaitLimit = 10 * time.Minute
+
+// Validate says all that is wrong with the configuration.
+func (cfg UpConfig) Validate() error {
+	errs := []error{layout.CheckName(cfg.Name)}
+	if cfg.Nodes < 1 || cfg.Nodes > layout.MaxHosts {
+		errs = append(errs, fmt.Errorf("--nodes %d: want 1 to %d", cfg.Nodes, layout.MaxHosts))
+	}
+	if cfg.ControlPlanes != 1 {
+		errs = append(errs, fmt.Errorf("--control-planes %d: high availability is not built yet, so a cluster has one control plane", cfg.ControlPlanes))
+	}
+	if cfg.Wait < 0 {
+		errs = append(errs, fmt.Errorf("--wait %s: want a positive time, or 0", cfg.Wait))
+	}
+	ranges := []struct {
+		flag string
+		p    netip.Prefix
+	}{{"--pod-cidr", cfg.PodCIDR}, {"--service-cidr", cfg.ServiceCIDR}, {"the hosts' own range", layout.Fabric()}}
+	for i, a := range ranges {
+		if !a.p.IsValid() || !a.p.Addr().Is4() {
+			errs = append(errs, fmt.Errorf("%s %s: want an IPv4 range, such as 10.244.0.0/16", a.flag, a.p))
+			continue
+		}
+		for _, b := range ranges[:i] {
+			if b.p.IsValid() && a.p.Overlaps(b.p) {
+				errs = append(errs, fmt.Errorf("%s %s overlaps %s %s", a.flag, a.p, b.flag, b.p))
+			}
+		}
+	}
+	if p := cfg.PodCIDR; p.IsValid() && (p.Bits() > 24 || 24-p.Bits() < 16 && 1<<(24-p.Bits()) < cfg.Nodes) {
+		errs = append(errs, fmt.Errorf("--pod-cidr %s: too small for a /24 for each of %d nodes", p, cfg.Nodes))
+	}
+	seen := map[uint16]bool{}
+	for _, p := range cfg.Publish {
+		if seen[p.HostPort] {
+			errs = append(errs, fmt.Errorf("--publish: port %d is named twice", p.HostPort))
+		}
+		seen[p.HostPort] = true
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	return nil
+}
+
+// Up makes a cluster. When it fails, or ctx ends, nothing is left of it but its logs.
+func Up(ctx context.Context, cfg UpConfig, p *Progress) (*layout.Cluster, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := preflight(cfg); err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	c := &layout.Cluster{
+		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: cfg.Exe,
+		Hosts: layout.HostList(cfg.Name, cfg.Nodes), PodCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
+		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline,
+	}
+	if err := claim(c); err != nil {
+		return nil, err
+	}
+	limit := cfg.Wait
+	if limit == 0 {
+		limit = noWaitLimit
+	}
+	late := &ExitError{ExitTimeout, fmt.Errorf("cluster %s was not ready within %s", c.Name, limit)}
+	making, cancel := context.WithTimeoutCause(ctx, limit, late)
+	defer cancel()
+	if err := build(making, c, cfg, p); err != nil {
+		return nil, undo(ctx, making, c, err)
+	}
+	return c, nil
+}
+
+// undo removes a cluster that did not come up and says where its logs are.
+func undo(ctx, making context.Context, c *layout.Cluster, err error) error {
+	if making.Err() != nil && ctx.Err() == nil {
+		var late *ExitError
+		if errors.As(context.Cause(making), &late) && !errors.Is(err, late) {
+			err = &ExitError{late.Code, fmt.Errorf("%w: %v", late.Err, err)}
+		}
+	}
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	where, logErr := keepLogs(undoing, c)
+	downErr := remove(undoing, c.Name)
+	code := 1
+	if e := new(ExitError); errors.As(err, &e) {
+		code = e.Code
+	}
+	if logErr == nil {
+		err = fmt.Errorf("%w\nlogs: %s", err, where)
+	}
+	return &ExitError{code, errors.Join(err, logErr, downErr)}
+}
+
+func freePort() (uint16, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// build does the steps of Up.
+func build(ctx context.Context, c *layout.Cluster, cfg UpConfig, p *Progress) error {
+	token, err := bootstraputil.GenerateBootstrapToken()
+	if err != nil {
+		return fmt.Errorf("make a token: %w", err)
+	}
+	log, err := upLog(c)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	first, rest := c.Hosts[0], c.Hosts[1:]
+	var others errgroup.Group // image imports of other hosts; their CPU time hides behind init's waits
+	err = p.Step("hosts", fmt.Sprintf("Starting %s", plural(len(c.Hosts), "host")), func() error {
+		if err := ensureGround(c); err != nil {
+			return err
+		}
+		if err := startForwarder(ctx, c); err != nil {
+			return err
+		}
+		return eachHost(ctx, c.Hosts, func(ctx context.Context, h layout.Host) error { return bootHost(ctx, c, h) })
+	})
+	if err != nil {
+		return err
+	}
+	archives, err := shippedArchives(c)
+	if err != nil {
+		return err
+	}
+	err = p.Step("images", fmt.Sprintf("Loading %s", plural(len(archives), "image")), func() error {
+		return importAll(ctx, c, first, archives)
+	})
+	if err != nil {
+		return err
+	}
+	for _, h := range rest {
+		others.Go(func() error { return importAll(ctx, c, h, archives) })
+	}
+	err = p.Step("control-plane", "Starting the control plane", func() error {
+		if err := runInit(ctx, c, token, log); err != nil {
+			return err
+		}
+		return writeKubeconfig(c, cfg)
+	})
+	if err := errors.Join(err, others.Wait()); err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		err = p.Step("join", fmt.Sprintf("Joining %s", plural(len(rest), "node")), func() error {
+			return joinAll(ctx, c, rest, token, log)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if cfg.Wait > 0 {
+		if err := waitReady(ctx, c, p); err != nil {
+			return err
+		}
+	}
+	c.Phase = layout.PhaseUp
+	return c.Save()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func upLog(c *layout.Cluster) (*os.File, error) {
+	path := filepath.Join(layout.LogDir(c.Name, ""), "up.log")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make log folder: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return f, nil
+}
+
+// importAll loads archives into one host, one after the other: unpacking is bound by the disk.
+func importAll(ctx context.Context, c *layout.Cluster, h layout.Host, archives []string) error {
+	for _, a := range archives {
+		f, err := os.Open(a)
+		if err != nil {
+			return fmt.Errorf("open image archive: %w", err)
+		}
+		err = control.RunInput(ctx, layout.Socket(c.Name, h.Name), f, io.Discard, "ctr", "-n", "k8s.io", "images", "import", "-")
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("load %s into %s: %w", filepath.Base(a), h.Name, err)
+		}
+	}
+	return nil
+}
+
+func shippedArchives(c *layout.Cluster) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(filepath.Dir(c.Exe), "images", "*.tar"))
+	if err == nil && len(found) == 0 {
+		err = errors.New("there are none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the images beside %s: %w", c.Exe, err)
+	}
+	return found, nil
+}
+
+// Load loads an image archive into every host.
+func Load(ctx context.Context, name, archive string) error {
+	c, err := layout.Load(name)
+	if err != nil {
+		return err
+	}
+	return eachHost(ctx, c.Hosts, func(ctx context.Context, h layout.Host) error {
+		return importAll(ctx, c, h, []string{archive})
+	})
+}
+
+// writeKubeconfig makes the cluster's own kubeconfig and adds its entries to the user's.
+func writeKubeconfig(c *layout.Cluster, cfg UpConfig) error {
+	conf, err := os.ReadFile(layout.RootDir(c.Name, c.Hosts[0].Name, "/etc/kubernetes/admin.conf"))
+	if err != nil {
+		return fmt.Errorf("read admin.conf: %w", err)
+	}
+	ours, err := kubeconfig.ForCluster(conf, contextName(c.Name), fmt.Sprintf("https://127.0.0.1:%d", c.APIPort))
+	if err != nil {
+		return err
+	}
+	if err := clientcmd.WriteToFile(*ours, layout.AdminKubeconfig(c.Name)); err != nil {
+		return fmt.Errorf("write kubeconfig: %w", err)
+	}
+	path := cfg.Kubeconfig
+	if path == "" {
+		path = cfg.User.DefaultPath()
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("find kubeconfig: %w", err)
+	}
+	entry, err := kubeconfig.Merge(path, ours, cfg.User)
+	c.Kubeconfig = &entry // also after an error: what was made must go again
+	return errors.Join(err, c.Save())
+}
