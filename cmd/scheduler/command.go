@@ -1,0 +1,90 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/orlop-io/orlop/cmd/elected"
+)
+
+// NewCommand returns kube-scheduler with upstream's flags.
+func NewCommand(version string) *cobra.Command {
+	cfg := elected.Defaults("kube-scheduler", 10259)
+	cfg.QPS, cfg.Burst = 5000, 10000 // two requests a pod; the API server's own fairness protects it
+	name := corev1.DefaultSchedulerName
+	cmd := &cobra.Command{
+		Use: "kube-scheduler", Short: "Give every pod a node",
+		Args: cobra.NoArgs, SilenceUsage: true, Version: version,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if cfg.Verbosity > 1 {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			klog.SetSlogLogger(log) // client-go's own messages
+			log.Info("starting", "program", "kube-scheduler", "version", version)
+			return elected.Run(cmd.Context(), cfg, log, func(ctx context.Context, api *rest.Config) error {
+				return run(ctx, name, api, log)
+			})
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&name, "scheduler-name", name, "the schedulerName of the pods to place")
+	return cmd
+}
+
+func run(ctx context.Context, name string, api *rest.Config, log *slog.Logger) error {
+	client, err := kubernetes.NewForConfig(api)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	events := record.NewBroadcaster(record.WithContext(ctx))
+	events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	defer events.Shutdown()
+	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
+	s, err := New(name, client, shared, events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}), log)
+	if err != nil {
+		return fmt.Errorf("build scheduler: %w", err)
+	}
+	shared.Start(ctx.Done())
+	defer shared.Shutdown()
+	return s.Run(ctx)
+}
+
+// strip drops what no decision reads; pods' containers are most of a cluster's memory.
+func strip(obj any) (any, error) {
+	if accessor, err := meta.Accessor(obj); err == nil && len(accessor.GetManagedFields()) > 0 {
+		accessor.SetManagedFields(nil)
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+			for i := range containers {
+				c := &containers[i]
+				containers[i] = corev1.Container{Name: c.Name, Image: c.Image, Resources: c.Resources, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
+			}
+		}
+		pod.Status.ContainerStatuses = keepResources(pod.Status.ContainerStatuses)
+		pod.Status.InitContainerStatuses = keepResources(pod.Status.InitContainerStatuses)
+	}
+	return obj, nil
+}
+
+// keepResources keeps what a resize in place changes the requests by.
+func keepResources(in []corev1.ContainerStatus) []corev1.ContainerStatus {
+	for i := range in {
+		in[i] = corev1.ContainerStatus{Name: in[i].Name, Resources: in[i].Resources, AllocatedResources: in[i].AllocatedResources}
+	}
+	return in
+}

@@ -1,0 +1,111 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Verdict is the outcome of a decision.
+type Verdict struct {
+	// Node is where the pod goes; empty when it fits nowhere.
+	Node string
+	// Turn is where the next decision begins.
+	Turn int
+	// Message says why it fits nowhere, in upstream's words, and Cure what may change that.
+	Message string
+	Cure    event
+	// candidates are nodes that would fit with fewer pods on them.
+	candidates []*Node
+}
+
+// decision is the working state of one Decide.
+type decision struct {
+	snap       *Snapshot
+	req        *Request
+	near       *neighbours
+	hard, soft []*constraint
+}
+
+func newDecision(snap *Snapshot, req *Request) *decision {
+	d := &decision{snap: snap, req: req}
+	d.meet()
+	d.spreadOut()
+	return d
+}
+
+// Decide chooses the node for req. Equal arguments give an equal verdict.
+func Decide(snap *Snapshot, req *Request) Verdict {
+	total := len(snap.Nodes)
+	if total == 0 {
+		return Verdict{Message: "no nodes available to schedule pods", Cure: nodeChanged}
+	}
+	d := newDecision(snap, req)
+	var feasible []*Node
+	verdict := Verdict{Turn: snap.Turn}
+	counts := map[string]int{}
+	enough := enoughOf(total)
+	seen := 0
+	for ; seen < total && len(feasible) < enough; seen++ {
+		node := snap.Nodes[(snap.Turn+seen)%total]
+		misfits := d.filter(node)
+		if misfits == nil {
+			feasible = append(feasible, node)
+			continue
+		}
+		preemptable := true
+		for _, m := range misfits {
+			counts[m.reason]++
+			verdict.Cure |= m.cure
+			preemptable = preemptable && m.preemptable
+		}
+		if preemptable {
+			verdict.candidates = append(verdict.candidates, node)
+		}
+	}
+	if len(feasible) == 0 {
+		verdict.Message = explain(total, counts)
+		return verdict
+	}
+	chosen := feasible[0]
+	if len(feasible) > 1 {
+		chosen = pick(feasible, d.rank(feasible))
+	}
+	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil
+	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	verdict.Turn = (at + 1) % total // the next begins behind this one: equals take turns
+	if total > enough {
+		verdict.Turn = (snap.Turn + seen) % total
+	}
+	return verdict
+}
+
+// pick returns the first of those with the highest score.
+func pick(nodes []*Node, scores []int64) *Node {
+	top := 0
+	for i := range scores {
+		if scores[i] > scores[top] {
+			top = i
+		}
+	}
+	return nodes[top]
+}
+
+// enoughOf says how many feasible nodes are worth comparing in a cluster of that size.
+func enoughOf(total int) int {
+	const always = 100
+	if total <= always {
+		return total
+	}
+	return max(total*max(50-total/125, 5)/100, always)
+}
+
+// explain puts reasons and their numbers of nodes into upstream's sentence.
+func explain(total int, counts map[string]int) string {
+	reasons := make([]string, 0, len(counts))
+	for reason, n := range counts {
+		reasons = append(reasons, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(reasons)
+	return fmt.Sprintf("0/%d nodes are available: %s.", total, strings.Join(reasons, ", "))
+}

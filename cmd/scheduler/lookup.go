@@ -1,0 +1,171 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/component-helpers/storage/ephemeral"
+)
+
+// lookup finds what other objects say about a pod.
+type lookup struct {
+	claims      corelisters.PersistentVolumeClaimLister
+	volumes     corelisters.PersistentVolumeLister
+	services    corelisters.ServiceLister
+	controllers corelisters.ReplicationControllerLister
+	replicaSets appslisters.ReplicaSetLister
+	stateful    appslisters.StatefulSetLister
+	informers   []cache.SharedIndexInformer
+	synced      []cache.InformerSynced
+}
+
+func newLookup(shared informers.SharedInformerFactory) *lookup {
+	core, apps := shared.Core().V1(), shared.Apps().V1()
+	l := &lookup{
+		claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(), services: core.Services().Lister(),
+		controllers: core.ReplicationControllers().Lister(), replicaSets: apps.ReplicaSets().Lister(), stateful: apps.StatefulSets().Lister(),
+	}
+	l.informers = []cache.SharedIndexInformer{core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer()}
+	for _, i := range append(slices.Clone(l.informers), core.Services().Informer(), core.ReplicationControllers().Informer(),
+		apps.ReplicaSets().Informer(), apps.StatefulSets().Informer()) {
+		l.synced = append(l.synced, i.HasSynced)
+	}
+	return l
+}
+
+// onVolumes calls f whenever a claim or volume changes.
+func (l *lookup) onVolumes(f func()) error {
+	var errs []error
+	for _, informer := range l.informers {
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { f() }, UpdateFunc: func(_, _ any) { f() }, DeleteFunc: func(any) { f() },
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// request completes pod for a decision. The error is one for its owner to read.
+func (l *lookup) request(pod *Pod) (*Request, error) {
+	req := &Request{Pod: pod}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		name := ""
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			name = v.PersistentVolumeClaim.ClaimName
+		case v.Ephemeral != nil:
+			name = ephemeral.VolumeClaimName(pod.Pod, v)
+		default:
+			continue
+		}
+		affinity, err := l.volumeAffinity(pod.Namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		if affinity != nil {
+			req.Volumes = append(req.Volumes, affinity)
+		}
+	}
+	if len(pod.Spec.TopologySpreadConstraints) == 0 {
+		req.Siblings = l.siblings(pod.Pod)
+	}
+	return req, nil
+}
+
+func (l *lookup) volumeAffinity(namespace, claim string) (*nodeaffinity.LazyErrorNodeSelector, error) {
+	pvc, err := l.claims.PersistentVolumeClaims(namespace).Get(claim)
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("persistentvolumeclaim %q not found", claim)
+	} else if err != nil {
+		return nil, err
+	}
+	switch {
+	case pvc.DeletionTimestamp != nil:
+		return nil, fmt.Errorf("persistentvolumeclaim %q is being deleted", claim)
+	case pvc.Spec.VolumeName == "" || pvc.Status.Phase == corev1.ClaimPending:
+		return nil, errors.New("pod has unbound immediate PersistentVolumeClaims")
+	}
+	pv, err := l.volumes.Get(pvc.Spec.VolumeName)
+	if err != nil {
+		return nil, fmt.Errorf("volume %q of persistentvolumeclaim %q: %w", pvc.Spec.VolumeName, claim, err)
+	}
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return nil, nil
+	}
+	return nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required), nil
+}
+
+// siblings selects the pods that all of pod's Services and its controller select; nil when
+// it has none.
+func (l *lookup) siblings(pod *corev1.Pod) labels.Selector {
+	var requirements labels.Requirements
+	merge := func(s labels.Selector) {
+		if r, selectable := s.Requirements(); selectable {
+			requirements = append(requirements, r...)
+		}
+	}
+	if services, err := l.services.Services(pod.Namespace).List(labels.Everything()); err == nil {
+		for _, svc := range services {
+			if len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+				merge(labels.SelectorFromSet(svc.Spec.Selector))
+			}
+		}
+	}
+	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
+		switch ref.Kind {
+		case "ReplicaSet":
+			if rs, err := l.replicaSets.ReplicaSets(pod.Namespace).Get(ref.Name); err == nil && rs.UID == ref.UID {
+				merge(selectorOf(rs.Spec.Selector))
+			}
+		case "ReplicationController":
+			if rc, err := l.controllers.ReplicationControllers(pod.Namespace).Get(ref.Name); err == nil && rc.UID == ref.UID {
+				merge(labels.SelectorFromSet(rc.Spec.Selector))
+			}
+		case "StatefulSet":
+			if ss, err := l.stateful.StatefulSets(pod.Namespace).Get(ref.Name); err == nil && ss.UID == ref.UID {
+				merge(selectorOf(ss.Spec.Selector))
+			}
+		}
+	}
+	if len(requirements) == 0 {
+		return nil
+	}
+	return labels.NewSelector().Add(requirements...)
+}
+
+// nodeDiffers tells whether anything that a decision reads changed in the node.
+func nodeDiffers(old, node *corev1.Node) bool {
+	return !maps.Equal(old.Labels, node.Labels) || !equality.Semantic.DeepEqual(old.Spec, node.Spec) ||
+		!equality.Semantic.DeepEqual(old.Status.Allocatable, node.Status.Allocatable)
+}
+
+// conditionPatch is the change of status that says why pod has no node.
+func conditionPatch(pod *corev1.Pod, reason, message, nominated string) ([]byte, error) {
+	condition := corev1.PodCondition{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.Now(),
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			condition.LastTransitionTime = c.LastTransitionTime
+		}
+	}
+	status := map[string]any{"conditions": []corev1.PodCondition{condition}}
+	if nominated != pod.Status.NominatedNodeName {
+		status["nominatedNodeName"] = nominated
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
+}

@@ -1,0 +1,247 @@
+// Package scheduler gives every pod that has no node one.
+//
+// Decide is a pure function from a Snapshot and a Request to a Verdict. Around it, the
+// Scheduler owns a queue of pods and the state of the cluster; decisions are made one
+// after the other, and bindings written side by side, on the assumption that they succeed. It only writes
+// nodes into pods, and says why it cannot.
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+)
+
+// writers bounds the bindings under way at once.
+const writers = 64
+
+// Scheduler places pods.
+type Scheduler struct {
+	name    string
+	client  kubernetes.Interface
+	events  record.EventRecorder
+	log     *slog.Logger
+	queue   *queue
+	cluster *cluster
+	lookup  *lookup
+	pods    cache.SharedIndexInformer
+	synced  []cache.InformerSynced
+	slots   chan struct{}
+	writing sync.WaitGroup
+}
+
+// New returns a Scheduler, for pods whose schedulerName is name, that has done nothing yet.
+func New(name string, client kubernetes.Interface, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Scheduler, error) {
+	core := shared.Core().V1()
+	s := &Scheduler{
+		name: name, client: client, events: events, log: log, queue: newQueue(time.Now), cluster: newCluster(),
+		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers),
+	}
+	nodes, namespaces := core.Nodes().Informer(), core.Namespaces().Informer()
+	s.synced = append(s.lookup.synced, s.pods.HasSynced, nodes.HasSynced, namespaces.HasSynced)
+	_, err1 := nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { s.nodeSeen(nil, obj.(*corev1.Node)) },
+		UpdateFunc: func(old, obj any) { s.nodeSeen(old.(*corev1.Node), obj.(*corev1.Node)) },
+		DeleteFunc: func(obj any) {
+			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
+				s.cluster.dropNode(key)
+				s.queue.happened(nodeChanged)
+			}
+		},
+	})
+	_, err2 := s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { s.podSeen(nil, obj.(*corev1.Pod)) },
+		UpdateFunc: func(old, obj any) { s.podSeen(old.(*corev1.Pod), obj.(*corev1.Pod)) },
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if pod, ok := obj.(*corev1.Pod); ok {
+				s.podGone(pod)
+			}
+		},
+	})
+	_, err3 := namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { s.namespaceSeen(obj.(*corev1.Namespace)) },
+		UpdateFunc: func(_, obj any) { s.namespaceSeen(obj.(*corev1.Namespace)) },
+		DeleteFunc: func(obj any) {
+			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
+				s.cluster.setNamespace(key, nil)
+			}
+		},
+	})
+	return s, errors.Join(err1, err2, err3, s.lookup.onVolumes(func() { s.queue.happened(volumeChanged) }))
+}
+
+func (s *Scheduler) namespaceSeen(ns *corev1.Namespace) {
+	own := labels.Set(ns.Labels)
+	if own == nil {
+		own = labels.Set{}
+	}
+	s.cluster.setNamespace(ns.Name, own)
+}
+
+// nodeSeen takes the node in; a heartbeat alone helps nobody in the queue.
+func (s *Scheduler) nodeSeen(old, node *corev1.Node) {
+	s.cluster.setNode(node)
+	if old == nil || nodeDiffers(old, node) {
+		s.queue.happened(nodeChanged)
+	}
+}
+
+func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	switch {
+	case ended:
+		s.podGone(pod)
+	case pod.Spec.NodeName != "":
+		s.queue.drop(pod.UID)
+		s.cluster.setPod(NewPod(pod))
+		if old == nil || old.Spec.NodeName == "" || !maps.Equal(old.Labels, pod.Labels) {
+			s.queue.happened(podBound)
+		}
+		if old != nil && old.DeletionTimestamp == nil && pod.DeletionTimestamp != nil {
+			s.queue.happened(podBound) // spreading no longer counts it
+		}
+	case pod.Spec.SchedulerName != s.name || pod.DeletionTimestamp != nil:
+		s.queue.drop(pod.UID)
+	case s.cluster.has(pod.UID): // assumed; the binding is on its way
+	default:
+		s.queue.put(NewPod(pod))
+	}
+}
+
+func (s *Scheduler) podGone(pod *corev1.Pod) {
+	s.queue.drop(pod.UID)
+	if s.cluster.dropPod(pod.UID) {
+		s.queue.happened(podGone)
+	}
+}
+
+// Run places pods until ctx ends.
+func (s *Scheduler) Run(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
+		return ctx.Err()
+	}
+	for {
+		pod := s.queue.next(ctx)
+		if pod == nil {
+			s.writing.Wait()
+			return ctx.Err()
+		}
+		s.one(ctx, pod)
+	}
+}
+
+// one decides about one pod and sends the outcome off.
+func (s *Scheduler) one(ctx context.Context, pod *Pod) {
+	if len(pod.Spec.SchedulingGates) > 0 {
+		s.queue.fail(pod.UID, 0)
+		s.async(ctx, func() {
+			s.writeCondition(ctx, pod.Pod, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "")
+		})
+		return
+	}
+	req, err := s.lookup.request(pod)
+	if err != nil {
+		s.failed(ctx, pod, err.Error(), volumeChanged, "")
+		return
+	}
+	verdict := s.cluster.place(req)
+	if verdict.Node == "" {
+		s.unplaced(ctx, req, verdict)
+		return
+	}
+	s.async(ctx, func() { s.bind(ctx, pod, verdict.Node) })
+}
+
+func (s *Scheduler) async(ctx context.Context, f func()) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	s.writing.Go(func() {
+		defer func() { <-s.slots }()
+		f()
+	})
+}
+
+func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string) {
+	binding := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}
+	err := s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
+	if err == nil {
+		s.queue.drop(pod.UID)
+		s.events.Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
+		return
+	}
+	// The answer may have been lost and the binding written; then the informer shows it.
+	if s.shown(pod) != "" || ctx.Err() != nil {
+		return
+	}
+	s.cluster.dropPod(pod.UID)
+	s.queue.happened(podGone)
+	if apierrors.IsNotFound(err) {
+		s.queue.drop(pod.UID)
+		return
+	}
+	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
+	s.failed(ctx, pod, fmt.Sprintf("binding rejected: %v", err), anything, "")
+	s.queue.happened(anything)
+}
+
+// shown returns the node of pod in the cache.
+func (s *Scheduler) shown(pod *Pod) string {
+	obj, exists, err := s.pods.GetStore().GetByKey(pod.Namespace + "/" + pod.Name)
+	if err != nil || !exists {
+		return ""
+	}
+	if seen := obj.(*corev1.Pod); seen.UID == pod.UID {
+		return seen.Spec.NodeName
+	}
+	return ""
+}
+
+func (s *Scheduler) unplaced(ctx context.Context, req *Request, verdict Verdict) {
+	s.failed(ctx, req.Pod, verdict.Message, verdict.Cure, "")
+}
+
+// failed parks the pod, and tells its owner why.
+func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, cure event, nominated string) {
+	s.queue.fail(pod.UID, cure)
+	s.events.Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", message)
+	s.async(ctx, func() { s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated) })
+}
+
+// writeCondition sets PodScheduled to False, where that says anything new.
+func (s *Scheduler) writeCondition(ctx context.Context, pod *corev1.Pod, reason, message, nominated string) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message && nominated == pod.Status.NominatedNodeName {
+			return
+		}
+	}
+	patch, err := conditionPatch(pod, reason, message, nominated)
+	if err == nil {
+		_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	}
+	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+		s.log.Warn("write condition", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+}

@@ -1,0 +1,286 @@
+package scheduler
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// Resources are amounts, in milli-CPUs, bytes, pods and whatever else nodes offer.
+type Resources struct {
+	CPU, Memory, Ephemeral, Pods int64
+	Other                        map[corev1.ResourceName]int64
+}
+
+func resourcesOf(list corev1.ResourceList) Resources {
+	var r Resources
+	for name, q := range list {
+		switch name {
+		case corev1.ResourceCPU:
+			r.CPU = q.MilliValue()
+		case corev1.ResourceMemory:
+			r.Memory = q.Value()
+		case corev1.ResourceEphemeralStorage:
+			r.Ephemeral = q.Value()
+		case corev1.ResourcePods:
+			r.Pods = q.Value()
+		default:
+			if r.Other == nil {
+				r.Other = map[corev1.ResourceName]int64{}
+			}
+			r.Other[name] = q.Value()
+		}
+	}
+	return r
+}
+
+// add adds sign times o.
+func (r *Resources) add(o Resources, sign int64) {
+	r.CPU += sign * o.CPU
+	r.Memory += sign * o.Memory
+	r.Ephemeral += sign * o.Ephemeral
+	r.Pods += sign * o.Pods
+	for name, n := range o.Other {
+		if r.Other == nil {
+			r.Other = map[corev1.ResourceName]int64{}
+		}
+		r.Other[name] += sign * n
+	}
+}
+
+// hostPort is a port that a pod takes on its node's address.
+type hostPort struct {
+	ip       string
+	protocol corev1.Protocol
+	port     int32
+}
+
+func (p hostPort) clashes(o hostPort) bool {
+	wild := func(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
+	return p.port == o.port && p.protocol == o.protocol && (p.ip == o.ip || wild(p.ip) || wild(o.ip))
+}
+
+// term is a pod (anti-)affinity term, ready to be matched.
+type term struct {
+	namespaces        sets.Set[string]
+	namespaceSelector labels.Selector
+	selector          labels.Selector
+	topologyKey       string
+	weight            int64
+}
+
+// matches tells whether pod, in a namespace with those labels, is one that the term speaks of.
+func (t term) matches(pod *corev1.Pod, namespaceLabels labels.Set) bool {
+	in := t.namespaces.Has(pod.Namespace) || t.namespaceSelector.Matches(namespaceLabels)
+	return in && t.selector.Matches(labels.Set(pod.Labels))
+}
+
+// Pod is a pod with what decisions need worked out. It is never changed.
+type Pod struct {
+	*corev1.Pod
+	requests Resources
+	// scored are the requests with a floor for pods that ask for nothing, so that these
+	// spread too.
+	scored                               Resources
+	ports                                []hostPort
+	required                             nodeaffinity.RequiredNodeAffinity
+	preferred                            *nodeaffinity.PreferredSchedulingTerms
+	affinity, antiAffinity               []term
+	preferredAffinity, preferredAvoiding []term
+}
+
+// floors for scoring pods without requests, upstream's.
+const (
+	floorCPU    = 100
+	floorMemory = 200 << 20
+)
+
+// NewPod works out p.
+func NewPod(p *corev1.Pod) *Pod {
+	pod := &Pod{Pod: p, required: nodeaffinity.GetRequiredNodeAffinity(p)}
+	pod.requests = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
+	pod.requests.Pods = 1
+	pod.scored = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{
+		UseStatusResources: true, NonMissingContainerRequests: floorRequests(),
+	}))
+	for _, containers := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
+		for _, c := range containers {
+			for _, port := range c.Ports {
+				if port.HostPort > 0 {
+					pod.ports = append(pod.ports, hostPort{port.HostIP, cmp.Or(port.Protocol, corev1.ProtocolTCP), port.HostPort})
+				}
+			}
+		}
+	}
+	a := p.Spec.Affinity
+	if a == nil {
+		return pod
+	}
+	if a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
+		if terms, err := nodeaffinity.NewPreferredSchedulingTerms(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution); err == nil {
+			pod.preferred = terms
+		}
+	}
+	if pa := a.PodAffinity; pa != nil {
+		pod.affinity = termsOf(p, pa.RequiredDuringSchedulingIgnoredDuringExecution)
+		pod.preferredAffinity = weightedTerms(p, pa.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	if pa := a.PodAntiAffinity; pa != nil {
+		pod.antiAffinity = termsOf(p, pa.RequiredDuringSchedulingIgnoredDuringExecution)
+		pod.preferredAvoiding = weightedTerms(p, pa.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	return pod
+}
+
+func floorRequests() corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: *milli(floorCPU), corev1.ResourceMemory: *bytes(floorMemory)}
+}
+
+func termsOf(p *corev1.Pod, in []corev1.PodAffinityTerm) []term {
+	out := make([]term, 0, len(in))
+	for i := range in {
+		out = append(out, newTerm(p, &in[i], 0))
+	}
+	return out
+}
+
+func weightedTerms(p *corev1.Pod, in []corev1.WeightedPodAffinityTerm) []term {
+	out := make([]term, 0, len(in))
+	for i := range in {
+		out = append(out, newTerm(p, &in[i].PodAffinityTerm, int64(in[i].Weight)))
+	}
+	return out
+}
+
+func newTerm(p *corev1.Pod, in *corev1.PodAffinityTerm, weight int64) term {
+	t := term{
+		namespaces: sets.New(in.Namespaces...), namespaceSelector: labels.Nothing(),
+		selector: selectorOf(withKeys(in.LabelSelector, p.Labels, in.MatchLabelKeys, in.MismatchLabelKeys)), topologyKey: in.TopologyKey, weight: weight,
+	}
+	if in.NamespaceSelector != nil {
+		t.namespaceSelector = selectorOf(in.NamespaceSelector)
+	} else if len(in.Namespaces) == 0 {
+		t.namespaces.Insert(p.Namespace)
+	}
+	return t
+}
+
+// withKeys adds the pod's own values of some labels to a selector.
+func withKeys(s *metav1.LabelSelector, own map[string]string, same, different []string) *metav1.LabelSelector {
+	if s == nil || len(same)+len(different) == 0 {
+		return s
+	}
+	s = s.DeepCopy()
+	add := func(keys []string, op metav1.LabelSelectorOperator) {
+		for _, k := range keys {
+			if v, ok := own[k]; ok {
+				s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: k, Operator: op, Values: []string{v}})
+			}
+		}
+	}
+	add(same, metav1.LabelSelectorOpIn)
+	add(different, metav1.LabelSelectorOpNotIn)
+	return s
+}
+
+// selectorOf matches nothing where s cannot be read; the API server has validated it.
+func selectorOf(s *metav1.LabelSelector) labels.Selector {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return selector
+}
+
+// Node is a node and the pods on it, bound or about to be.
+type Node struct {
+	*corev1.Node
+	allocatable       Resources
+	requested, scored Resources
+	ports             map[hostPort]int
+	pods              map[types.UID]*Pod
+	// picky counts pods with any affinity, for skipping nodes that have none.
+	picky  int
+	images map[string]int64
+}
+
+func newNode(n *corev1.Node) *Node {
+	node := &Node{ports: map[hostPort]int{}, pods: map[types.UID]*Pod{}}
+	node.set(n)
+	return node
+}
+
+func (n *Node) set(to *corev1.Node) {
+	n.Node, n.allocatable = to, resourcesOf(to.Status.Allocatable)
+	n.images = map[string]int64{}
+	for _, image := range to.Status.Images {
+		for _, name := range image.Names {
+			n.images[name] = image.SizeBytes
+		}
+	}
+}
+
+func (n *Node) add(p *Pod) { n.count(p, 1); n.pods[p.UID] = p }
+
+func (n *Node) remove(p *Pod) {
+	if _, ok := n.pods[p.UID]; ok {
+		n.count(p, -1)
+		delete(n.pods, p.UID)
+	}
+}
+
+func (n *Node) count(p *Pod, sign int) {
+	n.requested.add(p.requests, int64(sign))
+	n.scored.add(p.scored, int64(sign))
+	for _, port := range p.ports {
+		if n.ports[port] += sign; n.ports[port] == 0 {
+			delete(n.ports, port)
+		}
+	}
+	if p.Spec.Affinity != nil && (p.Spec.Affinity.PodAffinity != nil || p.Spec.Affinity.PodAntiAffinity != nil) {
+		n.picky += sign
+	}
+}
+
+// clone returns a copy whose pods may be taken away.
+func (n *Node) clone() *Node {
+	c := *n
+	c.ports, c.pods = maps.Clone(n.ports), maps.Clone(n.pods)
+	c.requested.Other, c.scored.Other = maps.Clone(n.requested.Other), maps.Clone(n.scored.Other)
+	return &c
+}
+
+// Snapshot is the cluster as a decision sees it. Decide only reads it.
+type Snapshot struct {
+	// Nodes are in order of name.
+	Nodes []*Node
+	// NamespaceLabels are by name.
+	NamespaceLabels map[string]labels.Set
+	// Turn says with which node to begin, so that equals take turns.
+	Turn int
+}
+
+func (s *Snapshot) node(name string) *Node {
+	i, ok := slices.BinarySearchFunc(s.Nodes, name, func(n *Node, name string) int { return cmp.Compare(n.Name, name) })
+	if !ok {
+		return nil
+	}
+	return s.Nodes[i]
+}
+
+// Request is a pod to place, with what the API says about it beyond itself.
+type Request struct {
+	*Pod
+	// Volumes are the node affinities of the volumes that its claims are bound to.
+	Volumes []*nodeaffinity.LazyErrorNodeSelector
+	// Siblings selects the pods of its Service or its controller, which spread; nil selects none.
+	Siblings labels.Selector
+}

@@ -1,0 +1,143 @@
+package scheduler
+
+import (
+	"math"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
+)
+
+// constraint is a topology spread constraint with the pods it speaks of counted by place.
+type constraint struct {
+	key        string
+	maxSkew    int
+	minDomains int
+	selector   labels.Selector
+	// self is 1 where the pod itself would be counted.
+	self    int
+	counts  map[string]int
+	lowest  int
+	honours func(*Node) bool
+}
+
+// spreadOut works out the constraints of d's pod: hard ones, and soft ones for scoring.
+// A pod that has none, but siblings, spreads softly over nodes and zones.
+func (d *decision) spreadOut() {
+	pod := d.req.Pod
+	for i := range pod.Spec.TopologySpreadConstraints {
+		in := &pod.Spec.TopologySpreadConstraints[i]
+		c := d.newConstraint(in)
+		if in.WhenUnsatisfiable == corev1.ScheduleAnyway {
+			d.soft = append(d.soft, c)
+		} else {
+			d.hard = append(d.hard, c)
+		}
+	}
+	if len(pod.Spec.TopologySpreadConstraints) > 0 || d.req.Siblings == nil {
+		return
+	}
+	for key, skew := range map[string]int{corev1.LabelHostname: 3, corev1.LabelTopologyZone: 5} {
+		c := &constraint{key: key, maxSkew: skew, selector: d.req.Siblings, honours: func(*Node) bool { return true }}
+		c.count(d)
+		if len(c.counts) > 0 {
+			d.soft = append(d.soft, c)
+		}
+	}
+}
+
+func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constraint {
+	pod := d.req.Pod
+	c := &constraint{
+		key: in.TopologyKey, maxSkew: int(in.MaxSkew), minDomains: int(ptr.Deref(in.MinDomains, 1)),
+		selector: selectorOf(withKeys(in.LabelSelector, pod.Labels, in.MatchLabelKeys, nil)),
+	}
+	if c.selector.Matches(labels.Set(pod.Labels)) {
+		c.self = 1
+	}
+	affinity := ptr.Deref(in.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor) == corev1.NodeInclusionPolicyHonor
+	taints := ptr.Deref(in.NodeTaintsPolicy, corev1.NodeInclusionPolicyIgnore) == corev1.NodeInclusionPolicyHonor
+	c.honours = func(node *Node) bool {
+		if affinity {
+			if ok, err := pod.required.Match(node.Node); err != nil || !ok {
+				return false
+			}
+		}
+		if taints {
+			for i := range node.Spec.Taints {
+				t := &node.Spec.Taints[i]
+				if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(pod.Pod, t) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	c.count(d)
+	return c
+}
+
+// count counts the pods that c speaks of.
+func (c *constraint) count(d *decision) {
+	c.counts = map[string]int{}
+	for _, node := range d.snap.Nodes {
+		value, ok := node.Labels[c.key]
+		if !ok || !c.honours(node) || !d.hasAllHardKeys(node) {
+			continue
+		}
+		n := 0
+		for _, other := range node.pods {
+			if other.Namespace == d.req.Namespace && other.DeletionTimestamp == nil && other.UID != d.req.UID && c.selector.Matches(labels.Set(other.Labels)) {
+				n++
+			}
+		}
+		c.counts[value] += n
+	}
+	c.lowest = math.MaxInt
+	for _, n := range c.counts {
+		c.lowest = min(c.lowest, n)
+	}
+	if len(c.counts) < c.minDomains {
+		c.lowest = 0
+	}
+}
+
+// hasAllHardKeys tells that node counts: it has the keys of all hard constraints.
+func (d *decision) hasAllHardKeys(node *Node) bool {
+	for i := range d.req.Spec.TopologySpreadConstraints {
+		in := &d.req.Spec.TopologySpreadConstraints[i]
+		if _, ok := node.Labels[in.TopologyKey]; !ok && in.WhenUnsatisfiable == corev1.DoNotSchedule {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *decision) checkSpread(node *Node) []misfit {
+	const cure = nodeChanged | podGone | podBound
+	for _, c := range d.hard {
+		value, ok := node.Labels[c.key]
+		if !ok {
+			return []misfit{{"node(s) didn't match pod topology spread constraints (missing required label)", cure, false}}
+		}
+		if c.counts[value]+c.self-c.lowest > c.maxSkew {
+			return []misfit{{"node(s) didn't match pod topology spread constraints", cure, true}}
+		}
+	}
+	return nil
+}
+
+// scoreSpread is lower where more of the pod's kind are; see normalizeReversed.
+func (d *decision) scoreSpread(node *Node) int64 {
+	total := 0.0
+	for _, c := range d.soft {
+		value, ok := node.Labels[c.key]
+		if !ok {
+			continue
+		}
+		// More places make each difference matter more.
+		weight := math.Log(float64(len(c.counts) + 2))
+		total += float64(c.counts[value])*weight + float64(c.maxSkew-1)
+	}
+	return int64(math.Round(total))
+}
