@@ -148,7 +148,7 @@ func (p *Probes) Sync(pod *v1.Pod, ip string, running []Container) {
 	defer p.wake()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	wanted := map[key]bool{}
+	wanted, now := map[key]bool{}, time.Now()
 	for _, c := range running {
 		spec := containerSpec(pod, c.Name)
 		if spec == nil {
@@ -160,7 +160,7 @@ func (p *Probes) Sync(pod *v1.Pod, ip string, running []Container) {
 			}
 			k := key{pod.UID, c.Name, kind}
 			wanted[k] = true
-			p.workers[k] = p.workers[k].updated(kind, target{pod, spec, probe, ip, c.ID}, c)
+			p.workers[k] = p.workers[k].updated(kind, target{pod, spec, probe, ip, c.ID}, c, now)
 		}
 	}
 	for k := range p.workers {

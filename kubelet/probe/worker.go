@@ -45,7 +45,7 @@ type worker struct {
 }
 
 // updated is the worker for a container that runs; w is the one so far, or nil. A container with another ID starts anew.
-func (w *worker) updated(kind Kind, t target, c Container) *worker {
+func (w *worker) updated(kind Kind, t target, c Container, now time.Time) *worker {
 	if w != nil && w.target.id == t.id {
 		w.target = t
 		return w
@@ -53,6 +53,12 @@ func (w *worker) updated(kind Kind, t target, c Container) *worker {
 	fresh := &worker{kind: kind, target: t}
 	fresh.first = c.Started.Add(time.Duration(t.probe.InitialDelaySeconds) * time.Second)
 	fresh.due = fresh.first
+	if late := now.Sub(fresh.first); late > 0 && (c.Ready || c.StartedUp) {
+		// The kubelet was started anew and knows how the container is. It asks at the times it would have asked at, for
+		// all containers at once would be a storm.
+		period := seconds(t.probe.PeriodSeconds, 10)
+		fresh.due = fresh.first.Add((late/period + 1) * period)
+	}
 	switch kind {
 	case Liveness:
 		fresh.ok, fresh.known = true, true

@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -54,22 +57,46 @@ func (s *Server) gather(ctx context.Context) (*stats.Summary, error) {
 			}
 		}
 	}
-	started := map[string]metav1.Time{}
-	for _, p := range s.cfg.Pods() {
-		if p.Status.StartTime != nil {
-			started[p.Namespace+"/"+p.Name] = *p.Status.StartTime
-		}
+	return &stats.Summary{Node: node, Pods: summarize(sandboxes, s.cfg.Pods())}, nil
+}
+
+// summarize joins what the runtime measured with what the kubelet knows. Of a pod with several sandboxes only the
+// newest counts: the others are being removed, and readers take each pod to come once.
+func summarize(sandboxes []*runtimeapi.PodSandboxStats, pods []*v1.Pod) []stats.PodStats {
+	known := map[string]*v1.Pod{}
+	for _, p := range pods {
+		known[p.Namespace+"/"+p.Name] = p
 	}
-	sum := &stats.Summary{Node: node, Pods: []stats.PodStats{}}
+	newest := map[string]*runtimeapi.PodSandboxStats{}
 	for _, b := range sandboxes {
-		if b.Attributes == nil || b.Attributes.Metadata == nil {
-			continue
+		if m := b.GetAttributes().GetMetadata(); m != nil {
+			name := m.Namespace + "/" + m.Name
+			if have := newest[name]; have == nil || have.Attributes.Metadata.Attempt < m.Attempt {
+				newest[name] = b
+			}
 		}
-		pod := podStats(b)
-		pod.StartTime = started[pod.PodRef.Namespace+"/"+pod.PodRef.Name]
-		sum.Pods = append(sum.Pods, pod)
 	}
-	return sum, nil
+	out := make([]stats.PodStats, 0, len(newest))
+	for _, name := range slices.Sorted(maps.Keys(newest)) {
+		ps := podStats(newest[name])
+		if p := known[name]; p != nil {
+			addStarts(&ps, p)
+		}
+		out = append(out, ps)
+	}
+	return out
+}
+
+func addStarts(ps *stats.PodStats, p *v1.Pod) {
+	if p.Status.StartTime != nil {
+		ps.StartTime = *p.Status.StartTime
+	}
+	for i := range ps.Containers {
+		c := &ps.Containers[i]
+		if st := containerStatus(p, c.Name); st != nil && st.State.Running != nil {
+			c.StartTime = st.State.Running.StartedAt
+		}
+	}
 }
 
 func podStats(b *runtimeapi.PodSandboxStats) stats.PodStats {
