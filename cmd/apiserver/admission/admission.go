@@ -123,7 +123,7 @@ func (c *caches) wait(ctx context.Context, a adm.Attributes) error {
 
 // podOf returns the pod that a request writes; ok is false for requests about anything else.
 func podOf(a adm.Attributes, subresources ...string) (*corev1.Pod, bool, error) {
-	if a.GetResource().GroupResource() != corev1.Resource("pods") {
+	if a.GetResource().GroupResource() != corev1.Resource("pods") || a.GetOperation() == adm.Delete {
 		return nil, false, nil
 	}
 	if sub := a.GetSubresource(); sub != "" && !slices.Contains(subresources, sub) {
