@@ -18,13 +18,16 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/deployment"
 	"github.com/orlop-io/orlop/cmd/controllers/endpoints"
 	"github.com/orlop-io/orlop/cmd/controllers/endpointslice"
+	"github.com/orlop-io/orlop/cmd/controllers/garbage"
 	"github.com/orlop-io/orlop/cmd/controllers/namespace"
 	"github.com/orlop-io/orlop/cmd/controllers/nodeipam"
 	"github.com/orlop-io/orlop/cmd/controllers/nodelifecycle"
+	"github.com/orlop-io/orlop/cmd/controllers/podgc"
 	"github.com/orlop-io/orlop/cmd/controllers/replicaset"
 	"github.com/orlop-io/orlop/cmd/controllers/roleaggregation"
 	"github.com/orlop-io/orlop/cmd/controllers/rootca"
 	"github.com/orlop-io/orlop/cmd/controllers/serviceaccount"
+	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
 )
 
 // runner works until ctx ends.
@@ -142,11 +145,36 @@ func cluster() []entry {
 				}
 				return n.Run, nil
 			})},
+		{name: "taint-eviction-controller", alias: "taint-eviction", account: "node-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				t, err := tainteviction.New(c, e.shared, e.recorder("taint-eviction-controller"), e.log)
+				return t.Run, err
+			})},
+		{name: "pod-garbage-collector-controller", alias: "podgc", account: "pod-garbage-collector",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				return podgc.New(c, e.shared, e.terminatedPods, e.log).Run, nil
+			})},
 	}
 }
 
 func access() []entry {
 	return []entry{
+		{name: "garbage-collector-controller", alias: "garbagecollector", account: "generic-garbage-collector",
+			build: func(e *env, api *rest.Config) (runner, error) {
+				c, err := kubernetes.NewForConfig(api)
+				if err != nil {
+					return nil, err
+				}
+				watch, err := metadata.NewForConfig(e.api)
+				if err != nil {
+					return nil, err
+				}
+				act, err := metadata.NewForConfig(api)
+				if err != nil {
+					return nil, err
+				}
+				return garbage.New(c.Discovery(), watch, act, e.log).Run, nil
+			}},
 		{name: "serviceaccount-controller", alias: "serviceaccount", account: "service-account-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				s, err := serviceaccount.New(c, e.shared, e.log)
