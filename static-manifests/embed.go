@@ -10,5 +10,5 @@ import "embed"
 // Files are the manifests by folder: bootstrap (rights of joining nodes),
 // install (the node agent), addons (cluster DNS), demo.
 //
-//go:embed bootstrap addons demo
+//go:embed bootstrap install addons demo
 var Files embed.FS
