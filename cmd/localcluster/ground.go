@@ -52,34 +52,32 @@ func readPoints() ([]string, error) {
 	return made, nil
 }
 
-// makePoints makes the mount points that the machine lacks and records them.
-func makePoints() error {
-	return locked(func() error {
-		before, err := readPoints()
-		if err != nil {
-			return err
+// makePointsLocked makes the mount points that the machine lacks and records them.
+func makePointsLocked() error {
+	before, err := readPoints()
+	if err != nil {
+		return err
+	}
+	made, makeErr := hostns.MakePoints()
+	if len(made) == 0 {
+		return makeErr
+	}
+	for _, p := range made {
+		if !slices.Contains(before, p) {
+			before = append(before, p)
 		}
-		made, makeErr := hostns.MakePoints()
-		if len(made) == 0 {
-			return makeErr
-		}
-		for _, p := range made {
-			if !slices.Contains(before, p) {
-				before = append(before, p)
-			}
-		}
-		b, err := json.Marshal(before)
-		if err == nil {
-			err = os.MkdirAll(layout.StateRoot, 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(pointsFile(), append(b, '\n'), 0o600)
-		}
-		if err != nil {
-			err = fmt.Errorf("record the mount points: %w", err)
-		}
-		return errors.Join(makeErr, err)
-	})
+	}
+	b, err := json.Marshal(before)
+	if err == nil {
+		err = os.MkdirAll(layout.StateRoot, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(pointsFile(), append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		err = fmt.Errorf("record the mount points: %w", err)
+	}
+	return errors.Join(makeErr, err)
 }
 
 // clearGround removes what clusters share, when none is left.

@@ -166,11 +166,14 @@ func Start(ctx context.Context, name, host string) error {
 	if err != nil {
 		return err
 	}
+	if err := locked(func() error { return ensureGround(c) }); err != nil {
+		return err
+	}
+	if err := ensureForwarder(ctx, c); err != nil {
+		return err
+	}
 	if st, err := control.Ask(ctx, layout.Socket(c.Name, h.Name)); err == nil && st.Containerd.Ready {
 		return nil
-	}
-	if err := ensureGround(c); err != nil {
-		return err
 	}
 	if err := cutPower(ctx, c.Name, h.Name); err != nil {
 		return err
@@ -187,12 +190,12 @@ func loadHost(name, host string) (*layout.Cluster, layout.Host, error) {
 	return c, h, err
 }
 
-// ensureGround makes what the hosts of a cluster stand on, as far as it is missing.
+// ensureGround makes what the hosts of a cluster stand on, as far as it is missing. The lock is held.
 func ensureGround(c *layout.Cluster) error {
 	if err := os.MkdirAll(layout.RunDir(c.Name), 0o755); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
-	if err := makePoints(); err != nil {
+	if err := makePointsLocked(); err != nil {
 		return err
 	}
 	if handle := layout.FabricHandle(c.Name); !hostns.HasFabric(handle) {

@@ -51,7 +51,18 @@ func Forward(ctx context.Context, args []string) error {
 	return nil
 }
 
-// startForwarder makes sure that the cluster's forwarder listens.
+// ensureForwarder starts the cluster's forwarder unless it listens. Hosts that start at the same
+// time take turns.
+func ensureForwarder(ctx context.Context, c *layout.Cluster) error {
+	return locked(func() error {
+		if forwarding(c) {
+			return nil
+		}
+		return startForwarder(ctx, c)
+	})
+}
+
+// startForwarder starts the cluster's forwarder, and ends an older one.
 func startForwarder(ctx context.Context, c *layout.Cluster) error {
 	trees, err := cgroups.Mounted()
 	if err != nil {

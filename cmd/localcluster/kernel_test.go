@@ -91,7 +91,7 @@ func testCluster(t *testing.T, hosts int) *layout.Cluster {
 	if err := claim(c); err != nil {
 		t.Fatal(err)
 	}
-	if err := ensureGround(c); err != nil {
+	if err := locked(func() error { return ensureGround(c) }); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -163,7 +163,7 @@ func build(ctx context.Context, c *layout.Cluster, cfg UpConfig, p *Progress) er
 	first, rest := c.Hosts[0], c.Hosts[1:]
 	var others errgroup.Group // image imports of other hosts; their CPU time hides behind init's waits
 	err = p.Step("hosts", fmt.Sprintf("Starting %s", plural(len(c.Hosts), "host")), func() error {
-		if err := ensureGround(c); err != nil {
+		if err := locked(func() error { return ensureGround(c) }); err != nil {
 			return err
 		}
 		if err := startForwarder(ctx, c); err != nil {
