@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/cni/install"
+	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/orlop-io/orlop/cni/routes"
+	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/ebpf"
+)
+
+const networkName = "orlop"
+
+// agent is the running parts and what they share.
+type agent struct {
+	o      options
+	log    *slog.Logger
+	client kubernetes.Interface
+	lb     *socklb.LB
+	table  *nat.Table
+	direct []netip.Prefix // given by flags or file; empty: the nodes' own ranges
+
+	cluster  atomic.Pointer[cluster] // newest; nil until nodes have been seen
+	proxying chan struct{}           // closed once services are in force
+	changed  chan struct{}           // nodes have changed; holds one
+	routes   *routes.Reconciler
+}
+
+// runAgent works until ctx ends.
+func runAgent(ctx context.Context, o options, log *slog.Logger) error {
+	if o.node == "" {
+		return errors.New("--node-name or NODE_NAME is needed")
+	}
+	unlock, err := lock(ctx, o.runDir, log)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	lb, err := openLB(o)
+	if errors.Is(err, socklb.ErrUnsupported) {
+		return fmt.Errorf("%w; a proxy by netfilter is not implemented", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer lb.Close()
+	client, err := connect(o)
+	if err != nil {
+		return err
+	}
+	direct, err := clusterRanges(o)
+	if err != nil {
+		return err
+	}
+	table, err := routes.Open()
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	a := &agent{
+		o: o, log: log, client: client, lb: lb, table: nat.New(networkName), direct: direct,
+		proxying: make(chan struct{}), changed: make(chan struct{}, 1),
+	}
+	a.routes, err = routes.New(routes.Config{Desired: a.desiredRoutes, Resync: time.Minute, Log: log}, table)
+	if err != nil {
+		return err
+	}
+	m := newMetrics(lb)
+	w := newWatch(client, o.node)
+	p, err := proxy.New(proxy.Config{
+		Synced: w.synced, Ready: func() { close(a.proxying) }, Observe: m.observe, Log: log,
+	}, ebpf.New(lb))
+	if err != nil {
+		return err
+	}
+	if err := w.handle(p, a.nodesChanged); err != nil {
+		return err
+	}
+	if err := install.Programs(a.installConfig()); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.run(ctx) })
+	group.Go(func() error { return p.Run(ctx) })
+	group.Go(func() error { return a.routes.Run(ctx) })
+	group.Go(func() error { return a.keepNode(ctx) })
+	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler()) })
+	group.Go(func() error { return serve(ctx, o.metrics, m.handler()) })
+	log.Info("agent started", "version", version, "node", o.node, "proxyMode", proxyMode)
+	return group.Wait()
+}
+
+func openLB(o options) (*socklb.LB, error) {
+	root := o.cgroupRoot
+	if root == "" {
+		info, err := os.ReadFile("/proc/self/mountinfo")
+		if err == nil {
+			root, err = socklb.CgroupRoot(string(info))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the cgroup2 tree: %w", err)
+		}
+	}
+	cookie, err := socklb.NetnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	return socklb.Open(socklb.Config{PinDir: o.pinDir, Cgroup: root, NodeNetns: cookie})
+}
+
+// lock waits until no other agent works on this node: the maps take one writer.
+func lock(ctx context.Context, dir string, log *slog.Logger) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make run folder: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	for told := false; ; told = true {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if !told {
+			log.Info("waiting for another agent on this node to end", "lock", f.Name())
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond): // flock has no wait that a context could end
+		}
+	}
+}
+
+func connect(o options) (kubernetes.Interface, error) {
+	var cfg *rest.Config
+	var err error
+	if o.kubeconfig != "" {
+		cfg, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	} else {
+		cfg, err = rest.InClusterConfig()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	cfg.UserAgent = "orlop-agent/" + version
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make API client: %w", err)
+	}
+	return client, nil
+}
+
+// clusterRanges are the pods' ranges by flag, or by kubeadm's file where there is one.
+func clusterRanges(o options) ([]netip.Prefix, error) {
+	if len(o.clusterCIDRs) > 0 || o.clusterConfiguration == "" {
+		return o.prefixes()
+	}
+	b, err := os.ReadFile(o.clusterConfiguration)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read cluster configuration: %w", err)
+	}
+	var c struct {
+		Networking struct {
+			PodSubnet string `json:"podSubnet"`
+		} `json:"networking"`
+	}
+	if err := yaml.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("read cluster configuration: %w", err)
+	}
+	if c.Networking.PodSubnet != "" {
+		o.clusterCIDRs = strings.Split(c.Networking.PodSubnet, ",")
+	}
+	return o.prefixes()
+}
+
+// nodesChanged takes the newest nodes.
+func (a *agent) nodesChanged(nodes []*corev1.Node) {
+	c := clusterOf(nodes, a.o.node)
+	a.cluster.Store(&c)
+	a.routes.Poke()
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (a *agent) desiredRoutes() (routes.Table, bool) {
+	c := a.cluster.Load()
+	if c == nil {
+		return nil, false
+	}
+	return c.routes, true
+}
+
+// keepNode follows changes of nodes with all but routes. Pods may come only once services are in force.
+func (a *agent) keepNode(ctx context.Context) error {
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.changed:
+		case <-retry:
+		}
+		retry = nil
+		if err := a.node(ctx, a.cluster.Load()); err != nil && ctx.Err() == nil {
+			a.log.Warn("set up node", "err", err)
+			retry = time.After(time.Second)
+		}
+	}
+}
+
+func (a *agent) node(ctx context.Context, c *cluster) error {
+	if err := a.lb.SetNodes(c.addrs); err != nil {
+		return err
+	}
+	if len(c.podCIDRs) == 0 {
+		a.log.Info("waiting for this node's pod CIDR", "node", a.o.node)
+		return nil
+	}
+	direct := a.direct
+	if len(direct) == 0 {
+		direct = c.allPods
+	}
+	rules := nat.Config{Bridge: a.o.bridge, Subnets: c.podCIDRs, Masquerade: true, Direct: direct}
+	if err := errors.Join(a.table.Ensure(rules), a.table.SetNodes(c.addrs)); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.proxying:
+	}
+	changed, err := install.Conflist(a.installConfig(), install.Network{
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own),
+	})
+	if err != nil {
+		return err
+	}
+	if changed {
+		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
+	}
+	if c.unavailable {
+		return a.clearUnavailable(ctx)
+	}
+	return nil
+}
+
+func (a *agent) clearUnavailable(ctx context.Context) error {
+	now := time.Now().UTC().Format(time.RFC3339)
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"NetworkUnavailable","status":"False","reason":"OrlopIsUp",`+
+		`"message":"orlop-agent serves this node","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, now, now)
+	_, err := a.client.CoreV1().Nodes().PatchStatus(ctx, a.o.node, []byte(patch))
+	if err != nil {
+		return fmt.Errorf("clear condition NetworkUnavailable: %w", err)
+	}
+	return nil
+}
+
+func (a *agent) installConfig() install.Config {
+	return install.Config{Binary: a.o.binary, BinDir: a.o.binDir, ConfDir: a.o.confDir}
+}
+
+// mtuOf is that of the link that has one of the node's addresses; 0 when none has.
+func mtuOf(own []netip.Addr) int {
+	links, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for _, l := range links {
+		addrs, err := l.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && slices.Contains(own, p.Addr().Unmap()) {
+				return l.MTU
+			}
+		}
+	}
+	return 0
+}

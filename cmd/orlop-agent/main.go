@@ -1,0 +1,105 @@
+// Command orlop-agent is what the DaemonSet runs on every node: it installs the CNI plugin, keeps routes to other nodes' pods, and
+// translates services in the node's sockets. What it makes stays in the kernel when it ends; "orlop-agent cleanup" removes it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	cmd := command()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "orlop-agent:", err)
+	return 1
+}
+
+// options is what flags say.
+type options struct {
+	kubeconfig           string
+	node                 string
+	clusterConfiguration string
+	clusterCIDRs         []string
+	cgroupRoot           string
+	pinDir               string
+	healthz              string
+	metrics              string
+	binary               string
+	binDir               string
+	confDir              string
+	stateDir             string
+	runDir               string
+	bridge               string
+	verbose              bool
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use: "orlop-agent", Short: "CNI plugin, routes and services of a node", Version: version,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if o.verbose {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			return runAgent(cmd.Context(), o, log)
+		},
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; the pod's service account when empty")
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object")
+	f.StringVar(&o.clusterConfiguration, "cluster-configuration", "", "kubeadm ClusterConfiguration to read the pods' range from, if it is there")
+	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidr", nil, "ranges of all pods, to which a pod keeps its own address; those of --cluster-configuration, or of the nodes, when empty")
+	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "root of the cgroup2 tree that services are translated in; found in /proc/self/mountinfo when empty")
+	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
+	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez")
+	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:10249", "address of /metrics and /proxyMode")
+	f.StringVar(&o.binary, "cni-binary", "/opt/orlop/orlop-cni", "CNI plugin to install")
+	f.StringVar(&o.binDir, "cni-bin-dir", "/opt/cni/bin", "folder of CNI plugins")
+	f.StringVar(&o.confDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
+	f.StringVar(&o.stateDir, "cni-state-dir", "/var/lib/cni/orlop", "folder of the CNI plugin's leases")
+	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
+	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
+	cmd.AddCommand(&cobra.Command{
+		Use: "cleanup", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return cleanup(o) },
+	})
+	return cmd
+}
+
+func (o options) prefixes() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range o.clusterCIDRs {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("read --cluster-cidr: %w", err)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/orlop-io/orlop/cni/routes"
+)
+
+// cluster is what the agent needs to know of all nodes.
+type cluster struct {
+	podCIDRs []netip.Prefix // of this node, a range of each family at most; none while not given out
+	own      []netip.Addr   // this node's addresses
+	routes   routes.Table   // to the pods of other nodes
+	addrs    []netip.Addr   // of all nodes
+	allPods  []netip.Prefix // pods' ranges of all nodes
+	// unavailable says that a cloud's route controller, or whoever, has marked this node's network as not configured.
+	unavailable bool
+}
+
+func clusterOf(nodes []*corev1.Node, self string) cluster {
+	c := cluster{routes: routes.Table{}}
+	for _, n := range nodes {
+		addrs, inner := addresses(n)
+		cidrs := podCIDRs(n)
+		c.addrs = append(c.addrs, addrs...)
+		c.allPods = append(c.allPods, cidrs...)
+		if n.Name == self {
+			c.podCIDRs, c.own = cidrs, addrs
+			c.unavailable = slices.ContainsFunc(n.Status.Conditions, func(d corev1.NodeCondition) bool {
+				return d.Type == corev1.NodeNetworkUnavailable && d.Status != corev1.ConditionFalse
+			})
+			continue
+		}
+		for _, p := range cidrs {
+			if i := slices.IndexFunc(inner, func(a netip.Addr) bool { return a.Is4() == p.Addr().Is4() }); i >= 0 {
+				c.routes[p] = inner[i]
+			}
+		}
+	}
+	slices.SortFunc(c.addrs, netip.Addr.Compare)
+	c.addrs = slices.Compact(c.addrs)
+	slices.SortFunc(c.allPods, netip.Prefix.Compare)
+	return c
+}
+
+// addresses returns all addresses of a node, and those that other nodes reach it at.
+func addresses(n *corev1.Node) (all, inner []netip.Addr) {
+	for _, a := range n.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
+			continue
+		}
+		ip, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			continue
+		}
+		all = append(all, ip.Unmap())
+		if a.Type == corev1.NodeInternalIP {
+			inner = append(inner, ip.Unmap())
+		}
+	}
+	return all, inner
+}
+
+func podCIDRs(n *corev1.Node) []netip.Prefix {
+	list := n.Spec.PodCIDRs
+	if len(list) == 0 && n.Spec.PodCIDR != "" {
+		list = []string{n.Spec.PodCIDR}
+	}
+	var out []netip.Prefix
+	for _, s := range list {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}

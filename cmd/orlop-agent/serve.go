@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+)
+
+const proxyMode = "ebpf"
+
+// serve answers HTTP at addr until ctx ends.
+func serve(ctx context.Context, addr string, h http.Handler) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case <-ctx.Done():
+		closeErr := s.Close()
+		<-done
+		return errors.Join(ctx.Err(), closeErr)
+	case err := <-done:
+		return fmt.Errorf("serve on %s: %w", addr, err)
+	}
+}
+
+// healthHandler says healthy once services are in force.
+func (a *agent) healthHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-a.proxying:
+			_, _ = io.WriteString(w, "ok\n")
+		default:
+			http.Error(w, "services are not in force yet", http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}
+
+// metrics keeps kube-proxy's names where they mean the same.
+type metrics struct {
+	registry *prometheus.Registry
+	took     prometheus.Histogram
+	waited   prometheus.Histogram
+	last     prometheus.Gauge
+}
+
+func newMetrics(lb *socklb.LB) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Time to put changed services in force.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
+		}),
+		waited: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "orlop_proxy_change_wait_seconds", Help: "Time from a change being seen to its synchronisation.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
+		}),
+		last: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kubeproxy_sync_proxy_rules_last_timestamp_seconds", Help: "When services were last put in force.",
+		}),
+	}
+	m.registry.MustRegister(m.took, m.waited, m.last, calls{lb, prometheus.NewDesc(
+		"orlop_proxy_socket_calls_total", "Calls of connect and sendmsg by what was decided.", []string{"reason"}, nil)},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observe(took, waited time.Duration) {
+	m.took.Observe(took.Seconds())
+	m.waited.Observe(waited.Seconds())
+	m.last.SetToCurrentTime()
+}
+
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, proxyMode) })
+	return mux
+}
+
+// calls reads the programs' counters when asked.
+type calls struct {
+	lb   *socklb.LB
+	desc *prometheus.Desc
+}
+
+func (c calls) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+func (c calls) Collect(ch chan<- prometheus.Metric) {
+	counts, err := c.lb.Counters()
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(c.desc, err)
+		return
+	}
+	for reason, n := range counts {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), reason)
+	}
+}

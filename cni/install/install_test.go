@@ -1,0 +1,106 @@
+package install
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/orlop-io/orlop/cni/plugin"
+)
+
+func config(t *testing.T) Config {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := Config{Binary: filepath.Join(dir, "src"), BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d")}
+	if err := os.WriteFile(cfg.Binary, []byte("program 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+var network = Network{
+	Name: "orlop", Bridge: "orlop0", MTU: 1450,
+	PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Direct: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+}
+
+func TestProgramsReplaceAndLeaveOthersAlone(t *testing.T) {
+	cfg := config(t)
+	for _, version := range []string{"program 1", "program 1", "program 2"} {
+		if err := os.WriteFile(cfg.Binary, []byte(version), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Programs(cfg); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"orlop-cni", "loopback"} {
+			if b, err := os.ReadFile(filepath.Join(cfg.BinDir, name)); err != nil || string(b) != version {
+				t.Fatalf("%s is %q, %v; want %q", name, b, err, version)
+			}
+		}
+	}
+	st, err := os.Stat(filepath.Join(cfg.BinDir, "orlop-cni"))
+	if err != nil || st.Mode() != 0o755 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	if es, _ := os.ReadDir(cfg.BinDir); len(es) != 2 {
+		t.Errorf("left over: %v", es)
+	}
+
+	other := config(t)
+	if err := os.MkdirAll(other.BinDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(other.BinDir, "loopback")
+	if err := os.WriteFile(theirs, []byte("theirs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Programs(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(theirs); string(b) != "theirs" {
+		t.Errorf("somebody else's loopback is %q", b)
+	}
+}
+
+func TestConflistIsWhatThePluginReads(t *testing.T) {
+	cfg := config(t)
+	for i, want := range []bool{true, false} {
+		if changed, err := Conflist(cfg, network); err != nil || changed != want {
+			t.Fatalf("write %d: changed %v, %v", i, changed, err)
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(cfg.ConfDir, conflistName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Name    string
+		Plugins []map[string]any
+	}
+	if err := json.Unmarshal(b, &list); err != nil {
+		t.Fatal(err)
+	}
+	p := list.Plugins[0]
+	p["name"], p["cniVersion"] = list.Name, "1.0.0" // as a runtime does
+	stdin, _ := json.Marshal(p)
+	c, err := plugin.Parse(stdin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Bridge != "orlop0" || c.MTU != 1450 || !c.IPMasq || c.PodCIDRs[0] != network.PodCIDRs[0] || c.DirectCIDRs[0] != network.Direct[0] {
+		t.Errorf("the plugin reads %+v", c)
+	}
+	for range 2 {
+		if err := Remove(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if es, _ := os.ReadDir(cfg.ConfDir); len(es) != 0 {
+		t.Errorf("left over: %v", es)
+	}
+}
