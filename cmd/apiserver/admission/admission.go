@@ -41,6 +41,14 @@ func entries() []entry {
 		{"DefaultTolerationSeconds", true, func() adm.Interface { return newDefaultTolerations() }},
 		{"Priority", true, func() adm.Interface { return newPriority() }},
 		{"TaintNodesByCondition", true, func() adm.Interface { return newTaintNodes() }},
+		{"CertificateApproval", true, func() adm.Interface { return newCertificateApproval() }},
+		{"CertificateSigning", true, func() adm.Interface { return newCertificateSigning() }},
+		{"CertificateSubjectRestriction", true, func() adm.Interface { return newSubjectRestriction() }},
+		{"DefaultStorageClass", true, func() adm.Interface { return newDefaultStorageClass() }},
+		{"DefaultIngressClass", true, func() adm.Interface { return newDefaultIngressClass() }},
+		{"RuntimeClass", true, func() adm.Interface { return newRuntimeClass() }},
+		{"PodTopologyLabels", true, func() adm.Interface { return newPodTopology() }},
+		{"AlwaysPullImages", false, func() adm.Interface { return newAlwaysPull() }},
 	}
 }
 
