@@ -285,9 +285,12 @@ func tailStart(f *os.File, n int64) (int64, error) {
 				carry = buf[:stop]
 				break
 			}
-			if l, ok := parseLine(bytes.TrimSuffix(buf[i+1:stop], []byte{'\n'})); ok && !l.partial {
-				if seen++; seen > n {
-					return at + int64(stop), nil
+			// What the runtime is still writing ends with no newline, and is no line yet.
+			if whole, ok := bytes.CutSuffix(buf[i+1:stop], []byte{'\n'}); ok {
+				if l, ok := parseLine(whole); ok && !l.partial {
+					if seen++; seen > n {
+						return at + int64(stop), nil
+					}
 				}
 			}
 			if i < 0 {
