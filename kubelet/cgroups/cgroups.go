@@ -142,7 +142,8 @@ func (h Hierarchy) ensure(n name, d Driver, l limits) error {
 	return nil
 }
 
-// delegate lets the children of a v2 cgroup be bounded too.
+// delegate lets the children of a v2 cgroup be bounded too. Only what is bounded here is handed down: the kernel refuses
+// to hand down from a cgroup that has processes of its own, and beside v1 trees there is no reason to insist.
 func (h Hierarchy) delegate(dir string) error {
 	file := filepath.Join(dir, "cgroup.subtree_control")
 	have, err := os.ReadFile(file)
@@ -150,8 +151,8 @@ func (h Hierarchy) delegate(dir string) error {
 		return fmt.Errorf("read cgroup: %w", err)
 	}
 	enabled := strings.Fields(string(have))
-	for _, ctl := range h.Controllers {
-		if slices.Contains(enabled, ctl) {
+	for _, ctl := range []string{"cpu", "memory", "pids"} {
+		if !h.has(ctl) || slices.Contains(enabled, ctl) {
 			continue
 		}
 		if err := write(file, "+"+ctl); err != nil {
