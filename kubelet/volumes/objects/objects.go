@@ -223,5 +223,5 @@ func (o *Objects) reflector(e *entry) *cache.Reflector {
 	if e.key.Kind == Secret {
 		example = &v1.Secret{}
 	}
-	return cache.NewReflectorWithOptions(lw, example, e, cache.ReflectorOptions{Name: string(e.key.Kind) + "/" + e.key.Namespace + "/" + e.key.Name})
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, o.cfg.Client), example, e, cache.ReflectorOptions{Name: string(e.key.Kind) + "/" + e.key.Namespace + "/" + e.key.Name})
 }
