@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 func now() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
@@ -209,6 +210,27 @@ func TestEveryPrinterHasNamesAndFunctions(t *testing.T) {
 			if len(p.columns) < 2 || p.cells == nil {
 				t.Errorf("%s/%s: incomplete printer", group, name)
 			}
+			if !printsEmptyObject(t, p) {
+				t.Errorf("%s/%s: no kind fits the printer", group, name)
+			}
 		}
 	}
+}
+
+// printsEmptyObject finds the kind that p prints and has it print an object with nothing set.
+func printsEmptyObject(t *testing.T, p printer) bool {
+	t.Helper()
+	for gvk := range scheme.Scheme.AllKnownTypes() {
+		obj, err := scheme.Scheme.New(gvk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cells := p.cells(obj, now()); cells != nil {
+			if len(cells) != len(p.columns) {
+				t.Errorf("%v: %d cells for %d columns", gvk, len(cells), len(p.columns))
+			}
+			return true
+		}
+	}
+	return false
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/util/shufflesharding"
 )
 
 func clusterRules(obj runtime.Object) (rules, bool) {
@@ -277,9 +277,11 @@ func queuing(q *flowcontrolv1.QueuingConfiguration, p *field.Path) field.ErrorLi
 	if q.HandSize > q.Queues {
 		errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues)))
 	}
-	// The server deals hands from a 60-bit number: more possible hands than that would not be dealt evenly.
-	if q.Queues > 0 && q.HandSize > 0 && float64(q.HandSize)*math.Log2(float64(q.Queues)) > 60 {
-		errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize, "required entropy bits of deckSize and handSize should not be greater than 60"))
+	if q.Queues > 0 && q.HandSize > 0 && q.HandSize <= q.Queues {
+		if bits := shufflesharding.RequiredEntropyBits(int(q.Queues), int(q.HandSize)); bits > shufflesharding.MaxHashBits {
+			errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize,
+				fmt.Sprintf("required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, shufflesharding.MaxHashBits)))
+		}
 	}
 	return errs
 }

@@ -73,8 +73,11 @@ func containerResource(path, parent *field.Path, name corev1.ResourceName, q res
 // resourceQuantity demands a quantity that is not negative, and whole where the resource cannot be split.
 func resourceQuantity(path *field.Path, name corev1.ResourceName, q resource.Quantity) field.ErrorList {
 	errs := nonNegativeQuantity(path, q)
-	if (!isNative(name) || isCountable(name)) && q.MilliValue()%1000 != 0 {
-		errs = append(errs, field.Invalid(path, q.String(), isNotInteger))
+	if !isNative(name) || isCountable(name) {
+		// Compared as a quantity: as a number of milli units a large one would overflow.
+		if rounded := q.DeepCopy(); !rounded.RoundUp(0) {
+			errs = append(errs, field.Invalid(path, q.String(), isNotInteger))
+		}
 	}
 	return errs
 }
