@@ -11,7 +11,9 @@ import (
 // Driver says who makes cgroups below the pods', and with that how they are named.
 type Driver string
 
-// The two drivers a container runtime may be configured for; kubelet and runtime must agree.
+// The two drivers a container runtime may be configured for; kubelet and runtime must agree. With Systemd the slices
+// are named as systemd names them, but their bounds are written to the kernel without telling systemd, which may undo
+// them when it reloads; Cgroupfs has no such second owner.
 const (
 	Cgroupfs Driver = "cgroupfs"
 	Systemd  Driver = "systemd"

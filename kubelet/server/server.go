@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -142,8 +143,10 @@ func (s *Server) Run(ctx context.Context) error {
 		ClientAuth:     tls.RequestClientCert, // a caller may have a token instead; certificates are checked per request
 		NextProtos:     []string{"http/1.1"},  // streams are upgrades, which HTTP/2 has not
 	})
-	errs := make(chan error, 2)
-	servers := []*http.Server{s.serve(ctx, secure, s.protect(s.routes()), errs)}
+	errs := make(chan error, 3)
+	var group sync.WaitGroup
+	defer group.Wait()
+	servers := []*http.Server{s.serve(ctx, &group, secure, s.protect(s.routes()), errs)}
 	if s.cfg.HealthAddress != "" {
 		plain, err := listen.Listen(ctx, "tcp", s.cfg.HealthAddress)
 		if err != nil {
@@ -151,7 +154,7 @@ func (s *Server) Run(ctx context.Context) error {
 		} else {
 			mux := http.NewServeMux()
 			mux.HandleFunc("/healthz", s.health)
-			servers = append(servers, s.serve(ctx, plain, mux, errs))
+			servers = append(servers, s.serve(ctx, &group, plain, mux, errs))
 		}
 	}
 	select {
@@ -165,7 +168,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, errs chan<- error) *http.Server {
+func (s *Server) serve(ctx context.Context, group *sync.WaitGroup, l net.Listener, h http.Handler, errs chan<- error) *http.Server {
 	srv := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -173,11 +176,11 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, errs
 		IdleTimeout:       90 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug), // callers that break off
 	}
-	go func() {
+	group.Go(func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			errs <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
-	}()
+	})
 	return srv
 }
 

@@ -311,6 +311,63 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
+// TestRun serves TLS to those who show a certificate, and health to everyone on the plain port.
+func TestRun(t *testing.T) {
+	ca, caKey := makeCert(t, "ca", nil, nil)
+	admin, adminKey := makeCert(t, "admin", ca, caKey)
+	serving := tls.Certificate{Certificate: [][]byte{ca.Raw}, PrivateKey: caKey}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	s := newServer(t, &engine{log: t.TempDir()}, AuthConfig{AllowAll: true, ClientCAs: func() *x509.CertPool { return pool }})
+	s.cfg.Address, s.cfg.HealthAddress = freePort(t), freePort(t)
+	s.cfg.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	client := func(certs ...tls.Certificate) *http.Client {
+		return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: certs}}}
+	}
+	for _, tt := range []struct {
+		client *http.Client
+		url    string
+		want   int
+	}{
+		{client(), "http://" + s.cfg.HealthAddress + "/healthz", 200},
+		{client(), "http://" + s.cfg.HealthAddress + "/pods", 404},
+		{client(), "https://" + s.cfg.Address + "/healthz", 401},
+		{client(tls.Certificate{Certificate: [][]byte{admin.Raw}, PrivateKey: adminKey}), "https://" + s.cfg.Address + "/pods", 200},
+	} {
+		var res *http.Response
+		var err error
+		for range 100 {
+			if res, err = tt.client.Get(tt.url); err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond) // it may not listen yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil || res.StatusCode != tt.want {
+			t.Errorf("%s: want %d, got %d, %v", tt.url, tt.want, res.StatusCode, err)
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("want Run to end with its context, got %v", err)
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 func TestMemoryForgets(t *testing.T) {
 	m := newMemory[int, int](2)
 	now := time.Now()
