@@ -74,6 +74,7 @@ func clientConfig(master, kubeconfig, name string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read kubeconfig %q: %w", kubeconfig, err)
 	}
 	rest.AddUserAgent(api, name)
+	api.WarningHandlerWithContext = rest.NoWarnings{} // of deprecated kinds, which are kept on purpose
 	api.ContentType = "application/vnd.kubernetes.protobuf"
 	api.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return api, nil
