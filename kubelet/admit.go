@@ -1,0 +1,49 @@
+package kubelet
+
+import (
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/orlop-io/orlop/kubelet/lifecycle"
+)
+
+// fits says which resource of the node the pods do not leave enough of.
+func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle.Rejected {
+	if most, ok := allocatable[v1.ResourcePods]; ok && int64(len(others))+1 > most.Value() {
+		return &lifecycle.Rejected{Reason: "OutOfpods", Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", len(others), most.Value())}
+	}
+	wants := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	used := v1.ResourceList{}
+	for _, p := range others {
+		for name, q := range resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{}) {
+			sum := used[name]
+			sum.Add(q)
+			used[name] = sum
+		}
+	}
+	for name, want := range wants {
+		have, ok := allocatable[name]
+		if !ok || want.IsZero() { // what the node does not count is not its to refuse
+			continue
+		}
+		taken := used[name]
+		total := taken.DeepCopy()
+		total.Add(want)
+		if total.Cmp(have) > 0 {
+			return &lifecycle.Rejected{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+				name, amount(name, want), amount(name, taken), amount(name, have))}
+		}
+	}
+	return nil
+}
+
+// amount is a quantity in the unit that messages use: thousandths of a CPU, whole of all else.
+func amount(name v1.ResourceName, q resource.Quantity) int64 {
+	if name == v1.ResourceCPU {
+		return q.MilliValue()
+	}
+	return q.Value()
+}

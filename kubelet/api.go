@@ -1,0 +1,328 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	authv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/orlop-io/orlop/kubelet/lifecycle"
+	"github.com/orlop-io/orlop/kubelet/manifests"
+	"github.com/orlop-io/orlop/kubelet/node"
+	"github.com/orlop-io/orlop/kubelet/volumes/objects"
+)
+
+// apiSide is all that the kubelet knows from, and tells, the API server. Until there is one, its
+// answers are errors that say so; nothing in it makes a static pod wait.
+type apiSide struct {
+	k *Kubelet
+	// conn is set once there are credentials.
+	conn atomic.Pointer[connection]
+	// listed: the pods of this node were read from the API server.
+	listed atomic.Bool
+	node   atomic.Pointer[node.Node]
+	// connected is closed when conn is set.
+	connected chan struct{}
+	uids      atomic.Pointer[cache.Indexer]
+}
+
+// connection is the API server in reach.
+type connection struct {
+	client   kubernetes.Interface
+	objects  *objects.Objects
+	services cache.SharedIndexInformer
+	pods     cache.SharedIndexInformer
+}
+
+func newAPISide(k *Kubelet) *apiSide { return &apiSide{k: k, connected: make(chan struct{})} }
+
+// run connects, and keeps everything that goes over the connection until ctx ends.
+func (a *apiSide) run(ctx context.Context) error {
+	client, err := a.k.cfg.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to API server: %w", err)
+	}
+	c := &connection{client: client}
+	c.objects = objects.New(objects.Config{Client: client, Changed: a.objectChanged, Log: a.k.log})
+	c.services = cache.NewSharedIndexInformerWithOptions(listWatch(client.CoreV1().Services("").List, client.CoreV1().Services("").Watch, ""),
+		&v1.Service{}, cache.SharedIndexInformerOptions{})
+	own := fields.OneTermEqualSelector("spec.nodeName", a.k.cfg.Node).String()
+	c.pods = cache.NewSharedIndexInformerWithOptions(listWatch(client.CoreV1().Pods("").List, client.CoreV1().Pods("").Watch, own),
+		&v1.Pod{}, cache.SharedIndexInformerOptions{})
+	if err := errors.Join(c.services.SetTransform(lean), c.pods.SetTransform(lean)); err != nil {
+		return err
+	}
+	n, err := node.New(a.k.cfg.Registration, a.k.facts, nodeSource{a.k}, a.k.events.Node, a.k.log)
+	if err != nil {
+		return err
+	}
+	a.node.Store(n)
+	a.conn.Store(c)
+	close(a.connected)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.objects.Run(ctx) })
+	g.Go(func() error { return n.Run(ctx, client) })
+	g.Go(func() error { return a.k.events.Run(ctx, eventSink{client}) })
+	g.Go(func() error { return a.k.reports.Run(ctx, client, n.UID) })
+	g.Go(func() error { c.services.RunWithContext(ctx); return ctx.Err() })
+	g.Go(func() error { return a.followPods(ctx, c) })
+	return g.Wait()
+}
+
+// lean drops what the kubelet never reads, for it is kept in memory.
+func lean(obj any) (any, error) {
+	if m, err := meta.Accessor(obj); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+type lister[L runtime.Object] func(context.Context, metav1.ListOptions) (L, error)
+type watcher func(context.Context, metav1.ListOptions) (watch.Interface, error)
+
+func listWatch[L runtime.Object](list lister[L], follow watcher, selector string) cache.ListerWatcher {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return list(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = selector
+			return follow(ctx, o)
+		},
+	}
+}
+
+// followPods hands this node's pods to their workers. It begins once the runtime was listed: a pod
+// that runs already must be found, not started.
+func (a *apiSide) followPods(ctx context.Context, c *connection) error {
+	select {
+	case <-a.k.restored:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	reg, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { a.podSet(o.(*v1.Pod)) },
+		UpdateFunc: func(_, o any) { a.podSet(o.(*v1.Pod)) },
+		DeleteFunc: func(o any) {
+			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = gone.Obj
+			}
+			a.podGone(o.(*v1.Pod))
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("follow pods: %w", err)
+	}
+	store := c.pods.GetIndexer()
+	a.uids.Store(&store)
+	go func() {
+		if cache.WaitForCacheSync(ctx.Done(), reg.HasSynced) {
+			a.listed.Store(true)
+			a.k.reports.MirrorsListed()
+		}
+	}()
+	c.pods.RunWithContext(ctx)
+	return ctx.Err()
+}
+
+func (a *apiSide) podSet(p *v1.Pod) {
+	if _, ok := p.Annotations[manifests.AnnMirror]; ok {
+		a.k.reports.Mirror(p.Namespace, p.Name, p)
+		return
+	}
+	a.k.setAPI(p)
+}
+
+func (a *apiSide) podGone(p *v1.Pod) {
+	if _, ok := p.Annotations[manifests.AnnMirror]; ok {
+		a.k.reports.Mirror(p.Namespace, p.Name, nil)
+		return
+	}
+	a.k.removeAPI(p.UID)
+}
+
+// names says whether the API server named a pod, though its worker may be yet to come.
+func (a *apiSide) names(uid types.UID) bool {
+	store := a.uids.Load()
+	if store == nil {
+		return false
+	}
+	for _, o := range (*store).List() {
+		if o.(*v1.Pod).UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *apiSide) nodeChanged() {
+	if n := a.node.Load(); n != nil {
+		n.Poke()
+	}
+}
+
+// services are what a pod's variables tell of; a static pod does not wait for them.
+func (a *apiSide) services(_ context.Context, pod *v1.Pod) ([]*v1.Service, error) {
+	c := a.conn.Load()
+	static := isStatic(pod.Annotations)
+	if c == nil || !c.services.HasSynced() {
+		if static {
+			return nil, nil
+		}
+		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+	}
+	var out []*v1.Service
+	for _, o := range c.services.GetStore().List() {
+		if s := o.(*v1.Service); s.Namespace == pod.Namespace || s.Namespace == metav1.NamespaceDefault && s.Name == "kubernetes" {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// handler is the runtime handler of a pod's RuntimeClass.
+func (a *apiSide) handler(ctx context.Context, pod *v1.Pod) (string, error) {
+	if pod.Spec.RuntimeClassName == nil || *pod.Spec.RuntimeClassName == "" {
+		return "", nil
+	}
+	c := a.conn.Load()
+	if c == nil {
+		return "", objects.ErrNoServer
+	}
+	var class *nodev1.RuntimeClass
+	class, err := c.client.NodeV1().RuntimeClasses().Get(ctx, *pod.Spec.RuntimeClassName, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("RuntimeClass %q: %w", *pod.Spec.RuntimeClassName, err)
+	}
+	return class.Handler, nil
+}
+
+// ConfigMap gives a ConfigMap that a pod of this node names.
+func (a *apiSide) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.ConfigMap(ctx, namespace, name)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// Secret gives a Secret that a pod of this node names.
+func (a *apiSide) Secret(ctx context.Context, namespace, name string) (*v1.Secret, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.Secret(ctx, namespace, name)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// Claim gives a claim that a pod of this node names.
+func (a *apiSide) Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.Claim(ctx, namespace, name)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// Volume gives a persistent volume.
+func (a *apiSide) Volume(ctx context.Context, name string) (*v1.PersistentVolume, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.Volume(ctx, name)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// Token asks for a service account's token.
+func (a *apiSide) Token(ctx context.Context, namespace, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.Token(ctx, namespace, account, req)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// objectChanged brings a changed ConfigMap or Secret to the pods that name it.
+func (a *apiSide) objectChanged(key objects.Key) {
+	for _, w := range a.k.all() {
+		if w.shown.Load().state.Pod.Namespace == key.Namespace {
+			w.refresh()
+			w.post(lifecycle.Tick{})
+		}
+	}
+}
+
+// eventSink sends events to the API server.
+type eventSink struct{ client kubernetes.Interface }
+
+func (s eventSink) Create(ctx context.Context, e *v1.Event) (*v1.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return s.client.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
+}
+
+func (s eventSink) Patch(ctx context.Context, namespace, name string, patch []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := s.client.CoreV1().Events(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
+// nodeSource tells the node's status what the kubelet knows.
+type nodeSource struct{ k *Kubelet }
+
+// Ready is nil if pods can run.
+func (s nodeSource) Ready(context.Context) error {
+	if !s.k.healthy.Load() {
+		return errors.New("container runtime is down")
+	}
+	open, why := s.k.network.state()
+	select {
+	case <-open:
+		return nil
+	default:
+		return errors.New(why)
+	}
+}
+
+// Runtime names the container runtime.
+func (s nodeSource) Runtime(ctx context.Context) string {
+	v, err := s.k.rt.Version(ctx)
+	if err != nil {
+		return "unknown"
+	}
+	return v.RuntimeName + "://" + v.RuntimeVersion
+}
+
+// Images lists the largest images, as upstream does.
+func (s nodeSource) Images(ctx context.Context) []v1.ContainerImage { return s.k.nodeImages(ctx) }
+
+// admit says why this node cannot run a pod, nil if it can. The scheduler has looked already; this
+// is for pods that were bound past it, or side by side.
+func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
+	n := k.sync.node.Load()
+	if n == nil {
+		return nil
+	}
+	if obj := n.Object(); obj != nil && len(pod.Spec.NodeSelector) > 0 && !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(obj.Labels)) {
+		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+	}
+	var others []*v1.Pod
+	for _, w := range k.workers {
+		if v := w.shown.Load(); v.state.Stage < lifecycle.Finished && w.uid != pod.UID {
+			others = append(others, v.state.Pod)
+		}
+	}
+	return fits(pod, others, n.Allocatable())
+}

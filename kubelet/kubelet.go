@@ -1,0 +1,230 @@
+// Package kubelet runs pods on this node.
+//
+// It joins the parts: sources of pods (a directory, the API server), one worker per pod that owns
+// the pod's lifecycle.State and carries out what lifecycle.Step asks for, runtime events, probes,
+// and what is told to the API server. Nothing here polls where an event is to be had, and no pod
+// waits for another. A kubelet without an API server, or with one that is away, runs pods all the
+// same.
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/orlop-io/orlop/cri"
+	"github.com/orlop-io/orlop/kubelet/cgroups"
+	"github.com/orlop-io/orlop/kubelet/environ"
+	"github.com/orlop-io/orlop/kubelet/events"
+	"github.com/orlop-io/orlop/kubelet/images"
+	"github.com/orlop-io/orlop/kubelet/manifests"
+	"github.com/orlop-io/orlop/kubelet/node"
+	"github.com/orlop-io/orlop/kubelet/probe"
+	"github.com/orlop-io/orlop/kubelet/report"
+	"github.com/orlop-io/orlop/kubelet/server"
+	"github.com/orlop-io/orlop/kubelet/volumes"
+)
+
+// Config says what kubelet this is. All paths are absolute.
+type Config struct {
+	// Node is the node's name.
+	Node string
+	// NodeIPs are the node's addresses, the primary one first.
+	NodeIPs []string
+	// RootDir holds what the kubelet makes for pods, normally /var/lib/kubelet.
+	RootDir string
+	// PodLogsDir and ContainerLogsDir are normally /var/log/pods and /var/log/containers.
+	PodLogsDir, ContainerLogsDir string
+	// ManifestDir holds static pods; empty means none.
+	ManifestDir string
+	// Endpoint and ImageEndpoint are the runtime's sockets.
+	Endpoint, ImageEndpoint string
+	// CgroupDriver is cgroupfs or systemd, CgroupRoot the cgroup above kubepods.
+	CgroupDriver, CgroupRoot string
+	// CPUQuota enforces CPU limits over CPUPeriod.
+	CPUQuota  bool
+	CPUPeriod time.Duration
+	// PodPids bounds each pod's processes; below 1 no bound.
+	PodPids int64
+	// ClusterDNS and ClusterDomain are told to pods; ResolvConf is the node's resolver file.
+	ClusterDNS    []string
+	ClusterDomain string
+	ResolvConf    string
+	// SeccompDefault gives pods without a profile the runtime's default.
+	SeccompDefault bool
+	// ParallelPulls bounds image pulls at once; below 0 no bound, 0 the default.
+	ParallelPulls int
+	// LogMaxSize and LogMaxFiles bound each container's logs.
+	LogMaxSize  int64
+	LogMaxFiles int
+	// ImageGCHigh and ImageGCLow are percentages of the image file system's use.
+	ImageGCHigh, ImageGCLow int
+	// Registration is what the node says of itself.
+	Registration node.Config
+	// Server is what the kubelet answers on the network; what the kubelet itself knows is filled in.
+	Server server.Config
+	// Connect waits until there are credentials and gives a client; nil without an API server.
+	Connect func(context.Context) (kubernetes.Interface, error)
+	// Version is the version told to the API, probed servers and users.
+	Version string
+}
+
+// Kubelet runs pods.
+type Kubelet struct {
+	cfg     Config
+	log     *slog.Logger
+	rt      *cri.Client
+	puller  *images.Puller
+	vols    *volumes.Volumes
+	groups  *cgroups.Cgroups
+	probes  *probe.Probes
+	hooks   probe.Hooks
+	events  *events.Recorder
+	reports *report.Reporter
+	facts   node.Machine
+	dns     environ.Resolver
+	network *gate
+	slots   chan struct{} // bounds sandboxes and containers being made at once
+	sync    *apiSide
+
+	// restored is closed when the runtime was listed for the first time.
+	restored chan struct{}
+	healthy  atomic.Bool
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	// found are pods of the runtime that no source has named yet.
+	found map[types.UID]*remains
+	// owners tells whose a sandbox or container id is.
+	owners map[string]types.UID
+	// queued are static pods that wait for the end of one with the same name.
+	queued map[string]*v1.Pod
+	// ending counts the names whose orphans are being ended.
+	ending     map[string]int
+	staticRead bool
+	group      sync.WaitGroup // of workers and other goroutines bound to Run's ctx
+	ctx        context.Context
+}
+
+// New checks cfg and makes a kubelet that has touched nothing yet.
+func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
+	k := &Kubelet{cfg: cfg, log: log, network: newGate(), restored: make(chan struct{}),
+		workers: map[types.UID]*worker{}, found: map[types.UID]*remains{}, owners: map[string]types.UID{},
+		queued: map[string]*v1.Pod{}, ending: map[string]int{}}
+	k.slots = make(chan struct{}, max(4, 2*goruntime.NumCPU()))
+	var errs []error
+	if cfg.Node == "" {
+		errs = append(errs, errors.New("node has no name"))
+	}
+	if len(cfg.NodeIPs) == 0 {
+		errs = append(errs, errors.New("node has no address: give --node-ip"))
+	}
+	var err error
+	if k.rt, err = cri.New(cri.Config{Endpoint: cfg.Endpoint, ImageEndpoint: cfg.ImageEndpoint}); err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	if k.facts, err = node.Inspect(); err != nil {
+		errs = append(errs, err)
+	}
+	trees, err := cgroups.Discover()
+	errs = append(errs, err)
+	k.groups, err = cgroups.New(cgroups.Config{Hierarchies: trees, Prefix: cfg.CgroupRoot, Driver: cgroups.Driver(cfg.CgroupDriver),
+		CPUQuota: cfg.CPUQuota, CPUPeriod: cfg.CPUPeriod, PodPids: cfg.PodPids}, log)
+	errs = append(errs, err)
+	k.sync = newAPISide(k)
+	k.vols, err = volumes.New(volumes.Config{PodsDir: filepath.Join(cfg.RootDir, "pods"), Source: k.sync, Log: log})
+	errs = append(errs, err)
+	k.probes, err = probe.New(probe.Config{Runtime: k.rt, Changed: k.probed, Version: cfg.Version, Log: log,
+		Event: func(p *v1.Pod, c, reason, message string) { k.events.Pod(p, c, true, reason, message) }})
+	errs = append(errs, err)
+	k.hooks = probe.Hooks{Runtime: k.rt, Version: cfg.Version}
+	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls}, k.rt, log)
+	k.events = events.New(cfg.Node, log)
+	k.reports = report.New(cfg.Node, log)
+	return k, errors.Join(errs...)
+}
+
+// Run runs pods until ctx ends. Their containers go on when it returns.
+func (k *Kubelet) Run(ctx context.Context) error {
+	defer k.rt.Close()
+	for _, dir := range []string{k.cfg.RootDir, k.cfg.PodLogsDir, k.cfg.ContainerLogsDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if text, err := os.ReadFile(k.cfg.ResolvConf); err == nil {
+		k.dns = environ.ParseResolver(text)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	k.ctx = ctx
+	defer k.group.Wait()
+	g.Go(func() error { return k.probes.Run(ctx) })
+	if k.cfg.Connect != nil { // certificates may take a while: not after the runtime
+		g.Go(func() error { return k.sync.run(ctx) })
+	}
+	g.Go(func() error { return k.serve(ctx) })
+	g.Go(func() error { return k.watchRuntime(ctx) })
+	g.Go(func() error { return k.watchNetwork(ctx) })
+	g.Go(func() error { return k.housekeeping(ctx) })
+	if k.cfg.ManifestDir != "" {
+		src, err := manifests.New(manifests.Config{Dir: k.cfg.ManifestDir, Node: k.cfg.Node}, k.setStatic, k.log)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			select {
+			case <-k.restored: // a pod that runs already must not be started again
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			return src.Run(ctx)
+		})
+	}
+	return g.Wait()
+}
+
+// gate is closed or open, and can be waited for.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // closed while the gate is open
+	why  string
+}
+
+func newGate() *gate { return &gate{open: make(chan struct{}), why: "not asked yet"} }
+
+// set opens or shuts the gate and says whether that changed anything.
+func (g *gate) set(open bool, why string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.why = why
+	select {
+	case <-g.open:
+		if !open {
+			g.open = make(chan struct{})
+		}
+		return !open
+	default:
+		if open {
+			close(g.open)
+		}
+		return open
+	}
+}
+
+func (g *gate) state() (open <-chan struct{}, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open, g.why
+}

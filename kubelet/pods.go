@@ -1,0 +1,180 @@
+package kubelet
+
+import (
+	"context"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/orlop-io/orlop/kubelet/criconfig"
+	"github.com/orlop-io/orlop/kubelet/lifecycle"
+	"github.com/orlop-io/orlop/kubelet/manifests"
+)
+
+func (k *Kubelet) worker(uid types.UID) *worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.workers[uid]
+}
+
+// all lists the workers in no order.
+func (k *Kubelet) all() []*worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Values(k.workers))
+}
+
+func fullName(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
+
+// isStatic says whether a pod of the runtime was made from a manifest, by its annotations.
+func isStatic(annotations map[string]string) bool {
+	return annotations[manifests.AnnConfigSource] == "file"
+}
+
+// setStatic makes the static pods those of the directory.
+func (k *Kubelet) setStatic(pods []*v1.Pod) {
+	wanted := map[types.UID]bool{}
+	for _, p := range pods {
+		wanted[p.UID] = true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.queued)
+	for uid, w := range k.workers {
+		if w.static && !wanted[uid] {
+			w.post(lifecycle.RemovedBySource{})
+		}
+	}
+	k.staticRead = true
+	for _, p := range pods { // those that run already are taken over before the rest are orphans
+		if k.found[p.UID] != nil {
+			k.addStaticLocked(p)
+		}
+	}
+	k.endOrphansLocked()
+	for _, p := range pods {
+		k.addStaticLocked(p)
+	}
+	k.reports.SetStatic(pods)
+}
+
+// addStaticLocked starts a static pod, or queues it behind one of the same name: their ports and
+// files are the same.
+func (k *Kubelet) addStaticLocked(p *v1.Pod) {
+	if _, ok := k.workers[p.UID]; ok {
+		return
+	}
+	for _, w := range k.workers {
+		if w.static && fullName(w.shown.Load().state.Pod) == fullName(p) {
+			k.queued[fullName(p)] = p
+			return
+		}
+	}
+	if k.ending[fullName(p)] > 0 {
+		k.queued[fullName(p)] = p
+		return
+	}
+	k.startLocked(p, true)
+}
+
+// dequeueLocked starts the static pod that waited for a name.
+func (k *Kubelet) dequeueLocked(name string) {
+	if p, ok := k.queued[name]; ok {
+		delete(k.queued, name)
+		k.addStaticLocked(p)
+	}
+}
+
+// setAPI brings the newest object of a pod of the API server.
+func (k *Kubelet) setAPI(pod *v1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w, ok := k.workers[pod.UID]; ok {
+		w.post(lifecycle.SpecChanged{Pod: pod})
+		return
+	}
+	k.startLocked(pod, false)
+}
+
+// removeAPI says that a pod's object is gone.
+func (k *Kubelet) removeAPI(uid types.UID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w, ok := k.workers[uid]; ok {
+		if w.shown.Load().state.Stage == lifecycle.Gone {
+			delete(k.workers, uid)
+			return
+		}
+		w.post(lifecycle.RemovedBySource{})
+	}
+}
+
+// startLocked gives a pod its worker, with what the runtime has of it already.
+func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
+	if k.ctx.Err() != nil {
+		return
+	}
+	state := lifecycle.New(pod, time.Now())
+	if r, ok := k.found[pod.UID]; ok {
+		state = lifecycle.Restore(pod, r.sandboxes, r.containers, time.Now())
+		delete(k.found, pod.UID)
+	} else if state.Stage == lifecycle.Active && !static {
+		if rejected := k.admit(pod); rejected != nil {
+			state, _ = lifecycle.Step(state, *rejected, time.Now())
+			k.events.Pod(pod, "", true, rejected.Reason, rejected.Message)
+		}
+	}
+	w := k.newWorker(pod, static, state)
+	k.workers[pod.UID] = w
+	k.group.Go(func() { w.run(k.ctx) })
+}
+
+// gone ends a worker whose pod has nothing left here: the API may forget it.
+func (k *Kubelet) gone(w *worker) {
+	pod := w.state.Pod
+	k.probes.Remove(w.uid)
+	k.mu.Lock()
+	if w.static || w.state.Removed {
+		delete(k.workers, w.uid)
+	} // else it stays until the object is gone, lest it be taken for a new pod
+	for id, uid := range k.owners {
+		if uid == w.uid {
+			delete(k.owners, id)
+		}
+	}
+	k.mu.Unlock()
+	k.reports.Forget(pod, w.static, !w.state.Removed)
+	k.group.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), time.Minute)
+		defer cancel()
+		k.purge(ctx, w.uid, criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID))
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.dequeueLocked(fullName(pod))
+	})
+}
+
+// purge removes what the runtime still has of a pod, and its logs.
+func (k *Kubelet) purge(ctx context.Context, uid types.UID, logDir string) {
+	list, err := k.rt.Sandboxes(ctx)
+	if err != nil {
+		k.log.Warn("clean up after pod", "uid", uid, "err", err) // the sweep will see them as orphans
+		return
+	}
+	for _, sb := range list {
+		if sb.Labels[criconfig.LabelPodUID] != string(uid) {
+			continue
+		}
+		if err := k.rt.RemoveSandbox(ctx, sb.Id); err != nil {
+			k.log.Warn("clean up after pod", "uid", uid, "err", err)
+		}
+	}
+	if err := os.RemoveAll(logDir); err != nil {
+		k.log.Warn("clean up after pod", "uid", uid, "err", err)
+	}
+	k.pruneLogLinks()
+}

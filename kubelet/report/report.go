@@ -1,0 +1,288 @@
+// Package report tells the API server how pods are, mirrors static pods there, and makes the last
+// deletion of pods that have ended.
+//
+// Only the newest status of a pod counts: it is sent at once, and again until it came through.
+// Callers never wait; with no API server, what would be told is kept.
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/orlop-io/orlop/kubelet/manifests"
+)
+
+// writers send statuses side by side.
+const writers = 6
+
+// Reporter keeps what is to be told.
+type Reporter struct {
+	node  string
+	log   *slog.Logger
+	queue workqueue.TypedRateLimitingInterface[key]
+
+	mu      sync.Mutex
+	pods    map[types.UID]*entry
+	static  map[string]*v1.Pod // by namespace/name
+	mirrors map[string]*v1.Pod // as the API server has them
+	ready   bool               // mirrors are complete
+}
+
+// key names one thing to bring up to date: a pod's status, or a mirror by its name.
+type key struct {
+	uid    types.UID
+	mirror string
+}
+
+// entry is the newest word on one pod.
+type entry struct {
+	pod    *v1.Pod
+	static bool
+	status *v1.PodStatus // nil once told
+	delete bool
+}
+
+// New makes a reporter for the pods of a node.
+func New(node string, log *slog.Logger) *Reporter {
+	limits := workqueue.NewTypedItemExponentialFailureRateLimiter[key](100*time.Millisecond, 5*time.Second)
+	return &Reporter{node: node, log: log, queue: workqueue.NewTypedRateLimitingQueue(limits),
+		pods: map[types.UID]*entry{}, static: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}}
+}
+
+func name(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
+
+// Set gives a pod's newest status.
+func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pods[pod.UID]
+	if e == nil {
+		e = &entry{}
+		r.pods[pod.UID] = e
+	}
+	e.pod, e.static, e.status = pod, static, &st
+	r.queue.Add(key{uid: pod.UID})
+}
+
+// Forget says that nothing is left of a pod here; with remove the API server is to forget it too,
+// after its last status.
+func (r *Reporter) Forget(pod *v1.Pod, static, remove bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if static || !remove {
+		delete(r.pods, pod.UID)
+		return
+	}
+	e := r.pods[pod.UID]
+	if e == nil {
+		e = &entry{pod: pod}
+		r.pods[pod.UID] = e
+	}
+	e.delete = true
+	r.queue.Add(key{uid: pod.UID})
+}
+
+// SetStatic gives all static pods of the node.
+func (r *Reporter) SetStatic(pods []*v1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.static
+	r.static = map[string]*v1.Pod{}
+	for _, p := range pods {
+		r.static[name(p)] = p
+		r.queue.Add(key{mirror: name(p)})
+	}
+	for n := range before {
+		r.queue.Add(key{mirror: n})
+	}
+}
+
+// Mirror gives a mirror pod as the API server has it, nil when it is gone.
+func (r *Reporter) Mirror(namespace, podName string, pod *v1.Pod) {
+	n := namespace + "/" + podName
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if pod == nil {
+		delete(r.mirrors, n)
+	} else {
+		r.mirrors[n] = pod
+	}
+	r.queue.Add(key{mirror: n})
+}
+
+// MirrorsListed says that all mirror pods of the API server were given.
+func (r *Reporter) MirrorsListed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready = true
+	for n := range r.static {
+		r.queue.Add(key{mirror: n})
+	}
+}
+
+// Run tells the API server until ctx ends. owner gives the node's UID, empty while unknown.
+func (r *Reporter) Run(ctx context.Context, client kubernetes.Interface, owner func() types.UID) error {
+	var group sync.WaitGroup
+	for range writers {
+		group.Go(func() {
+			for r.one(ctx, client, owner) {
+			}
+		})
+	}
+	<-ctx.Done()
+	r.queue.ShutDown()
+	group.Wait()
+	return ctx.Err()
+}
+
+func (r *Reporter) one(ctx context.Context, client kubernetes.Interface, owner func() types.UID) bool {
+	k, stop := r.queue.Get()
+	if stop {
+		return false
+	}
+	defer r.queue.Done(k)
+	callCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var err error
+	if k.mirror != "" {
+		err = r.mirror(callCtx, client, k.mirror, owner())
+	} else {
+		err = r.status(callCtx, client, k.uid)
+	}
+	if err != nil && ctx.Err() == nil {
+		r.log.Debug("tell API server", "pod", k.mirror, "uid", k.uid, "err", err)
+		r.queue.AddRateLimited(k)
+		return true
+	}
+	r.queue.Forget(k)
+	return true
+}
+
+// status sends one pod's status, and then deletes it if that is due.
+func (r *Reporter) status(ctx context.Context, client kubernetes.Interface, uid types.UID) error {
+	r.mu.Lock()
+	e := r.pods[uid]
+	if e == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	pod, st, remove := e.pod, e.status, e.delete
+	if e.static {
+		m := r.mirrors[name(pod)]
+		if m == nil || m.Annotations[manifests.AnnMirror] != string(uid) {
+			r.mu.Unlock()
+			return nil // it is sent when the mirror is there
+		}
+		pod = m
+	}
+	r.mu.Unlock()
+	if st != nil {
+		patch, err := statusPatch(pod.UID, st)
+		if err != nil {
+			return err
+		}
+		_, err = client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("patch status of pod %s: %w", name(pod), err)
+		}
+		r.told(uid, st)
+	}
+	if !remove {
+		return nil
+	}
+	zero := int64(0)
+	err := client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: metav1.NewUIDPreconditions(string(uid))})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete pod %s: %w", name(pod), err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pods, uid)
+	return nil
+}
+
+func (r *Reporter) told(uid types.UID, st *v1.PodStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.pods[uid]; e != nil && e.status == st && !e.static { // a mirror may be made anew
+		e.status = nil
+	}
+}
+
+// statusPatch writes a status as a strategic merge patch that leaves others' conditions alone and
+// clears what the status does not have.
+func statusPatch(uid types.UID, st *v1.PodStatus) ([]byte, error) {
+	text, err := json.Marshal(st)
+	if err != nil {
+		return nil, fmt.Errorf("encode status: %w", err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("encode status: %w", err)
+	}
+	for _, field := range []string{"reason", "message", "podIP", "hostIP", "initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"} {
+		if _, ok := m[field]; !ok {
+			m[field] = nil
+		}
+	}
+	for _, field := range []string{"podIPs", "hostIPs"} { // merged by address otherwise
+		list, _ := m[field].([]any)
+		m[field] = append([]any{map[string]any{"$patch": "replace"}}, list...)
+	}
+	conditions, _ := m["conditions"].([]any)
+	for _, c := range conditions {
+		c := c.(map[string]any)
+		for _, field := range []string{"reason", "message"} {
+			if _, ok := c[field]; !ok {
+				c[field] = nil
+			}
+		}
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid}, "status": m})
+}
+
+// mirror brings one mirror pod in step with its static pod.
+func (r *Reporter) mirror(ctx context.Context, client kubernetes.Interface, n string, owner types.UID) error {
+	r.mu.Lock()
+	want, have, ready := r.static[n], r.mirrors[n], r.ready
+	r.mu.Unlock()
+	switch {
+	case have != nil && (want == nil || have.Annotations[manifests.AnnMirror] != string(want.UID)):
+		zero := int64(0)
+		err := client.CoreV1().Pods(have.Namespace).Delete(ctx, have.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: metav1.NewUIDPreconditions(string(have.UID))})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete mirror pod %s: %w", n, err)
+		}
+	case have != nil:
+		r.queue.Add(key{uid: want.UID}) // a new mirror lacks the status
+	case want != nil && ready && owner == "":
+		return fmt.Errorf("mirror pod %s: node is not registered yet", n)
+	case want != nil && ready:
+		_, err := client.CoreV1().Pods(want.Namespace).Create(ctx, mirrorOf(want, r.node, owner), metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create mirror pod %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// mirrorOf is what the API server is shown of a static pod.
+func mirrorOf(p *v1.Pod, node string, owner types.UID) *v1.Pod {
+	m := p.DeepCopy()
+	m.UID, m.ResourceVersion, m.Status = "", "", v1.PodStatus{}
+	m.Annotations[manifests.AnnMirror] = m.Annotations[manifests.AnnConfigHash]
+	controller := true
+	m.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node, UID: owner, Controller: &controller}}
+	return m
+}

@@ -1,0 +1,48 @@
+package report
+
+import (
+	"encoding/json"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/orlop-io/orlop/kubelet/manifests"
+)
+
+// The patch must clear what is no longer so, and must not touch the conditions of others.
+func TestStatusPatch(t *testing.T) {
+	text, err := statusPatch("u1", &v1.PodStatus{Phase: v1.PodRunning, PodIPs: []v1.PodIP{{IP: "10.0.0.1"}},
+		Conditions: []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Metadata struct{ UID string }
+		Status   map[string]any
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Metadata.UID != "u1" {
+		t.Errorf("uid %q", got.Metadata.UID)
+	}
+	if v, ok := got.Status["reason"]; !ok || v != nil {
+		t.Errorf("reason is not cleared: %v", got.Status)
+	}
+	ips := got.Status["podIPs"].([]any)
+	if len(ips) != 2 || ips[0].(map[string]any)["$patch"] != "replace" {
+		t.Errorf("addresses are merged: %v", ips)
+	}
+	if c := got.Status["conditions"].([]any); len(c) != 1 || c[0].(map[string]any)["message"] != nil {
+		t.Errorf("conditions %v", c)
+	}
+}
+
+func TestMirror(t *testing.T) {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "etcd-n", Namespace: "kube-system", UID: "h", Annotations: map[string]string{manifests.AnnConfigHash: "h"}}}
+	m := mirrorOf(p, "n", "nu")
+	if m.UID != "" || m.Annotations[manifests.AnnMirror] != "h" || m.OwnerReferences[0].UID != "nu" || p.Annotations[manifests.AnnMirror] != "" {
+		t.Errorf("%+v", m)
+	}
+}

@@ -1,0 +1,350 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/orlop-io/orlop/kubelet/criconfig"
+	"github.com/orlop-io/orlop/kubelet/environ"
+	"github.com/orlop-io/orlop/kubelet/images"
+	"github.com/orlop-io/orlop/kubelet/lifecycle"
+	"github.com/orlop-io/orlop/kubelet/volumes"
+)
+
+// startError is why a container could not be started, as its status has it.
+type startError struct {
+	reason string
+	err    error
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+func failed(reason string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &startError{reason, err}
+}
+
+// starting is one container on its way.
+type starting struct {
+	w    *worker
+	s    lifecycle.State
+	a    lifecycle.StartContainer
+	pod  *v1.Pod
+	spec *v1.Container
+}
+
+// startContainer brings a container up: image, configuration, creation, start, postStart hook.
+func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecycle.StartContainer) {
+	c := &starting{w: w, s: s, a: a, pod: s.Pod, spec: lifecycle.Spec(s.Pod, a.Name)}
+	id, err := c.up(ctx)
+	if err != nil {
+		reason := "CreateContainerError"
+		var se *startError
+		var ie *images.Error
+		switch {
+		case errors.As(err, &ie):
+			reason = ie.Reason
+		case errors.As(err, &se):
+			reason = se.reason
+			if ctx.Err() == nil {
+				w.k.events.Pod(c.pod, a.Name, true, "Failed", "Error: "+err.Error())
+			}
+		}
+		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: err.Error()})
+		return
+	}
+	w.post(lifecycle.HookDone{Name: a.Name, ID: id, Err: c.postStart(ctx, id)})
+}
+
+func (c *starting) up(ctx context.Context) (string, error) {
+	k := c.w.k
+	sandbox, err := c.w.sandboxConfig(c.pod, c.s.Sandbox.Attempt)
+	if err != nil {
+		return "", err
+	}
+	img, err := c.image(ctx, sandbox)
+	if err != nil {
+		return "", err
+	}
+	cfg, err := c.config(ctx, img)
+	if err != nil {
+		return "", err
+	}
+	release, err := k.slot(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, c.a.Name), 0o755); err != nil {
+		return "", failed("CreateContainerError", fmt.Errorf("make log directory: %w", err))
+	}
+	id, err := k.rt.CreateContainer(ctx, c.a.Sandbox, cfg, sandbox)
+	if err != nil {
+		return "", failed("CreateContainerError", err)
+	}
+	k.own(id, c.w.uid)
+	facts := lifecycle.Facts{Name: c.a.Name, ID: id, Sandbox: c.a.Sandbox, Attempt: c.a.Attempt, Image: c.spec.Image, SpecImage: c.spec.Image,
+		ImageID: img.ID, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
+	c.w.post(lifecycle.ContainerCreated{Facts: facts})
+	k.events.Pod(c.pod, c.a.Name, false, "Created", "Container created")
+	if err := k.rt.StartContainer(ctx, id); err != nil {
+		return "", failed("RunContainerError", err)
+	}
+	k.events.Pod(c.pod, c.a.Name, false, "Started", "Container started")
+	facts.Running, facts.StartedAt = true, time.Now()
+	c.w.post(lifecycle.ContainerSeen{Facts: facts})
+	k.linkLog(c.pod, c.a.Name, id, facts.LogPath)
+	return id, nil
+}
+
+func (c *starting) postStart(ctx context.Context, id string) error {
+	if c.spec.Lifecycle == nil || c.spec.Lifecycle.PostStart == nil {
+		return nil
+	}
+	err := c.w.k.hooks.Run(ctx, c.spec, id, c.w.podIP(&c.s), c.spec.Lifecycle.PostStart)
+	if err != nil && ctx.Err() == nil {
+		c.w.log.Warn("postStart hook", "container", c.a.Name, "err", err)
+	}
+	return err
+}
+
+func (c *starting) image(ctx context.Context, sandbox *runtimeapi.PodSandboxConfig) (images.Image, error) {
+	auths, err := c.auths(ctx)
+	if err != nil {
+		c.w.log.Warn("image pull secrets", "err", err) // the image may be there, or be public
+	}
+	return c.w.k.puller.Ensure(ctx, images.Request{
+		Image: c.spec.Image, Policy: c.spec.ImagePullPolicy, Auths: auths, Sandbox: sandbox,
+		Tell: func(warning bool, reason, message string) {
+			c.w.k.events.Pod(c.pod, c.a.Name, warning, reason, message)
+		},
+	})
+}
+
+func (c *starting) auths(ctx context.Context) ([]*runtimeapi.AuthConfig, error) {
+	var secrets []*v1.Secret
+	var errs []error
+	for _, ref := range c.pod.Spec.ImagePullSecrets {
+		s, err := c.w.k.sync.Secret(ctx, c.pod.Namespace, ref.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	auths, err := images.Auths(c.spec.Image, secrets)
+	return auths, errors.Join(append(errs, err)...)
+}
+
+// config gathers what the container is made of.
+func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.ContainerConfig, error) {
+	k := c.w.k
+	services, err := k.sync.services(ctx, c.pod)
+	if err != nil {
+		return nil, failed("CreateContainerConfigError", err)
+	}
+	ips := c.s.Sandbox.IPs
+	if c.pod.Spec.HostNetwork {
+		ips = k.cfg.NodeIPs
+	}
+	env, err := environ.Make(ctx, environ.Inputs{Pod: c.pod, Container: c.spec, PodIPs: ips, HostIPs: k.cfg.NodeIPs, Services: services,
+		Allocatable: k.allocatable()}, k.sync)
+	if err != nil {
+		return nil, failed("CreateContainerConfigError", err)
+	}
+	mounts, err := c.mounts(env, ips)
+	if err != nil {
+		return nil, failed("CreateContainerConfigError", err)
+	}
+	cfg, err := criconfig.Container{
+		Pod: c.pod, Spec: c.spec, Attempt: c.a.Attempt, ImageRef: img.Ref, ImageUser: img.User, ImageUID: img.UID,
+		Command: environ.Expand(c.spec.Command, env), Args: environ.Expand(c.spec.Args, env),
+		Env: env, Mounts: mounts, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault,
+		Resources: criconfig.Resources(c.pod, c.spec, c.w.qos, criconfig.Node{Memory: k.facts.Memory, CPUPeriod: k.cfg.CPUPeriod.Microseconds(),
+			CPUQuota: k.cfg.CPUQuota, CgroupV2: k.facts.CgroupV2}),
+	}.Config()
+	return cfg, failed("CreateContainerConfigError", err)
+}
+
+// target is the container whose processes an ephemeral container is to see.
+func (c *starting) target() string {
+	for i := range c.pod.Spec.EphemeralContainers {
+		e := &c.pod.Spec.EphemeralContainers[i]
+		if t := c.s.Container(e.TargetContainerName); e.Name == c.a.Name && t != nil {
+			return t.Facts.ID
+		}
+	}
+	return ""
+}
+
+func (c *starting) mounts(env []v1.EnvVar, ips []string) ([]*runtimeapi.Mount, error) {
+	var out []*runtimeapi.Mount
+	ready := map[string]volumes.Mount{}
+	if m := c.w.mounts.Load(); m != nil {
+		ready = *m
+	}
+	hostsMounted := false
+	for i := range c.spec.VolumeMounts {
+		vm := &c.spec.VolumeMounts[i]
+		vol, ok := ready[vm.Name]
+		if !ok {
+			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.a.Name)
+		}
+		path, err := c.hostPath(vm, vol, env)
+		if err != nil {
+			return nil, err
+		}
+		m := &runtimeapi.Mount{ContainerPath: vm.MountPath, HostPath: path, Readonly: vm.ReadOnly || vol.ReadOnly, Propagation: propagation(vm.MountPropagation)}
+		if !filepath.IsAbs(m.ContainerPath) {
+			m.ContainerPath = "/" + m.ContainerPath
+		}
+		hostsMounted = hostsMounted || m.ContainerPath == "/etc/hosts"
+		out = append(out, m)
+	}
+	dir := filepath.Join(c.w.k.cfg.RootDir, "pods", string(c.pod.UID))
+	if !hostsMounted {
+		path, err := c.hostsFile(dir, ips)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: "/etc/hosts", HostPath: path, Readonly: c.readOnlyRoot()})
+	}
+	if c.spec.TerminationMessagePath != "" {
+		path, err := messageFile(dir, c.a.Name, c.a.Attempt)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: c.spec.TerminationMessagePath, HostPath: path})
+	}
+	return out, nil
+}
+
+func (c *starting) readOnlyRoot() bool {
+	sc := c.spec.SecurityContext
+	return sc != nil && sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem
+}
+
+func (c *starting) hostPath(vm *v1.VolumeMount, vol volumes.Mount, env []v1.EnvVar) (string, error) {
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var err error
+		if sub, err = environ.ExpandPath(vm.SubPathExpr, env); err != nil {
+			return "", err
+		}
+	}
+	if sub == "" {
+		return vol.HostPath, nil
+	}
+	return c.w.k.vols.SubPath(c.pod, vol, sub)
+}
+
+func propagation(p *v1.MountPropagationMode) runtimeapi.MountPropagation {
+	if p != nil {
+		switch *p {
+		case v1.MountPropagationBidirectional:
+			return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
+		case v1.MountPropagationHostToContainer:
+			return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+		}
+	}
+	return runtimeapi.MountPropagation_PROPAGATION_PRIVATE
+}
+
+// hostsFile writes the pod's /etc/hosts. It is written in place, since running containers have the
+// file itself mounted.
+func (c *starting) hostsFile(dir string, ips []string) (string, error) {
+	var host []byte
+	if c.pod.Spec.HostNetwork {
+		text, err := os.ReadFile("/etc/hosts")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("read the node's hosts file: %w", err)
+		}
+		host = text
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("make pod directory: %w", err)
+	}
+	path := filepath.Join(dir, "etc-hosts")
+	if err := os.WriteFile(path, environ.HostsFile(c.pod, ips, host, c.w.k.cfg.ClusterDomain), 0o644); err != nil {
+		return "", fmt.Errorf("write hosts file: %w", err)
+	}
+	return path, nil
+}
+
+// messagePath is the file that a container's instance may leave its last words in.
+func messagePath(podDir, container string, attempt int) string {
+	return filepath.Join(podDir, "containers", container, strconv.Itoa(attempt))
+}
+
+func messageFile(podDir, container string, attempt int) (string, error) {
+	path := messagePath(podDir, container, attempt)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("make directory of termination message: %w", err)
+	}
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
+		return "", fmt.Errorf("make termination message file: %w", err)
+	}
+	return path, os.Chmod(path, 0o666) // whoever the container runs as, whatever our umask
+}
+
+// lastWords is an exited container's termination message.
+func lastWords(path, policy, logPath string, exitCode int32) string {
+	const most = 4096
+	if path != "" {
+		if text, err := tail(path, most); err == nil && len(text) > 0 {
+			return text
+		}
+	}
+	if policy == string(v1.TerminationMessageFallbackToLogsOnError) && exitCode != 0 {
+		return lastLines(logPath)
+	}
+	return ""
+}
+
+// lastLines is the end of a container's log, without the runtime's stamps.
+func lastLines(logPath string) string {
+	const lines, bytes = 80, 2048
+	text, err := tail(logPath, 4*bytes)
+	if err != nil {
+		return ""
+	}
+	var out []string
+	for line := range strings.Lines(text) { // "time stream tags text"
+		if f := strings.SplitN(line, " ", 4); len(f) == 4 {
+			out = append(out, f[3])
+		}
+	}
+	joined := strings.Join(out[max(0, len(out)-lines):], "")
+	return joined[max(0, len(joined)-bytes):]
+}
+
+// tail reads the last bytes of a file.
+func tail(path string, most int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	buf := make([]byte, min(most, st.Size()))
+	n, err := f.ReadAt(buf, max(0, st.Size()-most))
+	if n < len(buf) {
+		return "", err
+	}
+	return string(buf), nil
+}
