@@ -23,31 +23,31 @@ import (
 
 func equal(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
 
-// audiences allows "" (the server itself) and what the pod's volumes or their CSI drivers ask for. Others need a grant:
-// verb request-serviceaccounts-token-audience on a resource called like the audience.
+// audiences allows what the pod's volumes or their CSI drivers ask for. Others need a grant: verb
+// request-serviceaccounts-token-audience on a resource called like the audience.
 func (p *nodeRestriction) audiences(ctx context.Context, a adm.Attributes, pod *corev1.Pod, audiences []string) error {
-	switch len(audiences) {
-	case 0:
-		return nil
-	case 1:
-	default:
-		return fmt.Errorf("node may only request 0 or 1 audiences")
+	if len(audiences) > 1 {
+		return errors.New("node may only request 0 or 1 audiences")
+	}
+	wanted := "" // the server's own, which a volume asks for by naming none
+	if len(audiences) == 1 {
+		wanted = audiences[0]
 	}
 	asked, err := p.podAudiences(ctx, pod)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(asked, audiences[0]) {
+	if slices.Contains(asked, wanted) {
 		return nil
 	}
 	decision, _, err := p.authz.Authorize(ctx, authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: "request-serviceaccounts-token-audience", Resource: audiences[0],
+		User: a.GetUserInfo(), Verb: "request-serviceaccounts-token-audience", Resource: wanted,
 		Name: a.GetName(), Namespace: a.GetNamespace(), ResourceRequest: true,
 	})
 	if err == nil && decision == authorizer.DecisionAllow {
 		return nil
 	}
-	return fmt.Errorf("audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience", audiences[0], a.GetUserInfo().GetName())
+	return fmt.Errorf("audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience", wanted, a.GetUserInfo().GetName())
 }
 
 func (p *nodeRestriction) podAudiences(ctx context.Context, pod *corev1.Pod) ([]string, error) {
