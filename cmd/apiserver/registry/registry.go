@@ -13,6 +13,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -24,9 +25,11 @@ import (
 
 	"github.com/orlop-io/orlop/cmd/apiserver/kubeletclient"
 	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/components"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/csr"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/namespaces"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/pods"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/proxy"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/scale"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/services"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
@@ -56,7 +59,7 @@ type Config struct {
 	Authorizer       authorizer.Authorizer
 	Rules            authorizer.RuleResolver
 	// ComponentChecks ask the parts of the control plane how they are, by name.
-	ComponentChecks map[string]func(ctx context.Context) error
+	ComponentChecks map[string]components.Check
 }
 
 // Group is the storage of one API group, by version and resource.
@@ -129,6 +132,7 @@ func (b *builder) services(ctx context.Context) (*services.Allocator, error) {
 func (b *builder) namespaces() {
 	main, finalize := namespaces.New(b.core("namespaces"))
 	b.put(corev1.SchemeGroupVersion, "namespaces", main)
+	b.put(corev1.SchemeGroupVersion, "namespaces/status", main.Status()) // anew: it must know what New set
 	b.put(corev1.SchemeGroupVersion, "namespaces/finalize", finalize)
 }
 
@@ -155,6 +159,10 @@ func (b *builder) pods() error {
 		"pods/exec":                streams.Exec(),
 		"pods/attach":              streams.Attach(),
 		"pods/portforward":         streams.PortForward(),
+		"pods/proxy":               proxy.Pods(main),
+		"nodes/proxy":              proxy.Nodes(kubelets.Kubelet),
+		"services/proxy":           proxy.Services(b.core("services"), b.stores[discoveryv1.Resource("endpointslices")]),
+		"componentstatuses":        components.New(b.cfg.ComponentChecks, b.cfg.Store.Table(corev1.Resource("componentstatuses"))),
 	} {
 		b.put(corev1.SchemeGroupVersion, name, s)
 	}
@@ -229,4 +237,3 @@ func (b *builder) groups() []Group {
 	}
 	return out
 }
-

@@ -118,7 +118,7 @@ func (a *addresses) take(ctx context.Context, ip string, svc *corev1.Service, dr
 		return fmt.Errorf("%q is not an IP address", ip)
 	}
 	if !a.prefix.Contains(parsed) || parsed == a.prefix.Addr() {
-		return fmt.Errorf("the provided network does not match the current range. The range of valid IPs is %s", a.prefix)
+		return fmt.Errorf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", ip, a.prefix)
 	}
 	if dry {
 		if _, err := a.store.Get(ctx, ip, &metav1.GetOptions{}); err == nil {

@@ -1,0 +1,163 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	serverstorage "k8s.io/apiserver/pkg/server/storage"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/kubeletclient"
+	"github.com/orlop-io/orlop/cmd/apiserver/printers"
+	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/services"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
+	"github.com/orlop-io/orlop/cmd/apiserver/satoken"
+	"github.com/orlop-io/orlop/cmd/apiserver/validation"
+)
+
+// derive copies the shared configuration for a server whose types are in a scheme of their own, stored as JSON at gv.
+func (b *base) derive(gv schema.GroupVersion, codecs serializer.CodecFactory, served *serverstorage.ResourceConfig) (genericapiserver.Config, error) {
+	c := *b.config
+	// Hooks belong to one server: the shared ones to the core server.
+	c.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	c.MergedResourceConfig = served
+	etcd := *b.options.Etcd
+	etcd.StorageConfig.Codec = codecs.LegacyCodec(gv)
+	etcd.StorageConfig.EncodeVersioner = runtime.NewMultiGroupVersioner(gv)
+	etcd.StorageConfig.StorageObjectCountTracker = c.StorageObjectCountTracker
+	etcd.SkipHealthEndpoints = true
+	if err := etcd.ApplyTo(&c); err != nil {
+		return c, fmt.Errorf("apply storage options for %s: %w", gv, err)
+	}
+	return c, nil
+}
+
+func (b *base) newExtensions(next genericapiserver.DelegationTarget) (*apiextensionsapiserver.CustomResourceDefinitions, error) {
+	c, err := b.derive(apiextensionsv1.SchemeGroupVersion, apiextensionsapiserver.Codecs, apiextensionsapiserver.DefaultAPIResourceConfigSource())
+	if err != nil {
+		return nil, err
+	}
+	cfg := &apiextensionsapiserver.Config{
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: c, SharedInformerFactory: b.informers},
+		ExtraConfig: apiextensionsapiserver.ExtraConfig{
+			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(*b.options.Etcd, c.ResourceTransformers, c.StorageObjectCountTracker),
+			MasterCount:          1,
+			ServiceResolver:      b.resolver,
+			AuthResolverWrapper:  b.outbound,
+		},
+	}
+	s, err := cfg.Complete().New(next)
+	if err != nil {
+		return nil, fmt.Errorf("build server of custom resources: %w", err)
+	}
+	return s, nil
+}
+
+func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarget) (*genericapiserver.GenericAPIServer, error) {
+	c := *b.config
+	s, err := c.Complete(b.informers).New("kube-apiserver", next)
+	if err != nil {
+		return nil, fmt.Errorf("build server of built-in resources: %w", err)
+	}
+	api, err := b.registry(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range api.Groups {
+		info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, b.types.Scheme, b.types.Parameters, b.types.Codecs)
+		info.PrioritizedVersions = g.Versions
+		info.VersionedResourcesStorageMap = g.Storage
+		if g.Name == "" {
+			err = s.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &info)
+		} else {
+			err = s.InstallAPIGroup(&info)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("install API group %q: %w", g.Name, err)
+		}
+	}
+	b.publishKeys(s)
+	return s, b.addHooks(s, &c, api)
+}
+
+func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*registry.API, error) {
+	o := b.options
+	clusterIPs, err := o.serviceRange()
+	if err != nil {
+		return nil, err
+	}
+	cfg := registry.Config{
+		Store: store.Config{
+			Scheme: b.types.Scheme, Options: c.RESTOptionsGetter,
+			ValidateCreate: validation.Create, ValidateUpdate: validation.Update, ValidateStatus: validation.UpdateStatus,
+			Table: printers.For,
+		},
+		Kubelet: kubeletclient.Config{
+			CertFile: o.KubeletCertFile, KeyFile: o.KubeletKeyFile, CAFile: o.KubeletCAFile,
+			AddressTypes: o.addressTypes(), DialTimeout: o.KubeletTimeout,
+		},
+		Services:        services.Config{ClusterIPs: clusterIPs, NodePorts: o.NodePorts},
+		AllowPrivileged: o.AllowPrivileged, EventTTL: uint64(o.EventTTL.Seconds()),
+		Signer: b.access.signer, MaxTokenLifetime: o.TokenMaxLifetime, ExtendTokens: o.TokenExtend,
+		Authenticator: c.Authentication.Authenticator, Audiences: c.Authentication.APIAudiences,
+		Authorizer: c.Authorization.Authorizer, Rules: b.access.rules,
+		ComponentChecks: componentChecks(b.factory),
+	}
+	if o.guarded() {
+		cfg.Guard = &rbac.Guard{Authorizer: c.Authorization.Authorizer, Policy: b.access.rbac, Client: b.client}
+	}
+	return registry.Build(ctx, cfg)
+}
+
+// publishKeys serves the documents by which others verify service account tokens.
+func (b *base) publishKeys(s *genericapiserver.GenericAPIServer) {
+	if b.access.discovery == nil {
+		return
+	}
+	for path, document := range map[string]struct {
+		body        []byte
+		contentType string
+	}{
+		satoken.ConfigurationPath: {b.access.discovery.Configuration, "application/json"},
+		satoken.KeysPath:          {b.access.discovery.Keys, "application/jwk-set+json"},
+	} {
+		s.Handler.NonGoRestfulMux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", document.contentType)
+			w.Header().Set("Cache-Control", "public, max-age=3600")
+			_, _ = w.Write(document.body)
+		})
+	}
+}
+
+func (b *base) newAggregator(core *genericapiserver.GenericAPIServer, extensions *apiextensionsapiserver.CustomResourceDefinitions) (*aggregatorapiserver.APIAggregator, error) {
+	c, err := b.derive(apiregistrationv1.SchemeGroupVersion, aggregatorscheme.Codecs, aggregatorapiserver.DefaultAPIResourceConfigSource())
+	if err != nil {
+		return nil, err
+	}
+	// The aggregator merges the documents of all servers behind it instead of serving its own.
+	c.SkipOpenAPIInstallation = true
+	cfg := &aggregatorapiserver.Config{
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: c, SharedInformerFactory: b.informers},
+		ExtraConfig: aggregatorapiserver.ExtraConfig{
+			ProxyClientCertFile: b.options.ProxyCertFile, ProxyClientKeyFile: b.options.ProxyKeyFile,
+			ServiceResolver: b.resolver, RejectForwardingRedirects: true,
+		},
+	}
+	s, err := cfg.Complete().NewWithDelegate(core)
+	if err != nil {
+		return nil, fmt.Errorf("build aggregator: %w", err)
+	}
+	return s, b.register(s, extensions)
+}

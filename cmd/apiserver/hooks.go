@@ -1,0 +1,113 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/klog/v2"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
+	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry"
+)
+
+// startTimeout is how long a task of the start is tried again before the server gives up.
+const startTimeout = 60 * time.Second
+
+// task is something the server must have done once to be ready, and then keeps doing if again is not zero.
+type task struct {
+	name  string
+	once  func(ctx context.Context) error
+	again time.Duration
+}
+
+// addHooks makes the server's own objects after it has started. It is ready when all exist.
+func (b *base) addHooks(s *genericapiserver.GenericAPIServer, c *genericapiserver.Config, api *registry.API) error {
+	tasks := []task{
+		{"start-system-namespaces-controller", func(ctx context.Context) error { return controlplane.EnsureNamespaces(ctx, b.client) }, time.Minute},
+		{"scheduling/bootstrap-system-priority-classes", func(ctx context.Context) error { return controlplane.EnsurePriorityClasses(ctx, b.client) }, 0},
+		{"start-cluster-authentication-info-controller", func(ctx context.Context) error {
+			return controlplane.EnsureTrust(ctx, b.client, b.access.trust)
+		}, time.Minute},
+		{"start-service-ip-repair-controllers", func(ctx context.Context) error { return api.Allocator.Repair(ctx, time.Now()) }, 3 * time.Minute},
+	}
+	if b.options.Features.EnablePriorityAndFairness {
+		tasks = append(tasks, task{"priority-and-fairness-config-producer", func(ctx context.Context) error {
+			return controlplane.EnsureFlowControl(ctx, b.client)
+		}, 5 * time.Minute})
+	}
+	if b.options.guarded() {
+		tasks = append(tasks, task{"rbac/bootstrap-roles", func(ctx context.Context) error {
+			return rbac.EnsureBootstrapPolicy(ctx, b.client)
+		}, 0})
+	}
+	for _, t := range tasks {
+		if err := s.AddPostStartHook(t.name, t.hook); err != nil {
+			return fmt.Errorf("add start hook: %w", err)
+		}
+	}
+	return b.addSelf(s, c)
+}
+
+func (t task) hook(h genericapiserver.PostStartHookContext) error {
+	var last error
+	err := wait.PollUntilContextTimeout(h, 50*time.Millisecond, startTimeout, true, func(ctx context.Context) (bool, error) {
+		last = t.once(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w (%v)", t.name, err, last)
+	}
+	if t.again > 0 {
+		go wait.UntilWithContext(h, func(ctx context.Context) {
+			if err := t.once(ctx); err != nil {
+				klog.FromContext(ctx).Error(err, "repeat start task", "task", t.name)
+			}
+		}, t.again)
+	}
+	return nil
+}
+
+// renewal is how often the server says that it lives; three may be lost before others drop it from the endpoints.
+const renewal = 5 * time.Second
+
+// addSelf keeps the Service default/kubernetes.
+func (b *base) addSelf(s *genericapiserver.GenericAPIServer, c *genericapiserver.Config) error {
+	prefix, err := b.options.serviceRange()
+	if err != nil {
+		return err
+	}
+	leases, err := controlplane.NewLeases(c.RESTOptionsGetter)
+	if err != nil {
+		return err
+	}
+	self := &controlplane.Self{
+		Client: b.client, Leases: leases, Address: b.options.Run.AdvertiseAddress, Port: b.options.Serving.BindPort,
+		ClusterIP: prefix.Addr().Next().String(),
+	}
+	publish := b.options.EndpointReconciler == reconcileLease
+	t := task{"bootstrap-controller", func(ctx context.Context) error {
+		if err := controlplane.EnsureNamespaces(ctx, b.client); err != nil {
+			return err
+		}
+		if err := self.EnsureService(ctx); err != nil || !publish {
+			return err
+		}
+		return self.Sync(ctx)
+	}, renewal}
+	if err := s.AddPostStartHook(t.name, t.hook); err != nil {
+		return fmt.Errorf("add start hook: %w", err)
+	}
+	return s.AddPreShutdownHook("stop-kubernetes-service-controller", func() error {
+		defer leases.Destroy()
+		if !publish {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return self.Leave(ctx)
+	})
+}

@@ -1,0 +1,235 @@
+package apiserver
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/sets"
+	apiserveradmission "k8s.io/apiserver/pkg/admission"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/client-go/util/keyutil"
+	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/admission"
+)
+
+// Options are the flags of the API server. Their names and meanings are kube-apiserver's; a flag that is not here is
+// not understood, and the program says so instead of ignoring it.
+type Options struct {
+	Run       *genericoptions.ServerRunOptions
+	Serving   *genericoptions.SecureServingOptions
+	Etcd      *genericoptions.EtcdOptions
+	Audit     *genericoptions.AuditOptions
+	Features  *genericoptions.FeatureOptions
+	Admission *genericoptions.AdmissionOptions
+	Proxies   *genericoptions.RequestHeaderAuthenticationOptions
+	Logging   *logsapi.LoggingConfiguration
+
+	ClientCAFile    string
+	Anonymous       bool
+	BootstrapTokens bool
+	APIAudiences    []string
+
+	AuthorizationModes []string
+
+	TokenIssuers     []string
+	TokenKeyFiles    []string
+	TokenSigningFile string
+	TokenMaxLifetime time.Duration
+	TokenExtend      bool
+	TokenKeysURL     string
+
+	KubeletCertFile, KubeletKeyFile, KubeletCAFile string
+	KubeletAddressTypes                            []string
+	KubeletTimeout                                 time.Duration
+
+	AllowPrivileged    bool
+	ServiceRange       string
+	NodePorts          utilnet.PortRange
+	EndpointReconciler string
+	EventTTL           time.Duration
+
+	ProxyCertFile, ProxyKeyFile string
+}
+
+// NewOptions returns the defaults.
+func NewOptions() *Options {
+	o := &Options{
+		Run:       genericoptions.NewServerRunOptions(),
+		Serving:   genericoptions.NewSecureServingOptions(),
+		Etcd:      genericoptions.NewEtcdOptions(storagebackend.NewDefaultConfig("/registry", nil)),
+		Audit:     genericoptions.NewAuditOptions(),
+		Features:  genericoptions.NewFeatureOptions(),
+		Admission: genericoptions.NewAdmissionOptions(),
+		Proxies:   &genericoptions.RequestHeaderAuthenticationOptions{},
+		Logging:   logsapi.NewLoggingConfiguration(),
+
+		Anonymous:           true,
+		AuthorizationModes:  []string{modeAlwaysAllow},
+		TokenExtend:         true,
+		KubeletAddressTypes: []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
+		KubeletTimeout:      5 * time.Second,
+		ServiceRange:        "10.0.0.0/24",
+		NodePorts:           utilnet.PortRange{Base: 30000, Size: 2768},
+		EndpointReconciler:  reconcileLease,
+		EventTTL:            time.Hour,
+	}
+	o.Serving.BindPort = 6443
+	o.Serving.Required = true
+	o.Serving.ServerCert.CertDirectory = ""
+	o.Etcd.DefaultStorageMediaType = "application/vnd.kubernetes.protobuf"
+	o.Admission.Plugins = apiserveradmission.NewPlugins()
+	admission.Register(o.Admission.Plugins)
+	o.Admission.RecommendedPluginOrder = admission.RecommendedOrder()
+	o.Admission.DefaultOffPlugins = sets.New(admission.DefaultOff()...)
+	return o
+}
+
+const (
+	modeNode        = "Node"
+	modeRBAC        = "RBAC"
+	modeAlwaysAllow = "AlwaysAllow"
+	modeAlwaysDeny  = "AlwaysDeny"
+
+	reconcileLease = "lease"
+	reconcileNone  = "none"
+)
+
+// AddFlags binds o to fs.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	o.Run.AddUniversalFlags(fs)
+	o.Serving.AddFlags(fs)
+	o.Etcd.AddFlags(fs)
+	o.Audit.AddFlags(fs)
+	o.Features.AddFlags(fs)
+	o.Admission.AddFlags(fs)
+	o.Proxies.AddFlags(fs)
+	logsapi.AddFlags(o.Logging, fs)
+
+	fs.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "Clients with a certificate signed by an authority in this file are the user of its common name.")
+	fs.BoolVar(&o.Anonymous, "anonymous-auth", o.Anonymous, "Requests without any credential are those of system:anonymous; otherwise they are refused.")
+	fs.BoolVar(&o.BootstrapTokens, "enable-bootstrap-token-auth", o.BootstrapTokens, "Accept the tokens of Secrets of type bootstrap.kubernetes.io/token in kube-system.")
+	fs.StringSliceVar(&o.APIAudiences, "api-audiences", o.APIAudiences, "Audiences of this server; tokens must be for one of them. The first service account issuer if empty.")
+	fs.StringSliceVar(&o.AuthorizationModes, "authorization-mode", o.AuthorizationModes, "Ordered list of authorizers: AlwaysAllow, AlwaysDeny, Node, RBAC.")
+
+	fs.StringArrayVar(&o.TokenIssuers, "service-account-issuer", o.TokenIssuers, "Issuer of service account tokens; repeated, the first signs and all are accepted.")
+	fs.StringArrayVar(&o.TokenKeyFiles, "service-account-key-file", o.TokenKeyFiles, "PEM file of keys that verify service account tokens; may be repeated.")
+	fs.StringVar(&o.TokenSigningFile, "service-account-signing-key-file", o.TokenSigningFile, "PEM file of the private key that signs service account tokens.")
+	fs.DurationVar(&o.TokenMaxLifetime, "service-account-max-token-expiration", o.TokenMaxLifetime, "Longest life of a service account token; 0 is no limit.")
+	fs.BoolVar(&o.TokenExtend, "service-account-extend-token-expiration", o.TokenExtend, "Let projected tokens live longer than asked for, for clients that never read them again.")
+	fs.StringVar(&o.TokenKeysURL, "service-account-jwks-uri", o.TokenKeysURL, "URL of the token keys in the discovery document; below the issuer if empty.")
+
+	fs.StringVar(&o.KubeletCertFile, "kubelet-client-certificate", o.KubeletCertFile, "Client certificate for connections to kubelets.")
+	fs.StringVar(&o.KubeletKeyFile, "kubelet-client-key", o.KubeletKeyFile, "Key of the client certificate for connections to kubelets.")
+	fs.StringVar(&o.KubeletCAFile, "kubelet-certificate-authority", o.KubeletCAFile, "Authority that kubelets' serving certificates are verified against; not verified if empty.")
+	fs.StringSliceVar(&o.KubeletAddressTypes, "kubelet-preferred-address-types", o.KubeletAddressTypes, "Node address types to use for connections to kubelets, best first.")
+	fs.DurationVar(&o.KubeletTimeout, "kubelet-timeout", o.KubeletTimeout, "Time to connect to a kubelet.")
+
+	fs.BoolVar(&o.AllowPrivileged, "allow-privileged", o.AllowPrivileged, "Allow privileged containers.")
+	fs.StringVar(&o.ServiceRange, "service-cluster-ip-range", o.ServiceRange, "Range of cluster IPs, in CIDR notation; one family.")
+	fs.Var(&o.NodePorts, "service-node-port-range", "Range of node ports, as in 30000-32767.")
+	fs.StringVar(&o.EndpointReconciler, "endpoint-reconciler-type", o.EndpointReconciler, "How the endpoints of the Service kubernetes are kept: lease or none.")
+	fs.DurationVar(&o.EventTTL, "event-ttl", o.EventTTL, "How long events are kept.")
+
+	fs.StringVar(&o.ProxyCertFile, "proxy-client-cert-file", o.ProxyCertFile, "Client certificate for requests to extension API servers.")
+	fs.StringVar(&o.ProxyKeyFile, "proxy-client-key-file", o.ProxyKeyFile, "Key of the client certificate for requests to extension API servers.")
+}
+
+// Validate joins all complaints.
+func (o *Options) Validate() error {
+	var errs []error
+	for _, list := range [][]error{
+		o.Run.Validate(), o.Serving.Validate(), o.Etcd.Validate(), o.Audit.Validate(), o.Features.Validate(),
+		o.Admission.Validate(), o.Proxies.Validate(),
+	} {
+		errs = append(errs, list...)
+	}
+	if _, err := o.serviceRange(); err != nil {
+		errs = append(errs, err)
+	}
+	seen := map[string]bool{}
+	for _, m := range o.AuthorizationModes {
+		switch {
+		case m != modeNode && m != modeRBAC && m != modeAlwaysAllow && m != modeAlwaysDeny:
+			errs = append(errs, fmt.Errorf("--authorization-mode: %q is not one of Node, RBAC, AlwaysAllow, AlwaysDeny", m))
+		case seen[m]:
+			errs = append(errs, fmt.Errorf("--authorization-mode: %q stands twice", m))
+		}
+		seen[m] = true
+	}
+	if o.EndpointReconciler != reconcileLease && o.EndpointReconciler != reconcileNone {
+		errs = append(errs, fmt.Errorf("--endpoint-reconciler-type: %q is neither lease nor none", o.EndpointReconciler))
+	}
+	if (o.TokenSigningFile == "") != (len(o.TokenIssuers) == 0) {
+		errs = append(errs, errors.New("--service-account-signing-key-file and --service-account-issuer go together"))
+	}
+	if (o.ProxyCertFile == "") != (o.ProxyKeyFile == "") {
+		errs = append(errs, errors.New("--proxy-client-cert-file and --proxy-client-key-file go together"))
+	}
+	if (o.KubeletCertFile == "") != (o.KubeletKeyFile == "") {
+		errs = append(errs, errors.New("--kubelet-client-certificate and --kubelet-client-key go together"))
+	}
+	if o.EventTTL < time.Second {
+		errs = append(errs, errors.New("--event-ttl: must be at least a second"))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) serviceRange() (netip.Prefix, error) {
+	if strings.Contains(o.ServiceRange, ",") {
+		return netip.Prefix{}, fmt.Errorf("--service-cluster-ip-range: %q has two ranges; dual-stack clusters are not supported", o.ServiceRange)
+	}
+	p, err := netip.ParsePrefix(o.ServiceRange)
+	if err != nil {
+		return p, fmt.Errorf("--service-cluster-ip-range: %w", err)
+	}
+	if p.Addr().BitLen()-p.Bits() < 3 {
+		return p, fmt.Errorf("--service-cluster-ip-range: %s has less than 8 addresses", p)
+	}
+	return p.Masked(), nil
+}
+
+func (o *Options) addressTypes() []corev1.NodeAddressType {
+	var out []corev1.NodeAddressType
+	for _, t := range o.KubeletAddressTypes {
+		out = append(out, corev1.NodeAddressType(t))
+	}
+	return out
+}
+
+// tokenKeys reads the keys that verify service account tokens, and the one that signs them; both may be none.
+func (o *Options) tokenKeys() ([]crypto.PublicKey, crypto.Signer, error) {
+	var signer crypto.Signer
+	var keys []crypto.PublicKey
+	if o.TokenSigningFile != "" {
+		key, err := keyutil.PrivateKeyFromFile(o.TokenSigningFile)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read service account signing key: %w", err)
+		}
+		var ok bool
+		if signer, ok = key.(crypto.Signer); !ok {
+			return nil, nil, fmt.Errorf("service account signing key %s: %T cannot sign", o.TokenSigningFile, key)
+		}
+	}
+	for _, file := range o.TokenKeyFiles {
+		found, err := keyutil.PublicKeysFromFile(file)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read service account keys: %w", err)
+		}
+		for _, k := range found {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 && signer != nil {
+		keys = append(keys, signer.Public())
+	}
+	return keys, signer, nil
+}

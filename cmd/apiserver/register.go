@@ -1,0 +1,120 @@
+package apiserver
+
+import (
+	"fmt"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	crdlisters "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/tools/cache"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
+	apiregistrationclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+	"k8s.io/kube-aggregator/pkg/controllers/autoregister"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
+)
+
+// registrar is what autoregister's controller offers here.
+type registrar interface {
+	autoregister.AutoAPIServiceRegistration
+	Run(workers int, stop <-chan struct{})
+}
+
+// register keeps an APIService for every group version that this process serves itself, custom resources included.
+func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiextensionsapiserver.CustomResourceDefinitions) error {
+	client, err := apiregistrationclient.NewForConfig(b.config.LoopbackClientConfig)
+	if err != nil {
+		return fmt.Errorf("make loopback client: %w", err)
+	}
+	var r registrar = autoregister.NewAutoRegisterController(s.APIRegistrationInformers.Apiregistration().V1().APIServices(), client.ApiregistrationV1())
+	for _, service := range builtinServices() {
+		r.AddAPIServiceToSyncOnStart(service)
+	}
+	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
+	follower := &crdFollower{crds.Lister(), r}
+	if _, err := crds.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    follower.changed,
+		UpdateFunc: func(old, now any) { follower.changed(old); follower.changed(now) },
+		DeleteFunc: follower.changed,
+	}); err != nil {
+		return fmt.Errorf("follow custom resource definitions: %w", err)
+	}
+	return s.GenericAPIServer.AddPostStartHook("kube-apiserver-autoregistration", func(h genericapiserver.PostStartHookContext) error {
+		go func() {
+			// Services of custom resources that were there before must not be taken for leftovers.
+			if cache.WaitForCacheSync(h.Done(), crds.Informer().HasSynced) {
+				r.Run(5, h.Done())
+			}
+		}()
+		return nil
+	})
+}
+
+// builtinServices orders the groups of discovery: core first, apps last among the built-in ones, then custom resources.
+func builtinServices() []*apiregistrationv1.APIService {
+	out := []*apiregistrationv1.APIService{localService(schema.GroupVersion{Version: "v1"}, 18000, 1)}
+	at := map[string]int32{}
+	next := int32(17900)
+	for _, gv := range scheme.Served() {
+		if gv.Group == "" || gv.String() == "autoscaling/v1" {
+			continue
+		}
+		if at[gv.Group] == 0 {
+			at[gv.Group] = next
+			next -= 50
+		}
+		out = append(out, localService(gv, at[gv.Group], 15))
+	}
+	return append(out, localService(apiextensionsv1.SchemeGroupVersion, 16700, 15))
+}
+
+func localService(gv schema.GroupVersion, group, version int32) *apiregistrationv1.APIService {
+	return &apiregistrationv1.APIService{
+		ObjectMeta: metav1.ObjectMeta{Name: gv.Version + "." + gv.Group},
+		Spec:       apiregistrationv1.APIServiceSpec{Group: gv.Group, Version: gv.Version, GroupPriorityMinimum: group, VersionPriority: version},
+	}
+}
+
+// crdFollower adds and removes the APIServices of custom resources.
+type crdFollower struct {
+	crds crdlisters.CustomResourceDefinitionLister
+	to   autoregister.AutoAPIServiceRegistration
+}
+
+func (f *crdFollower) changed(obj any) {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
+	if !ok {
+		return
+	}
+	for _, v := range crd.Spec.Versions {
+		f.sync(schema.GroupVersion{Group: crd.Spec.Group, Version: v.Name})
+	}
+}
+
+// sync looks at all definitions: several share a group version, and the last that goes takes it along.
+func (f *crdFollower) sync(gv schema.GroupVersion) {
+	all, err := f.crds.List(labels.Everything())
+	if err != nil {
+		return // a cache cannot fail to list
+	}
+	for _, crd := range all {
+		if crd.Spec.Group != gv.Group {
+			continue
+		}
+		for _, v := range crd.Spec.Versions {
+			if v.Name == gv.Version && v.Served {
+				f.to.AddAPIServiceToSync(localService(gv, 1000, 100))
+				return
+			}
+		}
+	}
+	f.to.RemoveAPIServiceToSync(gv.Version + "." + gv.Group)
+}
