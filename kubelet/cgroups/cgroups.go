@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,6 +48,8 @@ type Cgroups struct {
 	cfg  Config
 	root name
 	log  *slog.Logger
+
+	weighing sync.Mutex // one at a time, else an older sum could be written last
 }
 
 // New checks cfg; it touches no cgroup.
@@ -73,23 +76,72 @@ func New(cfg Config, log *slog.Logger) (*Cgroups, error) {
 // EnsureRoot makes kubepods and its two classes, and bounds all pods together to what the node has to give. Call it
 // first, and again whenever allocatable changes.
 func (c *Cgroups) EnsureRoot(allocatable v1.ResourceList) error {
-	errs := []error{c.ensure(c.root, rootLimits(allocatable))}
-	for _, class := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort} {
-		errs = append(errs, c.ensure(className(c.root, class), limits{Shares: minShares}))
+	return errors.Join(
+		c.ensure(c.root, rootLimits(allocatable)),
+		c.ensure(className(c.root, v1.PodQOSBestEffort), limits{Shares: minShares}),
+		c.ensure(className(c.root, v1.PodQOSBurstable), limits{}),
+		c.weighBurstable())
+}
+
+// weighBurstable gives the burstable pods together the weight of what they ask for, against the guaranteed ones beside
+// them. It adds up what the pods' cgroups have, so it is right after a restart too.
+func (c *Cgroups) weighBurstable() error {
+	c.weighing.Lock()
+	defer c.weighing.Unlock()
+	class := className(c.root, v1.PodQOSBurstable)
+	var errs []error
+	for _, h := range c.cfg.Hierarchies {
+		if !h.has("cpu") {
+			continue
+		}
+		sum, err := h.childShares(filepath.Join(h.Dir, class.path(c.cfg.Driver)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // no burstable pod was here yet
+		}
+		if err == nil {
+			err = h.ensure(class, c.cfg.Driver, limits{Shares: min(max(sum, minShares), maxShares)})
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// SetShares weighs the burstable pods together by the CPU they ask for. pods are all that run on the node.
-func (c *Cgroups) SetShares(pods []*v1.Pod) error {
-	return c.ensure(className(c.root, v1.PodQOSBurstable), limits{Shares: burstableShares(pods)})
+// childShares adds up the weights of the cgroups directly in dir.
+func (h Hierarchy) childShares(dir string) (uint64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, fmt.Errorf("list cgroup: %w", err)
+	}
+	file, toShares := "cpu.shares", func(n uint64) uint64 { return n }
+	if h.Unified {
+		file, toShares = "cpu.weight", sharesOf
+	}
+	var sum uint64
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, e.Name(), file))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read cgroup: %w", err)
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read cgroup: %w", err)
+		}
+		sum += toShares(n)
+	}
+	return sum, nil
 }
 
 // EnsurePod makes the pod's cgroup with its bounds, or corrects them, and returns the name of it to give to the
 // container runtime as the sandbox's cgroup parent.
 func (c *Cgroups) EnsurePod(pod *v1.Pod) (string, error) {
 	n := podName(c.root, qos.ComputePodQOS(pod), pod.UID)
-	return n.parent(c.cfg.Driver), c.ensure(n, podLimits(pod, c.cfg))
+	return n.parent(c.cfg.Driver), errors.Join(c.ensure(n, podLimits(pod, c.cfg)), c.weighBurstable())
 }
 
 // PodPath is the pod's cgroup below the mount point of each tree, for whoever reads its statistics.
@@ -240,7 +292,10 @@ func (c *Cgroups) RemovePod(ctx context.Context, uid types.UID) error {
 			errs = append(errs, c.removeTree(dir))
 		}
 		err := errors.Join(errs...)
-		if err == nil || !errors.Is(err, syscall.EBUSY) {
+		if err == nil {
+			return c.weighBurstable()
+		}
+		if !errors.Is(err, syscall.EBUSY) {
 			return err
 		}
 		select {

@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -99,6 +100,14 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestWeightAndBack(t *testing.T) {
+	for _, n := range []uint64{2, 10, 102, 512, 1024, 8192, 262144} {
+		if back := sharesOf(weight(n)); float64(back) < float64(n)*0.9-4 || float64(back) > float64(n)*1.1+4 {
+			t.Errorf("%d shares became %d and then %d", n, weight(n), back)
+		}
+	}
+}
+
 func TestHierarchies(t *testing.T) {
 	got := hierarchies([]*mountinfo.Info{
 		{Mountpoint: "/c/cpu", FSType: "cgroup", VFSOptions: "rw,cpuacct,cpu"},
@@ -159,6 +168,19 @@ func TestKernelPodLife(t *testing.T) {
 			t.Errorf("%s: want %s, got %q, %v", name, want, got, err)
 		}
 	}
+	weighs(t, c, trees, "2")
+	for uid, cpu := range map[types.UID]string{"4": "500m", "5": "250m"} {
+		b := pod(v1.ResourceRequirements{Requests: list(cpu, "")})
+		b.UID = uid
+		if _, err := c.EnsurePod(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	weighs(t, c, trees, "768")
+	if err := errors.Join(c.RemovePod(t.Context(), "4"), c.RemovePod(t.Context(), "5")); err != nil {
+		t.Fatal(err)
+	}
+	weighs(t, c, trees, "2")
 	enter(t, trees, c.PodPath(p)+"/inner")
 	if got, err := c.Pods(); err != nil || !cmp.Equal(got, []types.UID{"1-2-3"}) {
 		t.Errorf("want the pod listed, got %v, %v", got, err)
@@ -172,6 +194,20 @@ func TestKernelPodLife(t *testing.T) {
 	}
 	if got, err := c.Pods(); err != nil || len(got) != 0 {
 		t.Errorf("want no pod left, got %v, %v", got, err)
+	}
+}
+
+// weighs checks what the burstable pods weigh together, where that is told without rounding.
+func weighs(t *testing.T, c *Cgroups, trees []Hierarchy, want string) {
+	t.Helper()
+	for _, h := range trees {
+		if !h.has("cpu") || h.Unified {
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(h.Dir, c.RootPath(), "burstable", "cpu.shares"))
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("burstable: want %s, got %q, %v", want, got, err)
+		}
 	}
 }
 

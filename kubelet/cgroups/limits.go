@@ -93,6 +93,16 @@ func weight(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
+// sharesOf is the way back from weight, as near as its rounding lets it be.
+func sharesOf(weight uint64) uint64 {
+	if weight <= 1 {
+		return minShares
+	}
+	middle := float64(weight) - 0.5 // weight rounds up
+	l := (math.Sqrt(125*125+4*612*(math.Log10(middle)+7.0/34)) - 125) / 2
+	return min(max(uint64(math.Exp2(l)), minShares), maxShares)
+}
+
 // shares turns a CPU request into cpu.shares.
 func shares(milli int64) uint64 {
 	return min(max(uint64(max(milli, 0))*1024/1000, minShares), maxShares)
@@ -157,16 +167,4 @@ func rootLimits(allocatable v1.ResourceList) limits {
 		l.Pids = q.Value()
 	}
 	return l
-}
-
-// burstableShares is what the pods that ask for CPU without a guarantee weigh together against the guaranteed ones.
-func burstableShares(pods []*v1.Pod) uint64 {
-	var milli int64
-	for _, pod := range pods {
-		if qos.ComputePodQOS(pod) == v1.PodQOSBurstable {
-			requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
-			milli += requests.Cpu().MilliValue()
-		}
-	}
-	return shares(milli)
 }
