@@ -74,6 +74,9 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	for name, l := range b.live {
+		if len(b.live) == len(model) {
+			break // live has every name of the model by now, so it has no other
+		}
 		if _, wanted := model[name]; !wanted {
 			if err := b.drop(name, l); err != nil {
 				errs = append(errs, fmt.Errorf("service %s: %w", name, err))

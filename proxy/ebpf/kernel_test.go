@@ -159,15 +159,7 @@ const (
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	netnstest.RequireRoot(t)
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := socklb.CgroupRoot(string(info))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, node: netnstest.New(t), cgroup: netnstest.Cgroup(t, root)}
+	r := &rig{t: t, node: netnstest.New(t), cgroup: cgroup(t)}
 	r.pins = filepath.Join(netnstest.BPFFS(t), "orlop")
 	t.Cleanup(func() {
 		if r.lb != nil {
@@ -200,6 +192,20 @@ func newRig(t *testing.T) *rig {
 	}
 	r.open()
 	return r
+}
+
+func cgroup(t testing.TB) string {
+	t.Helper()
+	netnstest.RequireRoot(t)
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := socklb.CgroupRoot(string(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netnstest.Cgroup(t, root)
 }
 
 // open is what a process does at its start; called again, it is a restart.

@@ -1,0 +1,79 @@
+package ebpf
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
+)
+
+// many is a model of n services with two endpoints each.
+func many(n int) proxy.Model {
+	m := proxy.Model{}
+	for i := range n {
+		a := netip.AddrFrom4([4]byte{10, byte(100 + i>>16), byte(i >> 8), byte(i)})
+		m[fmt.Sprint(i)] = group(a, 1, 2)
+	}
+	return m
+}
+
+func group(a netip.Addr, x, y byte) *proxy.Group {
+	b := a.As4()
+	ep := func(z byte) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, z, b[2], b[3]}), 8080)
+	}
+	return &proxy.Group{Frontends: []proxy.Frontend{{Addr: a, Port: 80, Protocol: proxy.TCP}}, Backends: []netip.AddrPort{ep(x), ep(y)}}
+}
+
+func open(b *testing.B) *Backend {
+	b.Helper()
+	lb, err := socklb.Open(socklb.Config{PinDir: filepath.Join(netnstest.BPFFS(b), "orlop"), Cgroup: cgroup(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { lb.Close() })
+	return New(lb)
+}
+
+// BenchmarkKernelFirstSync is 10,000 services into empty maps.
+func BenchmarkKernelFirstSync(b *testing.B) {
+	m := many(10_000)
+	back := open(b)
+	for b.Loop() {
+		if err := back.Set(m); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		err := back.Set(proxy.Model{})
+		if err == nil {
+			_, err = back.Sweep(time.Now().Add(time.Hour))
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkKernelOneChange is one endpoint of one service among 10,000.
+func BenchmarkKernelOneChange(b *testing.B) {
+	m := many(10_000)
+	back := open(b)
+	if err := back.Set(m); err != nil {
+		b.Fatal(err)
+	}
+	a := m["77"].Frontends[0].Addr
+	i := byte(0)
+	for b.Loop() {
+		i++
+		m["77"] = group(a, 2, 3+i%100)
+		if err := back.Set(m); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
