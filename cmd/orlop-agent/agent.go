@@ -52,6 +52,14 @@ func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 	if o.node == "" {
 		return errors.New("--node-name or NODE_NAME is needed")
 	}
+	client, err := connect(o)
+	if err != nil {
+		return err
+	}
+	return work(ctx, o, client, log)
+}
+
+func work(ctx context.Context, o options, client kubernetes.Interface, log *slog.Logger) error {
 	unlock, err := lock(ctx, o.runDir, log)
 	if err != nil {
 		return err
@@ -65,10 +73,6 @@ func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	defer lb.Close()
-	client, err := connect(o)
-	if err != nil {
-		return err
-	}
 	direct, err := clusterRanges(o)
 	if err != nil {
 		return err

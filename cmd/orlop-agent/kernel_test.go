@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/bpf/socklb"
+)
+
+// The agent under test is this binary, started again on a node of the test: a network namespace and a cgroup. It sees a cluster
+// of two nodes with one service.
+const agentDir, clientURL = "ORLOP_TEST_AGENT_DIR", "ORLOP_TEST_CLIENT_URL"
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(agentDir) != "":
+		os.Exit(agentMain(os.Getenv(agentDir)))
+	case os.Getenv(clientURL) != "":
+		os.Exit(clientMain(os.Getenv(clientURL)))
+	}
+	os.Exit(m.Run())
+}
+
+func (o options) in(dir string) options {
+	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
+	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "state"), filepath.Join(dir, "run"), os.Args[0]
+	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
+	o.cgroupRoot = os.Getenv("ORLOP_TEST_CGROUP")
+	return o
+}
+
+func agentMain(dir string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	ready, port := true, int32(8080)
+	client := fake.NewClientset(
+		node("a", "10.244.0.0/24", "192.0.2.1"), node("b", "10.244.1.0/24", "192.0.2.2"),
+		&corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.96.0.9", Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}}},
+		},
+		&discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+			AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port}},
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		})
+	err := work(ctx, options{}.in(dir), client, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// clientMain asks until its stdin ends and says how often that went well and not.
+func clientMain(url string) int {
+	done := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(done)
+	}()
+	c := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	good, bad := 0, 0
+	for {
+		resp, err := c.Get(url)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			bad++
+		} else {
+			resp.Body.Close()
+			good++
+		}
+		select {
+		case <-done:
+			fmt.Println(good, bad)
+			return 0
+		default:
+		}
+	}
+}
+
+func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
+	ns, dir := netnstest.New(t), t.TempDir()
+	if err := os.Symlink(netnstest.BPFFS(t), filepath.Join(dir, "bpf")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := socklb.CgroupRoot(string(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroup := netnstest.Cgroup(t, root)
+	t.Setenv("ORLOP_TEST_CGROUP", cgroup)
+	uplink(t, ns)
+
+	agent := startAgent(t, ns, dir)
+	conflist := filepath.Join(dir, "net.d", "10-orlop.conflist")
+	waitFor(t, "conflist", func() bool { _, err := os.Stat(conflist); return err == nil })
+	var out bytes.Buffer
+	client := exec.Command(os.Args[0])
+	client.Env, client.Stdout, client.Stderr = []string{clientURL + "=http://10.96.0.9/"}, &out, os.Stderr
+	stdin, err := client.StdinPipe()
+	if err == nil {
+		err = ns.StartIn(cgroup, client)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		time.Sleep(200 * time.Millisecond)
+		_ = agent.Process.Kill()
+		_ = agent.Wait()
+		time.Sleep(100 * time.Millisecond)
+		agent = startAgent(t, ns, dir)
+		waitFor(t, "healthy agent", func() bool { return healthy(ns) })
+	}
+	stdin.Close()
+	if err := client.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var good, bad int
+	if _, err := fmt.Sscan(out.String(), &good, &bad); err != nil || bad != 0 || good < 100 {
+		t.Errorf("%d requests went well, %d did not, %v", good, bad, err)
+	}
+	waitFor(t, "route to the other node's pods", func() bool { return routesTo(t, ns, "10.244.1.0/24") == 1 })
+
+	_ = agent.Process.Signal(syscall.SIGTERM)
+	if err := agent.Wait(); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	if err := ns.Do(func() error { return cleanup(options{}.in(dir)) }); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil || len(left) != 2 || routesTo(t, ns, "10.244.1.0/24") != 0 { // two files that every BPF file system has
+		t.Errorf("left after cleanup: %v, %v", left, err)
+	}
+}
+
+func startAgent(t *testing.T, ns *netnstest.NS, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), agentDir+"="+dir)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := ns.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	return cmd
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+func healthy(ns *netnstest.NS) bool {
+	var code int
+	_ = ns.Do(func() error {
+		c, err := net.DialTimeout("tcp", "127.0.0.1:10256", time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = fmt.Fprint(c, "GET /healthz HTTP/1.0\r\n\r\n")
+		if err == nil {
+			_, err = fmt.Fscanf(c, "HTTP/1.0 %d", &code)
+		}
+		return err
+	})
+	return code == http.StatusOK
+}
+
+func routesTo(t *testing.T, ns *netnstest.NS, dst string) (n int) {
+	t.Helper()
+	list, err := ns.NL.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		if r.Dst != nil && r.Dst.String() == dst {
+			n++
+		}
+	}
+	return n
+}
+
+// uplink gives the node 192.0.2.1 on a link, and a server at port 8080.
+func uplink(t *testing.T, ns *netnstest.NS) {
+	t.Helper()
+	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "up0"})
+	veth.PeerName = "up1"
+	if err := ns.NL.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"up0", "up1"} {
+		l, err := ns.NL.LinkByName(name)
+		if err == nil {
+			err = ns.NL.LinkSetUp(l)
+		}
+		if err == nil && name == "up0" {
+			err = ns.NL.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := ns.Do(func() error {
+		l, err := net.Listen("tcp", "192.0.2.1:8080")
+		if err != nil {
+			return err
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		t.Cleanup(func() { s.Close() })
+		go func() { _ = s.Serve(l) }()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
