@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/orlop-io/orlop/cni/plugin"
@@ -15,6 +17,10 @@ var version = "dev"
 func main() { os.Exit(run()) }
 
 func run() int {
+	// The process lives for some milliseconds and does one thing after the other: a collection, or threads that look for
+	// work, would be a good part of them.
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(1)
 	funcs := plugin.Funcs()
 	if filepath.Base(os.Args[0]) == "loopback" {
 		funcs = plugin.LoopbackFuncs()

@@ -206,6 +206,51 @@ func TestKernelOlderResults(t *testing.T) {
 	}
 }
 
+func TestKernelRulesFollowTheConfiguration(t *testing.T) {
+	b := newBench(t)
+	b.conf["ipMasq"] = true
+	out := b.outside()
+	pod := netnstest.New(t)
+	ip, _ := b.add("c1", pod, nil)
+	serve(t, out, ":90")
+	wantAnswer(t, pod, "", "192.0.2.2:90", "192.0.2.1")
+	// The next ADD brings a configuration in which the outside is direct: the rules change for all pods.
+	route := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 77, 0, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 1)}
+	if err := out.NL.RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	b.add("c2", netnstest.New(t), map[string]any{"directCIDRs": []string{"192.0.2.0/24"}})
+	wantAnswer(t, pod, "", "192.0.2.2:90", ip.String())
+}
+
+func TestKernelLoopback(t *testing.T) {
+	b := newBench(t)
+	name := filepath.Join(t.TempDir(), "loopback")
+	if err := os.Symlink(b.bin, name); err != nil {
+		t.Fatal(err)
+	}
+	b.bin = name
+	pod := netnstest.New(t)
+	lo, err := pod.NL.LinkByName("lo")
+	if err == nil {
+		err = pod.NL.LinkSetDown(lo)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"ADD", "CHECK", "DEL", "DEL"} {
+		if out, err := b.run(verb, "c1", pod.Path(), nil); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	}
+	if lo, err = pod.NL.LinkByName("lo"); err != nil || lo.Attrs().Flags&net.FlagUp == 0 {
+		t.Errorf("lo is down, %v", err)
+	}
+	if b.leases() != 0 || b.links() != 0 {
+		t.Error("loopback made more than it should")
+	}
+}
+
 func TestKernelDELWhereTheRuntimeRemovesTheNamespace(t *testing.T) {
 	b := newBench(t)
 	pod := netnstest.New(t)
