@@ -1,0 +1,47 @@
+package tainteviction
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestDeadline(t *testing.T) {
+	added := metav1.Unix(1000, 0)
+	taint := corev1.Taint{Key: "k", Effect: corev1.TaintEffectNoExecute, TimeAdded: &added}
+	tolerate := func(key string, seconds ...int64) corev1.Toleration {
+		own := corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute}
+		if len(seconds) > 0 {
+			own.TolerationSeconds = &seconds[0]
+		}
+		return own
+	}
+	for _, tc := range []struct {
+		name        string
+		created     int64
+		tolerations []corev1.Toleration
+		due         int64
+		stays       bool
+	}{
+		{"intolerant", 0, nil, 1000, false},
+		{"for ten seconds", 0, []corev1.Toleration{tolerate("k", 10)}, 1010, false},
+		{"the shortest counts", 0, []corev1.Toleration{tolerate("k", 10), tolerate("k"), tolerate("k", 5)}, 1005, false},
+		{"for ever", 0, []corev1.Toleration{tolerate("k")}, 0, true},
+		{"another taint", 0, []corev1.Toleration{tolerate("j")}, 1000, false},
+		{"came after the taint", 2000, []corev1.Toleration{tolerate("k", 10)}, 2010, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Unix(tc.created, 0)}}
+			pod.Spec.Tolerations = tc.tolerations
+			due, stays := Deadline(pod, []corev1.Taint{taint})
+			if stays != tc.stays || !stays && !due.Equal(time.Unix(tc.due, 0)) {
+				t.Errorf("got %v, %v", due, stays)
+			}
+		})
+	}
+	if _, stays := Deadline(&corev1.Pod{}, nil); !stays {
+		t.Error("a pod must leave a node without taints")
+	}
+}
