@@ -58,6 +58,7 @@ func Register(plugins *adm.Plugins) {
 	for _, e := range entries() {
 		plugins.Register(e.name, func(io.Reader) (adm.Interface, error) { return e.make(), nil })
 	}
+	plugins.Register(podSecurityName, func(config io.Reader) (adm.Interface, error) { return newPodSecurity(config) })
 }
 
 // upstreamOrder is the order in which upstream runs its plugins: those that fill in come before those that judge, and
@@ -103,9 +104,13 @@ func DefaultOff() []string {
 	return slices.DeleteFunc(RecommendedOrder(), func(name string) bool { return slices.Contains(on, name) })
 }
 
+// podSecurityName is the plugin that takes a configuration, unlike our others.
+const podSecurityName = "PodSecurity"
+
+// builtIn lists the plugins that libraries bring; all are on.
 func builtIn() []string {
 	return []string{lifecycle.PluginName, mutatingpolicy.PluginName, mutatingwebhook.PluginName,
-		validatingpolicy.PluginName, validatingwebhook.PluginName}
+		validatingpolicy.PluginName, validatingwebhook.PluginName, podSecurityName}
 }
 
 // caches are the informers that a plugin must have seen whole before it can judge.

@@ -222,6 +222,26 @@ func TestFailureTolerations(t *testing.T) {
 	}
 }
 
+func TestPodSecurity(t *testing.T) {
+	plugin, err := newPodSecurity(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := func(name, level string) *corev1.Namespace {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pod-security.kubernetes.io/enforce": level}}}
+	}
+	ready(t, plugin, ns("shop", "baseline"), ns("free", "privileged"))
+	pod := &corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	w := createPod(pod)
+	if err := plugin.Validate(t.Context(), w.attributes(), nil); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "violates PodSecurity") {
+		t.Errorf("baseline: %v", err)
+	}
+	w.ns = "free"
+	if err := plugin.Validate(t.Context(), w.attributes(), nil); err != nil {
+		t.Errorf("privileged: %v", err)
+	}
+}
+
 func TestSignerGuard(t *testing.T) {
 	allow := authorizer.AuthorizerFunc(onlyAcme)
 	csr := func(signer string, cert string) *certv1.CertificateSigningRequest {

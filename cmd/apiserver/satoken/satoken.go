@@ -141,7 +141,12 @@ func (s *Signer) Issuer() string { return s.issuer }
 // Sign returns the compact form of c, issued by the Signer's issuer.
 func (s *Signer) Sign(c Claims) (string, error) {
 	c.Issuer = s.issuer
-	token, err := jwt.Signed(s.jose).Claims(c).Serialize()
+	// The library writes a single audience as a string; who reads our tokens expects upstream's list.
+	wire := struct {
+		Claims
+		Audience []string `json:"aud,omitempty"`
+	}{c, c.Audience}
+	token, err := jwt.Signed(s.jose).Claims(wire).Serialize()
 	if err != nil {
 		return "", fmt.Errorf("sign a token for %s: %w", c.Subject, err)
 	}
