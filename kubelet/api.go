@@ -279,12 +279,16 @@ func (s eventSink) Patch(ctx context.Context, namespace, name string, patch []by
 	return err
 }
 
+// runtimePatience is how long a runtime may be away before the node is not ready: it may be
+// restarted without harm to any pod.
+const runtimePatience = 30 * time.Second
+
 // nodeSource tells the node's status what the kubelet knows.
 type nodeSource struct{ k *Kubelet }
 
 // Ready is nil if pods can run.
 func (s nodeSource) Ready(context.Context) error {
-	if !s.k.healthy.Load() {
+	if at := s.k.answered.Load(); at == nil || time.Since(*at) > runtimePatience {
 		return errors.New("container runtime is down")
 	}
 	open, why := s.k.network.state()

@@ -82,6 +82,9 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 			return "", nil, err
 		}
 	}
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers { // older runtimes ignore it in silence
+		return "", nil, errors.New("hostUsers: false: this kubelet does not support user namespaces")
+	}
 	cfg, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return "", nil, err

@@ -101,7 +101,8 @@ type Kubelet struct {
 
 	// restored is closed when the runtime was listed for the first time.
 	restored chan struct{}
-	healthy  atomic.Bool
+	// answered is when the runtime answered last.
+	answered atomic.Pointer[time.Time]
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker

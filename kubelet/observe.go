@@ -72,7 +72,9 @@ func (k *Kubelet) watchRuntime(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		k.log.Warn("runtime events ended, connecting again", "err", err)
+		if connected := time.Since(begun) > time.Second; connected {
+			k.log.Warn("runtime events ended, connecting again", "err", err)
+		}
 		if time.Since(begun) > 10*time.Second {
 			wait = 50 * time.Millisecond
 		}
@@ -135,7 +137,6 @@ func (k *Kubelet) sweeps(ctx context.Context) {
 	for {
 		wait := sweepEvery
 		err := k.sweep(ctx)
-		k.healthy.Store(err == nil)
 		switch {
 		case err != nil && first:
 			wait = 100 * time.Millisecond
@@ -309,13 +310,16 @@ func (k *Kubelet) watchNetwork(ctx context.Context) error {
 	for {
 		wait := 5 * time.Second
 		st, err := k.rt.Status(ctx)
-		ready, why := false, "container runtime status check may not have completed yet"
-		if err == nil {
+		ready := false
+		if err == nil { // a runtime that is being restarted has not lost its network
+			now := time.Now()
+			k.answered.Store(&now)
+			var why string
 			ready, why = networkReady(st)
-		}
-		if k.network.set(ready, why) {
-			k.log.Info("network of the runtime", "ready", ready, "why", why)
-			k.sync.nodeChanged()
+			if k.network.set(ready, why) {
+				k.log.Info("network of the runtime", "ready", ready, "why", why)
+				k.sync.nodeChanged()
+			}
 		}
 		if !ready {
 			wait = 200 * time.Millisecond

@@ -200,7 +200,7 @@ func (c *starting) mounts(env []v1.EnvVar, ips []string) ([]*runtimeapi.Mount, e
 		vm := &c.spec.VolumeMounts[i]
 		vol, ok := ready[vm.Name]
 		if !ok {
-			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.a.Name)
+			return nil, fmt.Errorf("cannot find volume %q to mount into container %q%s", vm.Name, c.a.Name, c.whyNot(vm.Name))
 		}
 		path, err := c.hostPath(vm, vol, env)
 		if err != nil {
@@ -229,6 +229,16 @@ func (c *starting) mounts(env []v1.EnvVar, ips []string) ([]*runtimeapi.Mount, e
 		out = append(out, &runtimeapi.Mount{ContainerPath: c.spec.TerminationMessagePath, HostPath: path})
 	}
 	return out, nil
+}
+
+// whyNot says why a volume is not there, if its kind is the reason.
+func (c *starting) whyNot(volume string) string {
+	for i := range c.pod.Spec.Volumes {
+		if v := &c.pod.Spec.Volumes[i]; v.Name == volume && v.Image != nil {
+			return ": this kubelet does not support image volumes"
+		}
+	}
+	return ""
 }
 
 func (c *starting) readOnlyRoot() bool {

@@ -329,3 +329,14 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("%s %s %s", st.Phase, st.Reason, w.s.Stage)
 	}
 }
+
+// A restart of the kubelet does not let a crashing container off its wait.
+func TestRestoreKeepsBackOff(t *testing.T) {
+	f := Facts{Name: "a", ID: "a3", Sandbox: "sb0", Attempt: 3, Exited: true, ExitCode: 1, StartedAt: t0, FinishedAt: t0, SpecImage: "img"}
+	w := begin(t, pod(nil))
+	w.s = Restore(pod(nil), []SandboxSeen{{ID: "sb0", Ready: true}}, []Facts{f}, t0)
+	w.step(Tick{})
+	if got := w.took(); strings.Contains(got, "start") || !strings.Contains(got, "wake 03:04:40.000") {
+		t.Errorf("after three restarts the wait is 40 s, got\n%s", got)
+	}
+}

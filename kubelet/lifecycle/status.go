@@ -288,7 +288,21 @@ func Restore(pod *v1.Pod, sandboxes []SandboxSeen, containers []Facts, now time.
 	for i := range told {
 		m.recall(&told[i])
 	}
+	for i := range s.Containers {
+		if c := &s.Containers[i]; c.Phase == Exited {
+			c.crash.delay = crashDelay(c.Next - 1) // the wait goes on where it was
+		}
+	}
 	return s
+}
+
+// crashDelay is the wait that so many restarts in a row have led to.
+func crashDelay(restarts int) time.Duration {
+	var r retry
+	for range min(restarts, 10) {
+		r.failed(time.Time{}, crashFirst, crashMax)
+	}
+	return r.delay
 }
 
 // recall takes from the status told last what the runtime does not know.

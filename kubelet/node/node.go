@@ -173,6 +173,9 @@ func (n *Node) once(ctx context.Context, client kubernetes.Interface) error {
 	if apierrors.IsNotFound(err) && n.cfg.Register {
 		n.sent = nil
 		have, err = nodes.Create(ctx, n.initial(ctx), metav1.CreateOptions{})
+		if err == nil {
+			n.tellTransitions(nil, have.Status.Conditions)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
