@@ -36,6 +36,7 @@ type entry struct {
 // entries lists our plugins; order has no meaning here.
 func entries() []entry {
 	return []entry{
+		{"LimitRanger", true, func() adm.Interface { return newLimitRanger() }},
 		{"ServiceAccount", true, func() adm.Interface { return newServiceAccount() }},
 		{"NodeRestriction", false, func() adm.Interface { return newNodeRestriction() }},
 		{"DefaultTolerationSeconds", true, func() adm.Interface { return newDefaultTolerations() }},

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -219,6 +220,48 @@ func TestFailureTolerations(t *testing.T) {
 		if len(got) != tt.want || len(withFailureTolerations(got)) != len(got) {
 			t.Errorf("%s: %v", tt.name, got)
 		}
+	}
+}
+
+func TestLimitRanger(t *testing.T) {
+	list := func(cpu string) corev1.ResourceList {
+		if cpu == "" {
+			return nil
+		}
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+	}
+	p := ready(t, newLimitRanger(), &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "l"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{
+		{Type: corev1.LimitTypeContainer, Default: list("500m"), DefaultRequest: list("100m"), Min: list("50m"), Max: list("1")},
+		{Type: corev1.LimitTypePod, Max: list("1500m")},
+	}}})
+	for _, tt := range []struct {
+		name, request, limit string
+		containers           int
+		want, note           string
+	}{
+		{"defaults", "", "", 1, "", "LimitRanger plugin set: cpu request for container c; cpu limit for container c"},
+		{"own", "200m", "300m", 1, "", ""},
+		{"too little", "10m", "300m", 1, "minimum cpu usage per Container is 50m, but request is 10m", ""},
+		{"too much", "200m", "2", 1, "maximum cpu usage per Container is 1, but limit is 2", ""},
+		{"too much in all", "200m", "1", 2, "maximum cpu usage per Pod is 1500m, but limit is 2", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			pod := new(corev1.Pod)
+			for range tt.containers {
+				pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Requests: list(tt.request), Limits: list(tt.limit)}})
+			}
+			a := createPod(pod).attributes()
+			err := p.Admit(t.Context(), a, nil)
+			if err == nil {
+				err = p.Validate(t.Context(), a, nil)
+			}
+			if tt.want == "" && err != nil || tt.want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), tt.want)) {
+				t.Fatalf("got %v, want %q", err, tt.want)
+			}
+			if got := pod.Annotations[limitRangerAnnotation]; tt.want == "" && got != tt.note {
+				t.Errorf("note %q, want %q", got, tt.note)
+			}
+		})
 	}
 }
 
