@@ -225,12 +225,28 @@ func (c *Client) ContainerStats(ctx context.Context) ([]*runtimeapi.ContainerSta
 	return r.GetStats(), wrap("list container stats", "", err)
 }
 
-// SandboxStats gives the resource use of all running pods, containers included.
+// SandboxStats gives the resource use of all running pods, containers included. Pods that end while
+// it looks are left out.
 func (c *Client) SandboxStats(ctx context.Context) ([]*runtimeapi.PodSandboxStats, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	r, err := c.runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
-	return r.GetStats(), wrap("list sandbox stats", "", err)
+	if err == nil {
+		return r.GetStats(), nil
+	}
+	// containerd 1.6 lists none if one of them is stopped and its cgroup gone.
+	ready := &runtimeapi.PodSandboxFilter{State: &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY}}
+	list, listErr := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: ready})
+	if listErr != nil {
+		return nil, wrap("list sandbox stats", "", err)
+	}
+	var out []*runtimeapi.PodSandboxStats
+	for _, sb := range list.Items {
+		if one, err := c.runtime.PodSandboxStats(ctx, &runtimeapi.PodSandboxStatsRequest{PodSandboxId: sb.Id}); err == nil {
+			out = append(out, one.Stats)
+		}
+	}
+	return out, nil
 }
 
 // ended says that a stream came to its natural end, which for an endless stream means that the

@@ -336,7 +336,7 @@ func TestRestoreKeepsBackOff(t *testing.T) {
 	w := begin(t, pod(nil))
 	w.s = Restore(pod(nil), []SandboxSeen{{ID: "sb0", Ready: true}}, []Facts{f}, t0)
 	w.step(Tick{})
-	if got := w.took(); strings.Contains(got, "start") || !strings.Contains(got, "wake 03:04:40.000") {
+	if got := w.took(); strings.Contains(got, "start a") || !strings.Contains(got, "wake 03:04:40.000") {
 		t.Errorf("after three restarts the wait is 40 s, got\n%s", got)
 	}
 }
