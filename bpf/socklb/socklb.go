@@ -29,7 +29,7 @@ import (
 // ErrUnsupported is returned by Open when the kernel or its mounts lack what the programs need; the text names it.
 var ErrUnsupported = errors.New("the kernel cannot translate services in sockets")
 
-// layout names the folder of the maps. It changes whenever a map's key, value or meaning does, so that a newer version
+// layout names the folder of the maps. It changes whenever the key, value, size or meaning of a map does, so that a newer version
 // fills maps of its own before its programs take over.
 const layout = "v1"
 

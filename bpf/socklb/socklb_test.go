@@ -1,9 +1,20 @@
 package socklb
 
 import (
+	"errors"
 	"net/netip"
+	"path/filepath"
+	"strings"
 	"testing"
 )
+
+func TestOpenNamesWhatIsMissing(t *testing.T) {
+	pins := filepath.Join(t.TempDir(), "not", "there")
+	_, err := Open(Config{PinDir: pins, Cgroup: t.TempDir()})
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), pins) || !strings.Contains(err.Error(), "mount -t bpf") {
+		t.Errorf("got %v", err)
+	}
+}
 
 func TestCgroupRoot(t *testing.T) {
 	const (

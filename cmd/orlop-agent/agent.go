@@ -269,7 +269,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	case <-a.proxying:
 	}
 	changed, err := install.Conflist(a.installConfig(), install.Network{
-		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own),
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir,
 	})
 	if err != nil {
 		return err

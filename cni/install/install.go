@@ -30,6 +30,7 @@ type Network struct {
 	PodCIDRs []netip.Prefix // of this node
 	Direct   []netip.Prefix // of the cluster: pods keep their own address to these
 	MTU      int            // 0: the kernel's default
+	StateDir string         // of the plugin's leases; empty: its default
 }
 
 // conflistName sorts before most others, and runtimes take the first.
@@ -99,6 +100,9 @@ func (n Network) conflist() ([]byte, error) {
 	}
 	if n.MTU > 0 {
 		plugin["mtu"] = n.MTU
+	}
+	if n.StateDir != "" {
+		plugin["stateDir"] = n.StateDir
 	}
 	b, err := json.MarshalIndent(map[string]any{
 		"cniVersion": "1.0.0", "cniVersions": []string{"1.0.0", "1.1.0"}, "name": n.Name, "plugins": []any{plugin},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,6 +193,37 @@ func TestKernelPodsSeeEachOthersAddress(t *testing.T) {
 	b.must("DEL", "c2", "/proc/1/no-such-namespace", nil)
 	if b.leases() != 0 {
 		t.Errorf("%d leases after DEL without a namespace", b.leases())
+	}
+}
+
+func TestKernelBothFamilies(t *testing.T) {
+	b := newBench(t)
+	b.conf["podCIDRs"], b.conf["ipMasq"] = []string{"10.77.0.0/24", "fd77::/64"}, true
+	out := b.outside()
+	p1, p2 := netnstest.New(t), netnstest.New(t)
+	b.add("c1", p1, nil)
+	b.add("c2", p2, map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80}}}})
+	serve(t, p2, "[::]:80")
+	serve(t, out, "[::]:90")
+	for _, ns := range []*netnstest.NS{b.node, out} {
+		l, err := ns.NL.LinkByName("up0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(map[bool]string{true: "fd88::1", false: "fd88::2"}[ns == b.node]), Mask: net.CIDRMask(64, 128)}, Flags: syscall.IFA_F_NODAD}
+		if err := ns.NL.AddrAdd(l, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantAnswer(t, p1, "", "[fd77::3]:80", "fd77::2")
+	wantAnswer(t, p1, "", "10.77.0.3:80", "10.77.0.2")
+	wantAnswer(t, p1, "", "[fd88::2]:90", "fd88::1")
+	wantAnswer(t, out, "", "[fd88::1]:8080", "fd88::2")
+	wantAnswer(t, p1, "", "[fd88::1]:8080", "fd77::1")
+	b.must("DEL", "c1", p1.Path(), nil)
+	b.must("DEL", "c2", p2.Path(), nil)
+	if b.links() != 0 || b.leases() != 0 {
+		t.Errorf("%d links, %d leases", b.links(), b.leases())
 	}
 }
 
