@@ -1,0 +1,75 @@
+package scheduler
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func priority(n int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Priority = &n } }
+
+func TestQueueOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now)
+		q.put(NewPod(testPod("first")))
+		time.Sleep(time.Millisecond)
+		q.put(NewPod(testPod("second")))
+		q.put(NewPod(testPod("important", priority(5))))
+		for _, want := range []string{"important", "first", "second"} {
+			if got := q.next(t.Context()); got.Name != want {
+				t.Errorf("got %s, want %s", got.Name, want)
+			}
+		}
+	})
+}
+
+func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now)
+		q.put(NewPod(testPod("p")))
+		q.next(t.Context())
+		q.fail("p", nodeChanged)
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		q.happened(podGone)
+		start := time.Now()
+		time.AfterFunc(20*time.Millisecond, func() { q.happened(nodeChanged) })
+		if got := q.next(limited); got == nil {
+			t.Fatal("the event did not release the pod")
+		}
+		if waited := time.Since(start); waited != firstBackoff {
+			t.Errorf("tried again after %v, want %v", waited, firstBackoff)
+		}
+	})
+}
+
+func TestQueueRemembersEventsDuringATry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now)
+		q.put(NewPod(testPod("p")))
+		q.next(t.Context())
+		q.happened(nodeChanged) // between the decision and its outcome
+		q.fail("p", nodeChanged)
+		limited, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if q.next(limited) == nil {
+			t.Error("an event during the try was lost")
+		}
+	})
+}
+
+func TestQueueForgetsDroppedPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now)
+		q.put(NewPod(testPod("p")))
+		q.drop("p")
+		limited, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if got := q.next(limited); got != nil {
+			t.Errorf("got %s, which was dropped", got.Name)
+		}
+	})
+}
