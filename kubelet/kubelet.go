@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -90,6 +91,8 @@ type Kubelet struct {
 	vols    *volumes.Volumes
 	groups  *cgroups.Cgroups
 	probes  *probe.Probes
+	counts  *probe.Metrics
+	metrics *prometheus.Registry
 	hooks   probe.Hooks
 	events  *events.Recorder
 	reports *report.Reporter
@@ -147,7 +150,8 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	k.sync = newAPISide(k)
 	k.vols, err = volumes.New(volumes.Config{PodsDir: filepath.Join(cfg.RootDir, "pods"), Source: k.sync, Log: log})
 	errs = append(errs, err)
-	k.probes, err = probe.New(probe.Config{Runtime: k.rt, Changed: k.probed, Version: cfg.Version, Log: log,
+	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
+	k.probes, err = probe.New(probe.Config{Runtime: k.rt, Changed: k.probed, Asked: k.counts.Asked, Version: cfg.Version, Log: log,
 		Event: func(p *v1.Pod, c, reason, message string) { k.events.Pod(p, c, true, reason, message) }})
 	errs = append(errs, err)
 	k.hooks = probe.Hooks{Runtime: k.rt, Version: cfg.Version}

@@ -137,6 +137,7 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 func (k *Kubelet) gone(w *worker) {
 	pod := w.state.Pod
 	k.probes.Remove(w.uid)
+	k.counts.Forget(pod.Namespace, pod.Name, pod.UID)
 	k.mu.Lock()
 	if w.static || w.state.Removed {
 		delete(k.workers, w.uid)

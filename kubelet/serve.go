@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/orlop-io/orlop/kubelet/server"
@@ -31,6 +32,9 @@ func (k *Kubelet) serveOnce(ctx context.Context) error {
 	cfg := k.cfg.Server
 	cfg.NodeName, cfg.Runtime, cfg.Pods, cfg.Health = k.cfg.Node, k.rt, k.pods, k.health
 	cfg.RootDir, cfg.Log = k.cfg.RootDir, k.log
+	probes := prometheus.NewRegistry()
+	probes.MustRegister(k.counts)
+	cfg.Metrics, cfg.ProbeMetrics = k.metrics, probes
 	if c := k.sync.conn.Load(); c != nil {
 		cfg.Auth.Client = c.client
 	}
