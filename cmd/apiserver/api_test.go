@@ -3,6 +3,9 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -423,5 +426,42 @@ func TestSigningRequestTellsWhoAsked(t *testing.T) {
 	csr.ResourceVersion = ""
 	if got, err := csrs.UpdateApproval(ctx, "c", csr, metav1.UpdateOptions{}); err != nil || len(got.Status.Conditions) != 1 {
 		t.Errorf("approval: %v, %v, want one condition", got, err)
+	}
+}
+
+// The API server, not the client, must reach the kubelet, show it its certificate, and speak the kubelet's words.
+func TestLogsComeFromTheKubelet(t *testing.T) {
+	ns := namespace(t, "logs")
+	ctx := t.Context()
+	asked := make(chan string, 1)
+	kubelet := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.String()
+		fmt.Fprint(w, "hello\n")
+	}))
+	defer kubelet.Close()
+	addr := kubelet.Listener.Addr().(*net.TCPAddr)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "logs"}, Status: corev1.NodeStatus{
+		Addresses:       []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: addr.IP.String()}},
+		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(addr.Port)}},
+	}}
+	if _, err := shared.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p := pod("p", nil)
+	p.Spec.NodeName = "logs"
+	if _, err := shared.client.CoreV1().Pods(ns).Create(ctx, p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	lines := int64(3)
+	got, err := shared.client.CoreV1().Pods(ns).GetLogs("p", &corev1.PodLogOptions{TailLines: &lines, Timestamps: true}).DoRaw(ctx)
+	if err != nil || string(got) != "hello\n" {
+		t.Fatalf("logs = %q, %v", got, err)
+	}
+	if want, got := "/containerLogs/logs/p/c?tailLines=3&timestamps=true", <-asked; got != want {
+		t.Errorf("kubelet was asked for %s, want %s", got, want)
+	}
+	_, err = shared.client.CoreV1().Pods(ns).GetLogs("p", &corev1.PodLogOptions{Container: "x"}).DoRaw(ctx)
+	if !apierrors.IsBadRequest(err) {
+		t.Errorf("logs of a container that is not there: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers"
 	"github.com/orlop-io/orlop/cmd/dns"
 	"github.com/orlop-io/orlop/cmd/etcd"
+	"github.com/orlop-io/orlop/cmd/scheduler"
 )
 
 // version is set at link time.
@@ -36,6 +37,7 @@ func programs() []program {
 		{name: "etcd", main: etcd.Main},
 		{name: "kube-apiserver", command: apiserver.NewCommand},
 		{name: "kube-controller-manager", command: controllers.NewCommand},
+		{name: "kube-scheduler", command: scheduler.NewCommand},
 		{name: "coredns", main: dns.Main},
 	}
 }
@@ -64,16 +66,17 @@ func run(ctx context.Context, argv []string, stderr io.Writer) int {
 	return 0
 }
 
-// pick finds the component by the name of the program, or by its first argument, and returns the arguments after it.
+// pick finds the component by the name of the program or else by its first argument, and returns the arguments after it.
 func pick(all []program, argv []string) (program, []string, error) {
+	for i := range min(len(argv), 2) {
+		for _, p := range all {
+			if filepath.Base(argv[i]) == p.name {
+				return p, argv[i+1:], nil
+			}
+		}
+	}
 	var names []string
 	for _, p := range all {
-		if len(argv) > 0 && filepath.Base(argv[0]) == p.name {
-			return p, argv[1:], nil
-		}
-		if len(argv) > 1 && argv[1] == p.name {
-			return p, argv[2:], nil
-		}
 		names = append(names, p.name)
 	}
 	return program{}, nil, fmt.Errorf("name a component: %s", strings.Join(names, ", "))
