@@ -19,6 +19,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/endpoints"
 	"github.com/orlop-io/orlop/cmd/controllers/endpointslice"
 	"github.com/orlop-io/orlop/cmd/controllers/garbage"
+	"github.com/orlop-io/orlop/cmd/controllers/job"
 	"github.com/orlop-io/orlop/cmd/controllers/namespace"
 	"github.com/orlop-io/orlop/cmd/controllers/nodeipam"
 	"github.com/orlop-io/orlop/cmd/controllers/nodelifecycle"
@@ -92,6 +93,11 @@ func workloads() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				d, err := daemonset.New(c, e.shared, e.recorder("daemonset-controller"), e.log)
 				return d.Run, err
+			})},
+		{name: "job-controller", alias: "job", account: "job-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				j, err := job.New(c, e.shared, e.recorder("job-controller"), e.log)
+				return j.Run, err
 			})},
 		{name: "endpoints-controller", alias: "endpoint", account: "endpoint-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
