@@ -28,6 +28,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/roleaggregation"
 	"github.com/orlop-io/orlop/cmd/controllers/rootca"
 	"github.com/orlop-io/orlop/cmd/controllers/serviceaccount"
+	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
 	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
 )
 
@@ -98,6 +99,11 @@ func workloads() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				j, err := job.New(c, e.shared, e.recorder("job-controller"), e.log)
 				return j.Run, err
+			})},
+		{name: "statefulset-controller", alias: "statefulset", account: "statefulset-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				s, err := statefulset.New(c, e.shared, e.recorder("statefulset-controller"), e.log)
+				return s.Run, err
 			})},
 		{name: "endpoints-controller", alias: "endpoint", account: "endpoint-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {

@@ -1,0 +1,238 @@
+// Package statefulset keeps numbered pods, each with its own name and claims.
+//
+// Ordered sets take one step at a time: a pod is made when all before it are available,
+// and the highest goes first. Claims are made before their pod and never deleted:
+// persistentVolumeClaimRetentionPolicy Delete has no effect here.
+package statefulset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/orlop-io/orlop/cmd/controllers/history"
+	"github.com/orlop-io/orlop/cmd/controllers/loop"
+	"github.com/orlop-io/orlop/cmd/controllers/podset"
+)
+
+// Controller syncs all StatefulSets. Pods have fixed names, so making one twice fails.
+type Controller struct {
+	client  kubernetes.Interface
+	sets    appslisters.StatefulSetLister
+	pods    corelisters.PodLister
+	claims  corelisters.PersistentVolumeClaimLister
+	records history.Records
+	events  record.EventRecorder
+	loop    *loop.Loop
+	synced  []cache.InformerSynced
+}
+
+// New returns a Controller that has done nothing yet.
+func New(client kubernetes.Interface, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Controller, error) {
+	sets, revisions := shared.Apps().V1().StatefulSets(), shared.Apps().V1().ControllerRevisions()
+	pods, claims := shared.Core().V1().Pods(), shared.Core().V1().PersistentVolumeClaims()
+	c := &Controller{
+		client: client, sets: sets.Lister(), pods: pods.Lister(), claims: claims.Lister(), events: events,
+		records: history.Records{Client: client, Lister: revisions.Lister()},
+		synced: []cache.InformerSynced{sets.Informer().HasSynced, revisions.Informer().HasSynced,
+			pods.Informer().HasSynced, claims.Informer().HasSynced},
+	}
+	c.loop = loop.New("statefulset", c.sync, log)
+	_, err1 := sets.Informer().AddEventHandler(c.loop.Handler())
+	_, err2 := pods.Informer().AddEventHandler(loop.On(func(pod *corev1.Pod) {
+		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == "StatefulSet" {
+			c.loop.Add(pod.Namespace + "/" + ref.Name)
+		}
+	}))
+	return c, errors.Join(err1, err2)
+}
+
+// Run syncs until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, 5, c.synced...) }
+
+func (c *Controller) sync(ctx context.Context, key string) error {
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return err
+	}
+	set, err := c.sets.StatefulSets(namespace).Get(name)
+	if apierrors.IsNotFound(err) || err == nil && set.DeletionTimestamp != nil {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("selector: %w", err)
+	}
+	newest, others, err := c.records.Current(ctx, history.Owner{
+		Meta: set, GVK: appsv1.SchemeGroupVersion.WithKind("StatefulSet"), Selector: selector,
+		Template: &set.Spec.Template, Collisions: set.Status.CollisionCount,
+	})
+	if err != nil {
+		return err
+	}
+	pods, err := c.owned(set, selector)
+	if err != nil {
+		return err
+	}
+	current := set.Status.CurrentRevision
+	if current == "" {
+		current = newest.Name
+	}
+	old := newest
+	inUse := map[string]bool{current: true}
+	for _, rev := range others {
+		if rev.Name == current {
+			old = rev
+		}
+	}
+	for _, pod := range pods {
+		inUse[revisionOf(pod)] = true
+	}
+	now := time.Now()
+	actErr := c.carryOut(ctx, set, Decide(set, pods, newest.Name, now), newest, old)
+	if limit := set.Spec.RevisionHistoryLimit; limit != nil && actErr == nil {
+		actErr = c.records.Trim(ctx, others, int(*limit), inUse)
+	}
+	status, wait := Observe(set, pods, current, newest.Name, now)
+	if wait > 0 {
+		c.loop.AddAfter(key, wait)
+	}
+	return errors.Join(actErr, c.writeStatus(ctx, set, status))
+}
+
+// owned lists set's pods, by owner and by selector.
+func (c *Controller) owned(set *appsv1.StatefulSet, selector labels.Selector) ([]*corev1.Pod, error) {
+	all, err := c.pods.Pods(set.Namespace).List(selector)
+	if err != nil {
+		return nil, err
+	}
+	return podset.Claim(set, selector, all).Owned, nil
+}
+
+func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, plan Plan, newest, old *appsv1.ControllerRevision) error {
+	var errs []error
+	for _, next := range plan.Create {
+		rev := old
+		if next.updated {
+			rev = newest
+		}
+		errs = append(errs, c.create(ctx, set, next.ordinal, rev))
+	}
+	for _, pod := range plan.Delete {
+		err := c.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			continue
+		}
+		c.tell(set, err, "Delete", "delete Pod %s in StatefulSet %s", pod.Name, set.Name)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// tell records an event about an act, in upstream's words.
+func (c *Controller) tell(set *appsv1.StatefulSet, err error, verb, format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	if err != nil {
+		c.events.Eventf(set, corev1.EventTypeWarning, "Failed"+verb, "%s failed error: %v", what, err)
+		return
+	}
+	c.events.Eventf(set, corev1.EventTypeNormal, "Successful"+verb, "%s successful", what)
+}
+
+func (c *Controller) create(ctx context.Context, set *appsv1.StatefulSet, n int, rev *appsv1.ControllerRevision) error {
+	template, err := history.Decode(rev)
+	if err != nil {
+		return err
+	}
+	pod := podOf(set, template, n, rev.Name)
+	for i := range set.Spec.VolumeClaimTemplates {
+		if err := c.ensureClaim(ctx, set, &set.Spec.VolumeClaimTemplates[i], pod.Name); err != nil {
+			return err
+		}
+	}
+	_, err = c.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil // the cache had not seen it
+	}
+	c.tell(set, err, "Create", "create Pod %s in StatefulSet %s", pod.Name, set.Name)
+	return err
+}
+
+func (c *Controller) ensureClaim(ctx context.Context, set *appsv1.StatefulSet, template *corev1.PersistentVolumeClaim, pod string) error {
+	name := claimName(template.Name, pod)
+	if _, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(name); err == nil || !apierrors.IsNotFound(err) {
+		return err
+	}
+	claim := template.DeepCopy()
+	claim.ObjectMeta = metav1.ObjectMeta{Namespace: set.Namespace, Name: name, Labels: maps.Clone(template.Labels), Annotations: template.Annotations}
+	if claim.Labels == nil {
+		claim.Labels = map[string]string{}
+	}
+	maps.Copy(claim.Labels, set.Spec.Selector.MatchLabels)
+	_, err := c.client.CoreV1().PersistentVolumeClaims(set.Namespace).Create(ctx, claim, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	c.tell(set, err, "Create", "create Claim %s Pod %s in StatefulSet %s", name, pod, set.Name)
+	return err
+}
+
+// podOf returns set's n-th pod, of that revision.
+func podOf(set *appsv1.StatefulSet, template *corev1.PodTemplateSpec, n int, revision string) *corev1.Pod {
+	pod := podset.FromTemplate(template, set, metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet")))
+	pod.GenerateName, pod.Name = "", fmt.Sprintf("%s-%d", set.Name, n)
+	if pod.Labels == nil {
+		pod.Labels = map[string]string{}
+	}
+	pod.Labels[appsv1.StatefulSetPodNameLabel] = pod.Name
+	pod.Labels[appsv1.PodIndexLabel] = strconv.Itoa(n)
+	pod.Labels[appsv1.ControllerRevisionHashLabelKey] = revision
+	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, set.Spec.ServiceName
+	for _, t := range set.Spec.VolumeClaimTemplates {
+		volume := corev1.Volume{Name: t.Name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claimName(t.Name, pod.Name)},
+		}}
+		replaced := false
+		for i := range pod.Spec.Volumes {
+			if pod.Spec.Volumes[i].Name == t.Name {
+				pod.Spec.Volumes[i], replaced = volume, true
+			}
+		}
+		if !replaced {
+			pod.Spec.Volumes = append(pod.Spec.Volumes, volume)
+		}
+	}
+	return pod
+}
+
+func (c *Controller) writeStatus(ctx context.Context, set *appsv1.StatefulSet, status appsv1.StatefulSetStatus) error {
+	if equality.Semantic.DeepEqual(set.Status, status) {
+		return nil
+	}
+	changed := set.DeepCopy()
+	changed.Status = status
+	_, err := c.client.AppsV1().StatefulSets(set.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}
