@@ -58,8 +58,13 @@ func Supervise(ctx context.Context, args []string) error {
 	return nil
 }
 
+// startLimit bounds the start of a host or of the forwarder; both take well under a second.
+const startLimit = time.Minute
+
 // bootHost starts a host and returns when its containerd answers.
 func bootHost(ctx context.Context, c *layout.Cluster, h layout.Host) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	pid, err := spawn(c, h.Name, "supervisor.log", SuperviseCommand, c.Name, h.Name)
 	if err != nil {
 		return fmt.Errorf("start host %s: %w", h.Name, err)

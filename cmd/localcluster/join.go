@@ -71,6 +71,8 @@ func startForwarder(ctx context.Context, c *layout.Cluster) error {
 	if err := emptyCgroup(ctx, trees, layout.ForwarderCgroup(c.Name)); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	running, err := spawn(c, "forwarder", "forwarder.log", ForwardCommand, c.Name)
 	if err != nil {
 		return fmt.Errorf("start the forwarder: %w", err)

@@ -21,8 +21,11 @@ import (
 
 // TestMain lets the test binary stand in for orlop, whose hidden commands hosts are made of.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == SuperviseCommand {
-		if err := Supervise(context.Background(), os.Args[2:]); err != nil {
+	hidden := map[string]func(context.Context, []string) error{
+		SuperviseCommand: Supervise, ForwardCommand: Forward, echoCommand: echo,
+	}
+	if len(os.Args) > 1 && hidden[os.Args[1]] != nil {
+		if err := hidden[os.Args[1]](context.Background(), os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -80,7 +83,7 @@ func testCluster(t *testing.T, hosts int) *layout.Cluster {
 	}
 	name := fmt.Sprintf("test%d", os.Getpid())
 	c := &layout.Cluster{
-		Name: name, Version: "test", Exe: exe, Hosts: layout.HostList(name, hosts), Offline: true,
+		Name: name, Version: "test", Exe: exe, Hosts: layout.HostList(name, hosts), Offline: true, APIPort: mustFreePort(t),
 		PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 	}
 	t.Cleanup(func() {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -104,11 +105,15 @@ func RunInput(ctx context.Context, socket string, in *os.File, out io.Writer, ar
 	}
 	<-copied
 	r.Close()
+	what := filepath.Base(argv[0])
+	if len(argv) > 1 {
+		what += " " + argv[1]
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", argv[0], err)
+		return fmt.Errorf("%s: %w; last it said: %s", what, err, tail(buf.String(), 1))
 	}
 	if code != 0 {
-		return fmt.Errorf("%s: exit code %d: %s", strings.Join(argv[:min(2, len(argv))], " "), code, tail(buf.String(), 5))
+		return fmt.Errorf("%s: exit code %d: %s", what, code, tail(buf.String(), 5))
 	}
 	return nil
 }

@@ -149,7 +149,7 @@ func writeRegistries(certs string, ports []uint16) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make registry folder: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), fmt.Appendf(nil, "server = \"http://%s\"\n", name), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), fmt.Appendf(nil, "server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", name), 0o644); err != nil {
 			return fmt.Errorf("describe registry %s: %w", name, err)
 		}
 	}
