@@ -1,0 +1,77 @@
+package daemonset
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func node(name string, taints ...corev1.Taint) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{Taints: taints}}
+}
+
+func pod(name, hash string, ready bool) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{appsv1.ControllerRevisionHashLabelKey: hash}}}
+	if ready {
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
+	return p
+}
+
+func TestDecide(t *testing.T) {
+	tainted := corev1.Taint{Key: "k", Effect: corev1.TaintEffectNoSchedule}
+	out := corev1.Taint{Key: "k", Effect: corev1.TaintEffectNoExecute}
+	cordoned := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+	failed := pod("failed", "h", false)
+	failed.Status.Phase = corev1.PodFailed
+	type pods = map[string][]*corev1.Pod
+	for _, tc := range []struct {
+		name   string
+		nodes  []*corev1.Node
+		pods   pods
+		create []string
+		del    []string
+	}{
+		{"one a node", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "h", true)}}, []string{"b"}, nil},
+		{"not where tainted", []*corev1.Node{node("a", tainted)}, nil, nil, nil},
+		{"stays where tainted", []*corev1.Node{node("a", tainted)}, pods{"a": {pod("x", "h", true)}}, nil, nil},
+		{"leaves for NoExecute", []*corev1.Node{node("a", out)}, pods{"a": {pod("x", "h", true)}}, nil, []string{"x"}},
+		{"runs where cordoned", []*corev1.Node{node("a", cordoned)}, nil, []string{"a"}, nil},
+		{"failed goes before the next comes", []*corev1.Node{node("a")}, pods{"a": {failed}}, nil, []string{"failed"}},
+		{"one too many", []*corev1.Node{node("a")}, pods{"a": {pod("x", "h", true), pod("y", "h", true)}}, nil, []string{"y"}},
+		{"updated one by one", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "old", true)}, "b": {pod("y", "old", true)}}, nil, []string{"x"}},
+		{"not while one is missing", []*corev1.Node{node("a"), node("b")}, pods{"b": {pod("y", "old", true)}}, []string{"a"}, nil},
+		{"not while one is not ready", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "h", false)}, "b": {pod("y", "old", true)}}, nil, nil},
+		{"broken old ones go at once", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "old", false)}, "b": {pod("y", "old", false)}}, nil, []string{"x", "y"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := Decide(&appsv1.DaemonSet{}, tc.nodes, tc.pods, "h", time.Now())
+			var del []string
+			for _, pod := range p.Delete {
+				del = append(del, pod.Name)
+			}
+			if diff := cmp.Diff(tc.create, p.Create) + cmp.Diff(tc.del, del); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPodsArePinnedToTheirNode(t *testing.T) {
+	ds := &appsv1.DaemonSet{}
+	ds.Spec.Template.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+	p := podFor(ds, "n1", "h")
+	if got := nodeOf(p); got != "n1" {
+		t.Errorf("pinned to %q", got)
+	}
+	if p.Labels[appsv1.ControllerRevisionHashLabelKey] != "h" || ds.Spec.Template.Spec.Affinity != nil {
+		t.Errorf("labels %v, template's affinity %v", p.Labels, ds.Spec.Template.Spec.Affinity)
+	}
+	if run, _ := Fit(ds, node("n1")); run {
+		t.Error("runs on a node that its selector does not match")
+	}
+}
