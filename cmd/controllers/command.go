@@ -133,8 +133,8 @@ func (o *options) check() error {
 	return errors.Join(errs...)
 }
 
-// wants tells whether the list of names turns e on. The last word on it counts for an
-// explicit name; '*' stands for what is on by default.
+// wants tells whether the list of names turns e on. The first entry that names it
+// decides; '*' stands for what is on by default.
 func wants(list []string, e entry) bool {
 	star := false
 	for _, name := range list {

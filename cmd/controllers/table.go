@@ -28,6 +28,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/roleaggregation"
 	"github.com/orlop-io/orlop/cmd/controllers/rootca"
 	"github.com/orlop-io/orlop/cmd/controllers/serviceaccount"
+	"github.com/orlop-io/orlop/cmd/controllers/slicemirror"
 	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
 	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
 )
@@ -114,6 +115,11 @@ func workloads() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				p, err := endpointslice.New(c, e.shared, e.recorder("endpoint-slice-controller"), e.log)
 				return p.Run, err
+			})},
+		{name: "endpointslice-mirroring-controller", alias: "endpointslicemirroring", account: "endpointslicemirroring-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				m, err := slicemirror.New(c, e.shared, e.log)
+				return m.Run, err
 			})},
 	}
 }

@@ -78,7 +78,7 @@ func Decide(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*cor
 			plan.Create = append(plan.Create, name)
 			roll.missing++
 		case f.run:
-			plan.Delete = append(plan.Delete, roll.consider(name, live)...)
+			plan.Delete = append(plan.Delete, roll.consider(live)...)
 		case len(live) > 1:
 			plan.Delete = append(plan.Delete, live[1:]...)
 		}
@@ -142,7 +142,7 @@ func newRollout(ds *appsv1.DaemonSet, wanted int, hash string, now time.Time) *r
 }
 
 // consider takes one node's live pods in, and returns those that are too many whatever happens.
-func (r *rollout) consider(_ string, live []*corev1.Pod) (extra []*corev1.Pod) {
+func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
 	var fresh, old *corev1.Pod
 	for _, pod := range live {
 		switch isFresh := pod.Labels[appsv1.ControllerRevisionHashLabelKey] == r.hash; {

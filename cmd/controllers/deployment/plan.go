@@ -25,7 +25,6 @@ type View struct {
 type RS struct {
 	Name        string
 	Replicas    int // wanted
-	Actual      int // present
 	Available   int
 	Created     time.Time
 	Desired     int // the Deployment's replicas when this one was last scaled; -1 when unknown

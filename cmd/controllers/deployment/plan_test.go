@@ -9,7 +9,7 @@ import (
 )
 
 func rs(name string, replicas, available int, age time.Duration) RS {
-	return RS{Name: name, Replicas: replicas, Actual: replicas, Available: available, Created: time.Unix(1000, 0).Add(-age), Desired: 4, MaxReplicas: 5}
+	return RS{Name: name, Replicas: replicas, Available: available, Created: time.Unix(1000, 0).Add(-age), Desired: 4, MaxReplicas: 5}
 }
 
 func TestDecide(t *testing.T) {

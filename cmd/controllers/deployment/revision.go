@@ -297,7 +297,7 @@ func look(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaS
 			return n
 		}
 		return RS{
-			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)), Actual: int(rs.Status.Replicas), Available: int(rs.Status.AvailableReplicas),
+			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)), Available: int(rs.Status.AvailableReplicas),
 			Created: rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
 		}
 	}
