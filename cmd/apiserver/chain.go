@@ -89,7 +89,7 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 		}
 	}
 	b.publishKeys(s)
-	return s, b.addHooks(s, &c, api)
+	return s, b.addHooks(ctx, s, &c, api)
 }
 
 func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*registry.API, error) {

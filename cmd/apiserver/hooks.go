@@ -25,7 +25,7 @@ type task struct {
 }
 
 // addHooks makes the server's own objects after it has started. It is ready when all exist.
-func (b *base) addHooks(s *genericapiserver.GenericAPIServer, c *genericapiserver.Config, api *registry.API) error {
+func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServer, c *genericapiserver.Config, api *registry.API) error {
 	tasks := []task{
 		{"start-system-namespaces-controller", func(ctx context.Context) error { return controlplane.EnsureNamespaces(ctx, b.client) }, time.Minute},
 		{"scheduling/bootstrap-system-priority-classes", func(ctx context.Context) error { return controlplane.EnsurePriorityClasses(ctx, b.client) }, 0},
@@ -49,7 +49,7 @@ func (b *base) addHooks(s *genericapiserver.GenericAPIServer, c *genericapiserve
 			return fmt.Errorf("add start hook: %w", err)
 		}
 	}
-	return b.addSelf(s, c)
+	return b.addSelf(ctx, s, c)
 }
 
 func (t task) hook(h genericapiserver.PostStartHookContext) error {
@@ -75,7 +75,7 @@ func (t task) hook(h genericapiserver.PostStartHookContext) error {
 const renewal = 5 * time.Second
 
 // addSelf keeps the Service default/kubernetes.
-func (b *base) addSelf(s *genericapiserver.GenericAPIServer, c *genericapiserver.Config) error {
+func (b *base) addSelf(ctx context.Context, s *genericapiserver.GenericAPIServer, c *genericapiserver.Config) error {
 	prefix, err := b.options.serviceRange()
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (b *base) addSelf(s *genericapiserver.GenericAPIServer, c *genericapiserver
 		if !publish {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		return self.Leave(ctx)
 	})

@@ -168,6 +168,9 @@ func (o *Options) Validate() error {
 	if o.EndpointReconciler != reconcileLease && o.EndpointReconciler != reconcileNone {
 		errs = append(errs, fmt.Errorf("--endpoint-reconciler-type: %q is neither lease nor none", o.EndpointReconciler))
 	}
+	if ip := o.Run.AdvertiseAddress; o.EndpointReconciler == reconcileLease && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
+		errs = append(errs, fmt.Errorf("--advertise-address: %s cannot be an endpoint of the Service kubernetes; give another, or --endpoint-reconciler-type=none", ip))
+	}
 	if (o.TokenSigningFile == "") != (len(o.TokenIssuers) == 0) {
 		errs = append(errs, errors.New("--service-account-signing-key-file and --service-account-issuer go together"))
 	}
