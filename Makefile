@@ -13,12 +13,14 @@ CC_arm64 := aarch64-linux-gnu-gcc
 PAUSE_FLAGS := -Os -nostdlib -static -ffreestanding -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-stack-protector \
   -Wl,--build-id=none -Wl,-n -Wl,-z,norelro -Wl,-z,noseparate-code -s
 export CGO_ENABLED := 0
+# The same flags for programs and tests: they share one build cache.
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 DEPS := go run ./integration/cmd/deps
 
 .PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench check generate install-cni clean help
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
-	GOARCH=$(ARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage
+	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage
 
 $(BIN)/pause: cmd/pause/pause.c
 	@$(DEPS) -need build-$(ARCH)

@@ -50,7 +50,14 @@ func execCommand(e *env) *cobra.Command {
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: completeHosts,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.onHost(cmd.Context(), name, args[0], args[1:], tty)
+			argv := args[1:]
+			if argv[0] == "--" { // flags end at NODE, so the dashes behind it come here
+				argv = argv[1:]
+			}
+			if len(argv) == 0 {
+				return usageError("exec: no command behind --")
+			}
+			return e.onHost(cmd.Context(), name, args[0], argv, tty)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
