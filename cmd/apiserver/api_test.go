@@ -465,3 +465,16 @@ func TestLogsComeFromTheKubelet(t *testing.T) {
 		t.Errorf("logs of a container that is not there: %v", err)
 	}
 }
+
+func TestStringDataIsStoredAsData(t *testing.T) {
+	ns := namespace(t, "strings")
+	secrets := shared.client.CoreV1().Secrets(ns)
+	s, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}, StringData: map[string]string{"a": "b"}}, metav1.CreateOptions{})
+	if err != nil || string(s.Data["a"]) != "b" || s.StringData != nil {
+		t.Fatalf("created: %v, %v", s, err)
+	}
+	s, err = secrets.Patch(t.Context(), "s", types.MergePatchType, []byte(`{"stringData":{"a":"c"}}`), metav1.PatchOptions{})
+	if err != nil || string(s.Data["a"]) != "c" || s.StringData != nil {
+		t.Errorf("patched: %v, %v", s, err)
+	}
+}

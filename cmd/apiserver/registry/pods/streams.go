@@ -122,7 +122,7 @@ type connect struct {
 	handler    func(ctx context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error)
 }
 
-func (c *connect) New() runtime.Object { return &corev1.Pod{} }
+func (c *connect) New() runtime.Object { return c.newOptions() }
 
 // Destroy does nothing: the store belongs to pods.
 func (c *connect) Destroy() {}

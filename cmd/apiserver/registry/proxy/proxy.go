@@ -38,13 +38,13 @@ type target struct {
 
 // REST is one proxy subresource.
 type REST struct {
-	object  func() runtime.Object
 	options func() runtime.Object
 	path    func(options runtime.Object) string
 	find    func(ctx context.Context, id string) (target, error)
 }
 
-func (r *REST) New() runtime.Object { return r.object() }
+// New returns the options: the kind of the resource itself would make clients think that its PATCH is this one.
+func (r *REST) New() runtime.Object { return r.options() }
 
 // Destroy does nothing: the stores belong to the main resources.
 func (r *REST) Destroy() {}
@@ -83,7 +83,6 @@ func transport() *http.Transport {
 // Nodes returns nodes/proxy.
 func Nodes(kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet, error)) *REST {
 	return &REST{
-		object:  func() runtime.Object { return &corev1.Node{} },
 		options: func() runtime.Object { return &corev1.NodeProxyOptions{} },
 		path:    func(o runtime.Object) string { return o.(*corev1.NodeProxyOptions).Path },
 		find: func(ctx context.Context, id string) (target, error) {
@@ -107,7 +106,6 @@ func Nodes(kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet
 func Pods(pods *store.Storage) *REST {
 	rt := transport()
 	return &REST{
-		object:  func() runtime.Object { return &corev1.Pod{} },
 		options: func() runtime.Object { return &corev1.PodProxyOptions{} },
 		path:    func(o runtime.Object) string { return o.(*corev1.PodProxyOptions).Path },
 		find: func(ctx context.Context, id string) (target, error) {
@@ -141,7 +139,6 @@ func firstPort(pod *corev1.Pod) string {
 func Services(services, slices *store.Storage) *REST {
 	rt := transport()
 	return &REST{
-		object:  func() runtime.Object { return &corev1.Service{} },
 		options: func() runtime.Object { return &corev1.ServiceProxyOptions{} },
 		path:    func(o runtime.Object) string { return o.(*corev1.ServiceProxyOptions).Path },
 		find: func(ctx context.Context, id string) (target, error) {
