@@ -340,3 +340,13 @@ func TestRestoreKeepsBackOff(t *testing.T) {
 		t.Errorf("after three restarts the wait is 40 s, got\n%s", got)
 	}
 }
+
+func TestRejected(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Rejected{"OutOfcpu", "no"})
+	w.want("give back")
+	st := w.status()
+	if st.Phase != v1.PodFailed || st.Reason != "OutOfcpu" || len(st.ContainerStatuses) != 0 || w.s.Stage != Finished {
+		t.Errorf("stage %s, status %+v", w.s.Stage, st)
+	}
+}

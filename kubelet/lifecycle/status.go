@@ -24,6 +24,9 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 	if s.Verdict != nil {
 		st.Reason, st.Message = s.Verdict.Reason, s.Verdict.Message
 	}
+	if s.rejected() { // nothing was, so there is nothing more to say
+		return st
+	}
 	s.addresses(&st, hostIPs)
 	for i := range s.Containers {
 		c := &s.Containers[i]
@@ -50,6 +53,16 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 		}
 	}
 	return st
+}
+
+// rejected says whether the node failed the pod before anything of it was made.
+func (s *State) rejected() bool {
+	for i := range s.Containers {
+		if s.Containers[i].Next > 0 {
+			return false
+		}
+	}
+	return s.Verdict != nil && s.Sandbox.ID == "" && s.Verdict.Reason != "DeadlineExceeded"
 }
 
 func (s *State) addresses(st *v1.PodStatus, hostIPs []string) {

@@ -1,0 +1,93 @@
+package kubelet
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+func wanting(cpu string) *v1.Pod {
+	return &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu)}}}}}}
+}
+
+func TestFits(t *testing.T) {
+	node := v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("3")}
+	for _, tt := range []struct {
+		name   string
+		cpu    string
+		others []*v1.Pod
+		reason string
+	}{
+		{"exactly", "1500m", []*v1.Pod{wanting("500m")}, ""},
+		{"too much beside others", "1501m", []*v1.Pod{wanting("500m")}, "OutOfcpu"},
+		{"too many pods", "0", []*v1.Pod{wanting("0"), wanting("0"), wanting("0")}, "OutOfpods"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reason := ""
+			if r := fits(wanting(tt.cpu), tt.others, node); r != nil {
+				reason = r.Reason
+			}
+			if reason != tt.reason {
+				t.Errorf("reason %q, want %q", reason, tt.reason)
+			}
+		})
+	}
+}
+
+func TestLastWords(t *testing.T) {
+	dir := t.TempDir()
+	message, log := filepath.Join(dir, "m"), filepath.Join(dir, "0.log")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(message, "")
+	write(log, "2026-01-02T03:04:05Z stdout F one two\n2026-01-02T03:04:05Z stderr F three\n")
+	fallback := string(v1.TerminationMessageFallbackToLogsOnError)
+	for _, tt := range []struct {
+		name, message, policy string
+		code                  int32
+		want                  string
+	}{
+		{"file", "bye", "File", 1, "bye"},
+		{"file wins over log", "bye", fallback, 1, "bye"},
+		{"log on error", "", fallback, 1, "one two\nthree\n"},
+		{"no log on success", "", fallback, 0, ""},
+		{"no log by policy", "", "File", 1, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			write(message, tt.message)
+			if got := lastWords(message, tt.policy, log, tt.code); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestGate(t *testing.T) {
+	g := newGate()
+	shut, _ := g.state()
+	if !g.set(true, "") || g.set(true, "") {
+		t.Error("set must tell changes, and only those")
+	}
+	select {
+	case <-shut:
+	default:
+		t.Error("who waits is not let in")
+	}
+	g.set(false, "gone")
+	if open, why := g.state(); why != "gone" {
+		t.Error(why)
+	} else {
+		select {
+		case <-open:
+			t.Error("still open")
+		default:
+		}
+	}
+}
