@@ -30,9 +30,12 @@ func newOrlop(t *testing.T) orlop {
 		}
 		t.Skip("a local cluster needs root")
 	}
-	bin, err := filepath.Abs("../bin")
-	if err != nil {
-		t.Fatal(err)
+	bin := os.Getenv("ORLOP_BIN") // another build than the checkout's
+	if bin == "" {
+		var err error
+		if bin, err = filepath.Abs("../bin"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return orlop{bin: bin, home: t.TempDir()}
 }

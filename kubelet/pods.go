@@ -46,6 +46,7 @@ func (k *Kubelet) setStatic(pods []*v1.Pod) {
 	clear(k.queued)
 	for uid, w := range k.workers {
 		if w.static && !wanted[uid] {
+			w.leaving = true
 			w.post(lifecycle.RemovedBySource{})
 		}
 	}
@@ -65,7 +66,8 @@ func (k *Kubelet) setStatic(pods []*v1.Pod) {
 // addStaticLocked starts a static pod, or queues it behind one of the same name: their ports and
 // files are the same.
 func (k *Kubelet) addStaticLocked(p *v1.Pod) {
-	if _, ok := k.workers[p.UID]; ok {
+	// A manifest that comes back while its pod is ending is a pod of its own: it waits like any other.
+	if w, ok := k.workers[p.UID]; ok && !w.leaving {
 		return
 	}
 	for _, w := range k.workers {

@@ -24,8 +24,10 @@ type worker struct {
 	k      *Kubelet
 	uid    types.UID
 	static bool
-	log    *slog.Logger
-	qos    v1.PodQOSClass
+	// leaving: the manifest is gone, so the pod ends. Guarded by the kubelet's mu.
+	leaving bool
+	log     *slog.Logger
+	qos     v1.PodQOSClass
 
 	mu    sync.Mutex
 	inbox []lifecycle.Event

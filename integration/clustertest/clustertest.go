@@ -65,15 +65,19 @@ func Main(m *testing.M, name string, nodes int, set func(*Cluster)) int {
 
 // Up makes a cluster. Whatever a killed run left under the same name goes first.
 func Up(name string, nodes int) (*Cluster, error) {
-	root, err := moduleRoot()
-	if err != nil {
-		return nil, err
+	bin := os.Getenv("ORLOP_BIN") // another build than the checkout's
+	if bin == "" {
+		root, err := moduleRoot()
+		if err != nil {
+			return nil, err
+		}
+		bin = filepath.Join(root, "bin")
 	}
 	dir, err := os.MkdirTemp("", "orlop-test-*")
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Name: name, Bin: filepath.Join(root, "bin"), Kubeconfig: filepath.Join(dir, "kubeconfig")}
+	c := &Cluster{Name: name, Bin: bin, Kubeconfig: filepath.Join(dir, "kubeconfig")}
 	for i := range nodes {
 		c.Nodes = append(c.Nodes, fmt.Sprintf("%s-%d", name, i+1))
 	}

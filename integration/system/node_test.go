@@ -37,7 +37,7 @@ func controlPlaneAndWorkers(t *testing.T, c *clustertest.Cluster) {
 func hostProcesses(t *testing.T, c *clustertest.Cluster, host string) string {
 	t.Helper()
 	out, err := c.Exec(host, "sh", "-c", `for p in $(find /sys/fs/cgroup -name cgroup.procs | xargs cat | sort -un); do
-		[ -r /proc/$p/comm ] && echo $p $(cat /proc/$p/comm) $(grep -m1 -E '^0::|^[0-9]+:name=systemd:' /proc/$p/cgroup); done`)
+		[ -r /proc/$p/comm ] && echo $p $(cat /proc/$p/comm) $(grep -m1 -E '^0::|^[0-9]+:name=systemd:' /proc/$p/cgroup); done; true`)
 	if err != nil {
 		t.Fatal(err)
 	}
