@@ -1,8 +1,9 @@
 // Package probe asks containers how they are, and runs what they want done at their start and end.
 //
 // It owns the times and the counting: a probe is due the moment its container has run for initialDelaySeconds, then
-// once every period, and a verdict changes after as many like answers as the threshold says. What follows from a
-// verdict is for the caller, who gets each change through Config.Changed. Liveness and readiness wait for the startup
+// once every period, and a verdict changes after as many like answers as the threshold says. Until the first success of
+// a freshly started container, readiness and startup are asked more often, so that no period is lost to an answer that
+// came a moment too early; those extra failures count for nothing and make no event. What follows from a verdict is for the caller, who gets each change through Config.Changed. Liveness and readiness wait for the startup
 // probe, and readiness is asked at once when that has succeeded.
 package probe
 
@@ -238,12 +239,13 @@ func (p *Probes) ask(ctx context.Context, w *worker, t target) {
 	}
 	took := time.Since(begun)
 	p.cfg.Log.Debug("probed", "pod", t.pod.Namespace+"/"+t.pod.Name, "container", t.container.Name, "kind", w.kind, "result", a.result, "output", a.output)
-	verdict, told := p.take(w, t, a.result, time.Now())
+	verdict, early, told := p.take(w, t, a.result, time.Now())
 	if !told {
 		return // the container is not there any more
 	}
 	p.cfg.Asked(t.pod, t.container.Name, w.kind, a.result.String(), took)
 	switch {
+	case early && a.result != warning: // not worth an event
 	case a.err != nil:
 		p.cfg.Event(t.pod, t.container.Name, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in %s state: %v", w.kind, "unknown", a.err))
 	case a.result == failure:
@@ -270,28 +272,31 @@ func (p *Probes) try(ctx context.Context, t target) answer {
 	return a
 }
 
-// take counts one answer. It reports whether the container is still the one that was asked.
-func (p *Probes) take(w *worker, t target, r result, now time.Time) (verdict *Verdict, current bool) {
+// take counts one answer. It reports whether it was asked out of turn, and whether the container is still the one that
+// was asked.
+func (p *Probes) take(w *worker, t target, r result, now time.Time) (verdict *Verdict, early, current bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.asking = false
 	k := key{t.pod.UID, t.container.Name, w.kind}
 	if p.workers[k] != w || w.target.id != t.id {
-		return nil, false
+		return nil, false, false
 	}
+	early = w.early()
 	changed := w.take(r, now)
 	if !changed {
-		return nil, true
+		return nil, early, true
 	}
 	if w.kind == Startup && w.ok {
 		// Do not let the others wait for the end of a period that began before they were allowed to ask.
 		for _, kind := range []Kind{Liveness, Readiness} {
 			if other := p.workers[key{k.pod, k.container, kind}]; other != nil {
 				other.due = later(now, other.first)
+				other.tick = other.due
 			}
 		}
 	}
-	return &Verdict{Pod: k.pod, Container: k.container, ID: t.id, Kind: k.kind, OK: w.ok}, true
+	return &Verdict{Pod: k.pod, Container: k.container, ID: t.id, Kind: k.kind, OK: w.ok}, early, true
 }
 
 func later(a, b time.Time) time.Time {

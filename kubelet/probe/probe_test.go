@@ -90,14 +90,44 @@ func TestTimesAndVerdicts(t *testing.T) {
 				n.set("start", false)
 				time.Sleep(3 * time.Second)
 			},
-			want: []string{"0s asked start", "2s asked start", "4s asked start", "4s Startup true", "4s asked ready", "4s Readiness true"},
+			want: []string{"0s asked start", "100ms asked start", "250ms asked start", "475ms asked start", "812.5ms asked start", "1.31875s asked start",
+				"2s asked start", "2s Unhealthy", "3.1390625s asked start", "3.1390625s Startup true", "3.1390625s asked ready", "3.1390625s Readiness true"},
+		},
+		{
+			name:      "a server that listens a moment late is found at once, and its failures make no event",
+			container: v1.Container{ReadinessProbe: ask("ready", 0, 10, 1)},
+			sick:      "ready",
+			script: func(_ *Probes, n *node) {
+				time.Sleep(300 * time.Millisecond)
+				n.set("ready", false)
+				time.Sleep(11 * time.Second)
+			},
+			want: []string{"0s asked ready", "100ms asked ready", "250ms asked ready", "475ms asked ready", "475ms Readiness true", "10.475s asked ready"},
+		},
+		{
+			name:      "early failures bring a startup probe's end no nearer",
+			container: v1.Container{StartupProbe: ask("start", 0, 1, 2)},
+			sick:      "start",
+			script:    func(*Probes, *node) { time.Sleep(3 * time.Second) },
+			want: []string{"0s asked start", "100ms asked start", "250ms asked start", "475ms asked start", "812.5ms asked start",
+				"1s asked start", "1s Unhealthy", "1.759375s asked start", "2s asked start", "2s Unhealthy", "2s Startup false"},
+		},
+		{
+			name:      "once it was ready, failures count and are asked for by the period",
+			container: v1.Container{ReadinessProbe: ask("ready", 0, 1, 2)},
+			script: func(_ *Probes, n *node) {
+				time.Sleep(500 * time.Millisecond)
+				n.set("ready", true)
+				time.Sleep(2 * time.Second)
+			},
+			want: []string{"0s asked ready", "0s Readiness true", "1s asked ready", "1s Unhealthy", "2s asked ready", "2s Unhealthy", "2s Readiness false"},
 		},
 		{
 			name:      "liveness fails by its threshold, and then is asked no more",
 			container: v1.Container{LivenessProbe: ask("live", 1, 1, 2)},
 			sick:      "live",
 			script:    func(*Probes, *node) { time.Sleep(5 * time.Second) },
-			want:      []string{"1s asked live", "2s asked live", "2s Liveness false"},
+			want:      []string{"1s asked live", "1s Unhealthy", "2s asked live", "2s Unhealthy", "2s Liveness false"},
 		},
 		{
 			name:      "after a restart of the kubelet, readiness holds and keeps its beat",
@@ -105,7 +135,7 @@ func TestTimesAndVerdicts(t *testing.T) {
 			state:     Container{Ready: true, Started: time.Unix(0, 0)},
 			sick:      "ready",
 			script:    func(*Probes, *node) { time.Sleep(25 * time.Second) },
-			want:      []string{"10s asked ready", "20s asked ready", "20s Readiness false"},
+			want:      []string{"10s asked ready", "10s Unhealthy", "20s asked ready", "20s Unhealthy", "20s Readiness false"},
 		},
 		{
 			name:      "a pod that was removed is asked no more",
@@ -124,6 +154,7 @@ func TestTimesAndVerdicts(t *testing.T) {
 				p, err := New(Config{
 					Runtime: n, Log: slog.New(slog.DiscardHandler), attempt: n.attempt,
 					Changed: func(v Verdict) { n.note("%s %v", v.Kind, v.OK) },
+					Event:   func(_ *v1.Pod, _, reason, _ string) { n.note("%s", reason) },
 				})
 				if err != nil {
 					t.Fatal(err)

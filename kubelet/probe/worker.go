@@ -20,6 +20,12 @@ func (r result) String() string {
 	return [...]string{"unknown", "successful", "successful", "failed"}[r]
 }
 
+// A freshly started container that waits to be found ready or started is asked more often than its period says, lest
+// one answer that came a moment too early cost it a whole period: first after firstHurry, and then after half as much
+// again each time. Until its period has passed for the first time, only a success counts; so it has failureThreshold
+// whole periods to come up.
+const firstHurry = 100 * time.Millisecond
+
 // target is what one attempt needs to know. Its objects are never changed.
 type target struct {
 	pod       *v1.Pod
@@ -35,8 +41,10 @@ type worker struct {
 	target target
 	first  time.Time // when it may be asked for the first time
 	due    time.Time // when it is asked next
-	asking bool      // an answer is out
-	ended  bool      // it is asked no more: started up, or failed and about to be restarted
+	tick   time.Time // when it is asked next by its period; due is before that while hurry is not 0
+	hurry  time.Duration
+	asking bool // an answer is out
+	ended  bool // it is asked no more: started up, or failed and about to be restarted
 
 	known bool // a verdict was told, or was known from before
 	ok    bool // the verdict
@@ -52,12 +60,16 @@ func (w *worker) updated(kind Kind, t target, c Container, now time.Time) *worke
 	}
 	fresh := &worker{kind: kind, target: t}
 	fresh.first = c.Started.Add(time.Duration(t.probe.InitialDelaySeconds) * time.Second)
-	fresh.due = fresh.first
+	fresh.due, fresh.tick = fresh.first, fresh.first
+	period := seconds(t.probe.PeriodSeconds, 10)
 	if late := now.Sub(fresh.first); late > 0 && (c.Ready || c.StartedUp) {
 		// The kubelet was started anew and knows how the container is. It asks at the times it would have asked at, for
 		// all containers at once would be a storm.
-		period := seconds(t.probe.PeriodSeconds, 10)
 		fresh.due = fresh.first.Add((late/period + 1) * period)
+		fresh.tick = fresh.due
+	} else if kind != Liveness && late < period {
+		fresh.hurry = firstHurry
+		fresh.tick = fresh.first.Add(period)
 	}
 	switch kind {
 	case Liveness:
@@ -72,12 +84,45 @@ func (w *worker) updated(kind Kind, t target, c Container, now time.Time) *worke
 	return fresh
 }
 
+// early tells whether what is due at the moment is asked out of turn.
+func (w *worker) early() bool { return w.due.Before(w.tick) }
+
+// schedule says when to ask next, after an answer.
+func (w *worker) schedule(good bool, now time.Time) {
+	period := seconds(w.target.probe.PeriodSeconds, 10)
+	switch {
+	case good && w.early():
+		w.tick = now.Add(period) // the beat starts with the first success
+	case !w.early():
+		w.tick = w.tick.Add(period)
+		if !w.tick.After(now) {
+			w.tick = now.Add(period) // what was missed is not made up for
+		}
+	}
+	w.due = w.tick
+	if good || w.hurry >= period {
+		w.hurry = 0
+	}
+	if w.hurry > 0 {
+		w.due = sooner(w.tick, now.Add(w.hurry))
+		w.hurry += w.hurry / 2
+	}
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // take counts one answer and reports whether the verdict changed by it.
 func (w *worker) take(r result, now time.Time) bool {
-	period := seconds(w.target.probe.PeriodSeconds, 10)
-	w.due = w.due.Add(period)
-	if !w.due.After(now) {
-		w.due = now.Add(period) // what was missed is not made up for
+	good := r == success || r == warning
+	counts := good || !w.early()
+	w.schedule(good, now)
+	if !counts {
+		return false
 	}
 	if r == unknown {
 		return false
