@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/orlop-io/orlop/integration/clustertest"
@@ -23,11 +24,16 @@ var list string
 
 var rowsFlag = flag.String("rows", "quick", `rows to run: "quick", "all", or a regular expression on codenames`)
 
-// test is a row's subtest.
+// test is a row's subtest. Rows run beside each other but for those that are
+// serial, which run first and alone.
 type test struct {
-	quick bool // it passes in under five seconds
-	run   func(*testing.T, *clustertest.Cluster)
+	quick  bool // it passes in under five seconds
+	serial bool // it changes what all others see: nodes, taints
+	run    func(*testing.T, *clustertest.Cluster)
 }
+
+// beside is how many rows run at once: they wait more than they work.
+const beside = "8"
 
 // row is one line of the list.
 type row struct{ area, codename, requirement string }
@@ -50,7 +56,18 @@ var cluster *clustertest.Cluster
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if err := flag.Set("test.parallel", beside); err != nil {
+		panic(err)
+	}
 	os.Exit(clustertest.Main(m, "conf", 2, func(c *clustertest.Cluster) { cluster = c }))
+}
+
+// short is a codename without the tags behind it, by which tests are registered.
+func short(codename string) string {
+	for _, tag := range []string{"[Conformance]", "[NodeConformance]", "[Serial]", "[Slow]", "[Disruptive]"} {
+		codename = strings.ReplaceAll(codename, " "+tag, "")
+	}
+	return codename
 }
 
 func TestConformance(t *testing.T) {
@@ -62,31 +79,46 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{}
-	passed, failed, missing, left := 0, 0, 0, 0
-	for _, r := range rows {
-		known[r.codename] = true
-		tt, ok := tests()[r.codename]
-		switch {
-		case !ok:
-			missing++
-			if *rowsFlag == "all" {
-				t.Run(r.codename, func(t *testing.T) { t.Error("no test is written for this row") })
+	all, known := tests(), map[string]bool{}
+	var passed, failed atomic.Int64
+	missing, left := 0, 0
+	t.Run("rows", func(t *testing.T) {
+		for _, r := range rows {
+			name := short(r.codename)
+			known[name] = true
+			tt, ok := all[name]
+			switch {
+			case !ok:
+				missing++
+				if *rowsFlag == "all" {
+					t.Run(r.codename, func(t *testing.T) { t.Error("no test is written for this row") })
+				}
+			case !chosen(r, tt):
+				left++
+			default:
+				t.Run(r.codename, func(t *testing.T) {
+					t.Cleanup(func() { // the last to run: what the row cleans up counts too
+						if t.Failed() {
+							failed.Add(1)
+						} else {
+							passed.Add(1)
+						}
+					})
+					if !tt.serial {
+						t.Parallel()
+					}
+					tt.run(t, cluster)
+				})
 			}
-		case !chosen(r, tt):
-			left++
-		case t.Run(r.codename, func(t *testing.T) { tt.run(t, cluster) }):
-			passed++
-		default:
-			failed++
+		}
+	})
+	for name := range all {
+		if !known[name] {
+			t.Errorf("a test names a row that is not in the list: %s", name)
 		}
 	}
-	for codename := range tests() {
-		if !known[codename] {
-			t.Errorf("a test names a row that is not in the list: %s", codename)
-		}
-	}
-	fmt.Printf("conformance: %d rows: %d passed, %d failed, of these %d without a test; %d not chosen\n", len(rows), passed, failed+missing, missing, left)
+	fmt.Printf("conformance: %d rows: %d passed, %d failed, of these %d without a test; %d not chosen\n",
+		len(rows), passed.Load(), int(failed.Load())+missing, missing, left)
 }
 
 // chooser says which rows with a test the flag asks for.

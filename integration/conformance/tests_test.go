@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"maps"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,10 +10,33 @@ import (
 	"github.com/orlop-io/orlop/integration/clustertest"
 )
 
-// tests are the rows' subtests by codename.
+// tests are the rows' subtests by short codename.
 func tests() map[string]test {
+	all := map[string]test{}
+	for _, area := range []map[string]test{
+		architectureTests(), lifecycleTests(), apiTests(), containerTests(), podTests(), volumeTests(),
+	} {
+		maps.Copy(all, area)
+	}
+	return all
+}
+
+// under puts prefix before the names of an area's rows.
+func under(prefix string, rows map[string]test) map[string]test {
+	out := map[string]test{}
+	for name, tt := range rows {
+		out[prefix+name] = tt
+	}
+	return out
+}
+
+// quickly registers a function as a quick row, slowly as one that takes longer.
+func quickly(run func(*testing.T, *clustertest.Cluster)) test { return test{quick: true, run: run} }
+func slowly(run func(*testing.T, *clustertest.Cluster)) test  { return test{run: run} }
+
+func architectureTests() map[string]test {
 	return map[string]test{
-		"[sig-architecture] Conformance Tests should have at least two untainted nodes [Conformance]": {quick: true, run: twoUntaintedNodes},
+		"[sig-architecture] Conformance Tests should have at least two untainted nodes": quickly(twoUntaintedNodes),
 	}
 }
 

@@ -54,8 +54,12 @@ func faults(t *testing.T, c *clustertest.Cluster) {
 				load <- out
 			}()
 			time.Sleep(5 * time.Second)
+			killed := 0
 			for _, host := range c.Nodes {
-				kill(t, c, host, victim.comm)
+				killed += kill(t, c, host, victim.comm)
+			}
+			if killed == 0 {
+				t.Errorf("no process %s to kill", victim.comm)
 			}
 			out := <-load
 			var report struct {
@@ -69,25 +73,34 @@ func faults(t *testing.T, c *clustertest.Cluster) {
 				t.Errorf("under kill -9 of %s: %+v", victim.name, report)
 			}
 			c.Eventually(t, time.Minute, "cluster to be whole again", func(ctx context.Context) error { return whole(ctx, c) })
+			counted := victim.container == ""
 			for name, count := range restarts(t, c) {
+				if was, ok := before[name]; ok && strings.HasSuffix(name, "/"+victim.container) {
+					counted = counted || count > was
+				}
 				if was, ok := before[name]; ok && count != was && (victim.container == "" || !strings.HasSuffix(name, "/"+victim.container)) {
 					t.Errorf("container %s restarted: %d times, before %d", name, count, was)
 				}
+			}
+			if !counted {
+				t.Errorf("the restart of %s is not counted", victim.container)
 			}
 		})
 	}
 }
 
-// kill ends the host's processes called comm, as a crash does.
-func kill(t *testing.T, c *clustertest.Cluster, host, comm string) {
+// kill ends the host's processes called comm, as a crash does, and says how many.
+func kill(t *testing.T, c *clustertest.Cluster, host, comm string) (killed int) {
 	t.Helper()
 	for line := range strings.Lines(hostProcesses(t, c, host)) {
 		if f := strings.Fields(line); len(f) > 1 && f[1] == comm {
 			if _, err := c.Exec(host, "kill", "-9", f[0]); err != nil {
 				t.Error(err)
 			}
+			killed++
 		}
 	}
+	return killed
 }
 
 // whole says what is not ready of nodes and of kube-system's pods.

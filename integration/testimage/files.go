@@ -121,6 +121,21 @@ func id(s *stdio, args []string) error {
 	return nil
 }
 
+func chmod(_ *stdio, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: chmod OCTAL PATH ...")
+	}
+	mode, err := strconv.ParseUint(args[0], 8, 12)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range args[1:] {
+		errs = append(errs, os.Chmod(path, fs.FileMode(mode)))
+	}
+	return errors.Join(errs...)
+}
+
 func ln(_ *stdio, args []string) error {
 	flags, args := flagsOf(args)
 	if len(args) != 2 {

@@ -37,9 +37,9 @@ func tools() map[string]tool {
 		"connect": connect, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
 		"etc-hosts": etcHosts, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
 		"mounttest": mountTest, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
-		"serve-hostname": serveHostname, "test-webserver": testWebserver,
+		"serve-hostname": serveHostname, "test-webserver": testWebserver, "webhook": webhook,
 		// busybox
-		"cat": cat, "echo": echo, "env": env, "false": falseTool, "grep": grep, "head": head, "hostname": hostname, "id": id,
+		"cat": cat, "chmod": chmod, "echo": echo, "env": env, "false": falseTool, "grep": grep, "head": head, "hostname": hostname, "id": id,
 		"ln": ln, "ls": ls, "mkdir": mkdir, "mount": mounts, "nc": nc, "nslookup": nslookup, "printenv": printenv, "ps": ps,
 		"rm": rm, "seq": seq, "sh": shell, "sleep": sleep, "stat": stat, "tail": tail, "test": test, "touch": touch,
 		"true": trueTool, "wget": wget,
