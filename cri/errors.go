@@ -38,6 +38,15 @@ func (e *callError) Error() string {
 
 func (e *callError) Unwrap() error { return e.kind }
 
+// Words are what the runtime itself said, without our account of the call: texts for users, where upstream has them so,
+// must not differ from one try to the next by an id.
+func Words(err error) string {
+	if e, ok := errors.AsType[*callError](err); ok && e.said != "" {
+		return e.said
+	}
+	return err.Error()
+}
+
 // wrap turns the answer to one call into our errors, naming act and object.
 func wrap(act, object string, err error) error {
 	if err == nil {

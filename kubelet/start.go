@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/orlop-io/orlop/cri"
 	"github.com/orlop-io/orlop/kubelet/criconfig"
 	"github.com/orlop-io/orlop/kubelet/environ"
 	"github.com/orlop-io/orlop/kubelet/images"
@@ -59,10 +60,10 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 		case errors.As(err, &se):
 			reason = se.reason
 			if ctx.Err() == nil {
-				w.k.events.Pod(c.pod, a.Name, true, "Failed", "Error: "+err.Error())
+				w.k.events.Pod(c.pod, a.Name, true, "Failed", "Error: "+cri.Words(err))
 			}
 		}
-		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: err.Error()})
+		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: cri.Words(err)})
 		return
 	}
 	w.post(lifecycle.HookDone{Name: a.Name, ID: id, Err: c.postStart(ctx, id)})

@@ -13,8 +13,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/orlop-io/orlop/cri"
 )
 
 // runtime is the part of the CRI client needed here.
@@ -89,8 +92,8 @@ type Request struct {
 
 // Ensure gets an image and says how the runtime names it. Errors other than ctx's are *Error.
 func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
-	if strings.TrimSpace(r.Image) == "" || strings.ContainsAny(r.Image, " \t\n") || strings.ToLower(r.Image) != r.Image && !strings.ContainsAny(r.Image, ":/@") {
-		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", r.Image, r.Image)
+	if _, err := reference.ParseNormalizedNamed(r.Image); err != nil {
+		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", r.Image, r.Image, err)
 		r.Tell(true, "InspectFailed", msg)
 		return Image{}, &Error{"InvalidImageName", msg}
 	}
@@ -127,7 +130,7 @@ func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec
 		}
 	}
 	if err != nil {
-		msg := fmt.Sprintf("failed to pull image %q: %v", r.Image, err)
+		msg := fmt.Sprintf("failed to pull image %q: %s", r.Image, cri.Words(err))
 		r.Tell(true, "Failed", "Failed to "+strings.TrimPrefix(msg, "failed to "))
 		r.Tell(true, "Failed", "Error: ErrImagePull")
 		return Image{}, &Error{"ErrImagePull", msg}

@@ -78,6 +78,7 @@ func TestPolicies(t *testing.T) {
 		{"always", "x:1", true, v1.PullAlways, nil, "Pulling Pulled", "", 1},
 		{"never", "x:1", false, v1.PullNever, nil, "ErrImageNeverPull", "ErrImageNeverPull", 0},
 		{"refused", "x:1", false, v1.PullAlways, errors.New("no"), "Pulling Failed Failed", "ErrImagePull", 1},
+		{"upper case", "localhost/Bad:1", false, v1.PullAlways, nil, "InspectFailed", "InvalidImageName", 0},
 		{"not a name", "x y", false, v1.PullAlways, nil, "InspectFailed", "InvalidImageName", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

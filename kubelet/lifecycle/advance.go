@@ -133,7 +133,20 @@ func (m *machine) containers() {
 		if !initialized && (c.Kind == Init || c.Kind == Sidecar && !m.startedUp(c)) {
 			return // the next one waits for this one
 		}
+		if c.Kind == App && m.hooking(c) {
+			return
+		}
 	}
+}
+
+// hooking says whether a container's postStart hook is still to end. Those after it in the spec wait for that: it is how
+// a proxy in front holds the application until it is ready.
+func (m *machine) hooking(c *Container) bool {
+	spec := Spec(m.Pod, c.Name)
+	if spec == nil || spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil || c.Killing {
+		return false
+	}
+	return c.Phase == Starting || c.Phase == Running && !c.Hooked
 }
 
 // initialized says whether all init containers have done their part in this sandbox. An app

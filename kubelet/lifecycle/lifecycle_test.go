@@ -125,6 +125,24 @@ func TestVolumesHoldContainersNotSandbox(t *testing.T) {
 	w.want("set up volumes", "start a/0")
 }
 
+// Containers start side by side, but for those behind one with a postStart hook.
+func TestPostStartHoldsTheNext(t *testing.T) {
+	p := pod(func(p *v1.Pod) {
+		p.Spec.Containers = []v1.Container{{Name: "a"}, {Name: "b", Lifecycle: &v1.Lifecycle{PostStart: &v1.LifecycleHandler{}}}, {Name: "c"}}
+	})
+	w := begin(t, p)
+	w.hold["start b/0"] = true
+	w.step(Tick{})
+	w.want("set up volumes", "make sandbox 0", "start a/0", "start b/0")
+	f := Facts{Name: "b", ID: "b0", Sandbox: "sb0"}
+	w.step(ContainerCreated{f})
+	f.Running = true
+	w.step(ContainerSeen{f})
+	w.want("")
+	w.step(HookDone{Name: "b", ID: "b0"})
+	w.want("start c/0")
+}
+
 func TestCrashBackOffDoubles(t *testing.T) {
 	w := begin(t, pod(nil))
 	w.step(Tick{})
