@@ -258,7 +258,7 @@ func (a *apiSide) objectChanged(key objects.Key) {
 	for _, w := range a.k.all() {
 		if w.shown.Load().state.Pod.Namespace == key.Namespace {
 			w.refresh()
-			w.post(lifecycle.Tick{})
+			w.post(lifecycle.InputsChanged{})
 		}
 	}
 }

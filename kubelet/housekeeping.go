@@ -61,20 +61,29 @@ func (k *Kubelet) allocatable() v1.ResourceList {
 	}
 }
 
-// refresh brings the contents of the pod's volumes up to date, unless that is being done already.
+// refresh brings the contents of the pod's volumes up to date; again, if that is being done already.
 func (w *worker) refresh() {
 	v := w.shown.Load()
-	if v.state.Stage != lifecycle.Active || v.state.Volumes != lifecycle.Done || !w.refreshing.CompareAndSwap(false, true) {
+	if v.state.Stage != lifecycle.Active || v.state.Volumes != lifecycle.Done {
+		return
+	}
+	if w.refreshes.Add(1) > 1 {
 		return
 	}
 	w.k.group.Go(func() {
-		defer w.refreshing.Store(false)
-		ctx, cancel := context.WithTimeout(w.k.ctx, time.Minute)
-		defer cancel()
-		if w.shown.Load().state.Stage == lifecycle.Active {
-			w.warn("refresh volumes", w.k.vols.Refresh(ctx, w.shown.Load().state.Pod, w.k.volumeInputs()))
+		for seen := int32(0); !w.refreshes.CompareAndSwap(seen, 0); {
+			seen = w.refreshes.Load()
+			w.refreshOnce()
 		}
 	})
+}
+
+func (w *worker) refreshOnce() {
+	ctx, cancel := context.WithTimeout(w.k.ctx, time.Minute)
+	defer cancel()
+	if v := w.shown.Load(); v.state.Stage == lifecycle.Active {
+		w.warn("refresh volumes", w.k.vols.Refresh(ctx, v.state.Pod, w.k.volumeInputs()))
+	}
 }
 
 // dropLeftovers gives back volumes and cgroups of pods that are nowhere any more.

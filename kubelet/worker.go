@@ -37,8 +37,8 @@ type worker struct {
 	shown atomic.Pointer[view]
 	// mounts are the pod's volumes once they are set up.
 	mounts atomic.Pointer[map[string]volumes.Mount]
-	// refreshing: the volumes are being brought up to date.
-	refreshing atomic.Bool
+	// refreshes counts what asked for the volumes to be brought up to date since that was begun; 0: it is not being done.
+	refreshes atomic.Int32
 
 	// Below: the worker's goroutine only.
 	state   lifecycle.State

@@ -48,7 +48,7 @@ func (m *machine) run() {
 		return
 	}
 	if m.Volumes == NotDone && m.due(m.volumesRetry) {
-		m.Volumes = Doing
+		m.Volumes, m.volumesStale = Doing, false
 		m.do(SetupVolumes{})
 	}
 	if m.sandbox() && m.Volumes == Done {
@@ -198,7 +198,7 @@ func (m *machine) start(c *Container) {
 	if c.Phase == Exited && !(c.Kind == Init && c.Facts.ExitCode == 0) && !m.crashOver(c) {
 		return
 	}
-	c.Phase = Starting
+	c.Phase, c.stale = Starting, false
 	m.do(StartContainer{Name: c.Name, Sandbox: m.Sandbox.ID, Attempt: c.Next})
 }
 

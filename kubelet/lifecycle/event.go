@@ -18,6 +18,9 @@ type (
 	RemovedBySource struct{}
 	// Tick says that time has passed.
 	Tick struct{}
+	// InputsChanged says that something of which pods are made (a ConfigMap, a Secret) has changed: what failed for want
+	// of it is tried again at once.
+	InputsChanged struct{}
 	// VolumesDone answers SetupVolumes.
 	VolumesDone struct{ Err error }
 	// SandboxDone answers MakeSandbox.
@@ -83,6 +86,7 @@ func (p Probe) String() string { return [...]string{"liveness", "readiness", "st
 func (SpecChanged) event()      {}
 func (RemovedBySource) event()  {}
 func (Tick) event()             {}
+func (InputsChanged) event()    {}
 func (VolumesDone) event()      {}
 func (SandboxDone) event()      {}
 func (SandboxSeen) event()      {}

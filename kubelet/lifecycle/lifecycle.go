@@ -74,6 +74,8 @@ type State struct {
 	Final *v1.PodStatus
 
 	volumesRetry, cleanupRetry retry
+	// volumesStale: an input changed while the volumes were being set up.
+	volumesStale bool
 }
 
 // Verdict is why the kubelet itself failed a pod.
@@ -146,6 +148,8 @@ type Container struct {
 
 	crash, start, kill retry
 	lastStart          time.Time
+	// stale: an input changed while the container was being started.
+	stale bool
 }
 
 // Facts are what the runtime says of a container instance.

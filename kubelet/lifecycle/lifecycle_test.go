@@ -143,6 +143,31 @@ func TestPostStartHoldsTheNext(t *testing.T) {
 	w.want("start c/0")
 }
 
+// A pod that waits for a ConfigMap starts when it appears, not when its wait is over, also when it appeared while the
+// last try was under way.
+func TestInputsEndTheWait(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.hold["set up volumes"], w.hold["start a/0"] = true, true
+	w.step(Tick{})
+	w.step(VolumesDone{Err: errors.New("no config")})
+	w.took()
+	w.step(InputsChanged{})
+	w.want("set up volumes")
+	w.step(InputsChanged{})
+	w.want("")
+	w.step(VolumesDone{Err: errors.New("no config")})
+	w.want("tell FailedMount: no config", "set up volumes")
+	w.step(VolumesDone{})
+	w.want("start a/0")
+	w.step(StartFailed{Name: "a", Reason: configError, Message: "no config"})
+	w.want("wake 03:04:00.500")
+	w.step(InputsChanged{})
+	w.want("start a/0")
+	w.step(InputsChanged{})
+	w.step(StartFailed{Name: "a", Reason: configError, Message: "no config"})
+	w.want("start a/0")
+}
+
 func TestCrashBackOffDoubles(t *testing.T) {
 	w := begin(t, pod(nil))
 	w.step(Tick{})

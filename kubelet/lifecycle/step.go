@@ -47,6 +47,8 @@ func (m *machine) apply(ev Event) {
 	case Rejected:
 		m.Verdict = &Verdict{ev.Reason, ev.Message}
 		m.enter(Ending)
+	case InputsChanged:
+		m.inputsChanged()
 	case VolumesDone:
 		m.volumesDone(ev)
 	case SandboxDone:
@@ -74,11 +76,27 @@ func (m *machine) apply(ev Event) {
 	}
 }
 
+// configError is the reason of a start that failed for want of an input.
+const configError = "CreateContainerConfigError"
+
+func (m *machine) inputsChanged() {
+	m.volumesRetry, m.volumesStale = retry{}, m.Volumes == Doing
+	for i := range m.Containers {
+		c := &m.Containers[i]
+		c.stale = c.Phase == Starting
+		if c.Waiting == configError && !c.stale {
+			c.start = retry{}
+		}
+	}
+}
+
 func (m *machine) volumesDone(ev VolumesDone) {
 	m.Volumes = Done
 	if ev.Err != nil {
 		m.Volumes = NotDone
-		m.volumesRetry.failed(m.now, retryFirst, retryMax)
+		if !m.volumesStale {
+			m.volumesRetry.failed(m.now, retryFirst, retryMax)
+		}
 		m.do(Tell{Warning: true, Reason: "FailedMount", Message: ev.Err.Error()})
 	}
 }
@@ -205,6 +223,9 @@ func (m *machine) startFailed(ev StartFailed) {
 		}
 	}
 	c.Waiting, c.Message = ev.Reason, ev.Message
+	if c.stale && ev.Reason == configError {
+		return
+	}
 	if pullFailed(ev.Reason) {
 		c.start.failed(m.now, pullFirst, pullMax)
 	} else {
