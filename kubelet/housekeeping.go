@@ -10,15 +10,20 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
 )
+
+// leftoversAfter is how long after the start the remains of pods on disk are looked for.
+const leftoversAfter = 5 * time.Second
 
 // housekeeping does what time alone makes due: growing logs, full disks, ageing tokens, remains of
 // pods on disk.
@@ -26,6 +31,9 @@ func (k *Kubelet) housekeeping(ctx context.Context) error {
 	if err := k.groups.EnsureRoot(k.allocatable()); err != nil {
 		k.log.Warn("make cgroups of pods", "err", err)
 	}
+	// A kubelet that died may have left something half removed; by then the sources have been read.
+	leftovers := time.NewTimer(leftoversAfter)
+	defer leftovers.Stop()
 	logs, refresh, gc := time.NewTicker(10*time.Second), time.NewTicker(time.Minute), time.NewTicker(5*time.Minute)
 	defer logs.Stop()
 	defer refresh.Stop()
@@ -34,6 +42,8 @@ func (k *Kubelet) housekeeping(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-leftovers.C:
+			k.dropLeftovers(ctx)
 		case <-logs.C:
 			k.rotateLogs(ctx)
 		case <-refresh.C:
@@ -97,16 +107,38 @@ func (k *Kubelet) dropLeftovers(ctx context.Context) {
 		k.log.Warn("look for remains of pods", "err", err)
 	}
 	for _, uid := range append(onDisk, inGroups...) {
-		k.mu.Lock()
-		known := k.workers[uid] != nil || k.found[uid] != nil || k.wantedLocked(uid)
-		k.mu.Unlock()
-		if known {
+		if k.knows(uid) {
 			continue
 		}
 		if err := errors.Join(k.vols.Teardown(ctx, uid), k.groups.RemovePod(ctx, uid)); err != nil {
 			k.log.Warn("remove remains of pod", "uid", uid, "err", err)
 		}
 	}
+	k.dropLogs()
+}
+
+// knows says whether a pod is, or may yet be, one of this node's.
+func (k *Kubelet) knows(uid types.UID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.workers[uid] != nil || k.found[uid] != nil || k.wantedLocked(uid)
+}
+
+// dropLogs removes logs of pods that are nowhere any more.
+func (k *Kubelet) dropLogs() {
+	entries, err := os.ReadDir(k.cfg.PodLogsDir)
+	if err != nil {
+		k.log.Warn("look for remains of logs", "err", err)
+	}
+	for _, e := range entries { // namespace_name_uid
+		if part := strings.Split(e.Name(), "_"); len(part) != 3 || k.knows(types.UID(part[2])) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(k.cfg.PodLogsDir, e.Name())); err != nil {
+			k.log.Warn("remove logs of pod", "err", err)
+		}
+	}
+	k.pruneLogLinks()
 }
 
 // linkLog makes the name by which log collectors find a container's log.
