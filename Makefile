@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 ARCH ?= $(shell go env GOARCH)
 BIN := $(if $(filter $(shell go env GOARCH),$(ARCH)),bin,bin/$(ARCH))
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Asked once: programs and images must agree on it, even if somebody commits meanwhile.
+VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null || echo dev))
 KUBERNETES := v1.37.2
 LDFLAGS := -s -w -X main.version=$(VERSION) \
   -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) \
@@ -49,7 +50,7 @@ test-unit: ## no root, no kernel
 	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system)
 
 test-kernel: ## as root: network namespaces, BPF, cgroups
-	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(go list ./cni/... ./bpf/... ./proxy/... ./kubelet/... ./cri/... ./cmd/localcluster/...)
+	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(grep -rl --include=*_test.go '^func TestKernel' . | xargs -n1 dirname | sort -u)
 
 test-integration: ## as root: the built programs, from outside
 	go test -count=1 -p 1 -timeout 25m ./integration ./integration/system ./integration/conformance
