@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,10 +26,16 @@ func dialCRI(socket string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-// ensureImages makes the cluster's images known to the runtime: from the
+// Images of the cluster, by who runs them.
+const (
+	serverImage = "orlop-server" // static pods and cluster DNS
+	agentImage  = "orlop-agent"  // every node
+)
+
+// ensureImages makes images of the cluster known to the runtime: from the
 // archives beside the program, else packed from the programs themselves. With
 // an image repository of the user's own, the runtime pulls them as any other.
-func ensureImages(ctx context.Context, out io.Writer, c Config, programs string) error {
+func ensureImages(ctx context.Context, out io.Writer, c Config, programs string, wanted ...string) error {
 	conn, err := dialCRI(c.CRISocket)
 	if err != nil {
 		return err
@@ -37,8 +44,8 @@ func ensureImages(ctx context.Context, out io.Writer, c Config, programs string)
 	images := runtimeapi.NewImageServiceClient(conn)
 	for _, spec := range image.Cluster() {
 		name := c.image(spec.Names[0])
-		if spec.Names[0] == "pause" {
-			// The runtime's own configuration says which pause image it uses.
+		// Pause is never wanted: the runtime's own configuration says which image that is.
+		if !slices.Contains(wanted, spec.Names[0]) {
 			continue
 		}
 		status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})

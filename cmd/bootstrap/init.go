@@ -93,7 +93,7 @@ func runInit(ctx context.Context, out io.Writer, c Config, o initOptions) error 
 	if err := preflight(ctx, out, initChecks(p, c, programs), o.ignore); err != nil {
 		return err
 	}
-	if err := ensureImages(ctx, out, c, programs); err != nil {
+	if err := ensureImages(ctx, out, c, programs, serverImage); err != nil {
 		return err
 	}
 	cas, err := writeControlPlane(out, p, c, time.Now())
@@ -108,7 +108,11 @@ func runInit(ctx context.Context, out io.Writer, c Config, o initOptions) error 
 	}
 	say(out, "wait-control-plane", "Waiting for the kubelet to start the control plane from "+p.at("/etc/kubernetes/manifests"))
 	began := time.Now()
-	if err := startCluster(ctx, out, p, c, cas["ca"]); err != nil {
+	starting, startCtx := errgroup.WithContext(ctx)
+	starting.Go(func() error { return startCluster(startCtx, out, p, c, cas["ca"]) })
+	// Nothing runs the agent before the API server is there: its image comes in the meantime.
+	starting.Go(func() error { return ensureImages(startCtx, out, c, programs, agentImage) })
+	if err := starting.Wait(); err != nil {
 		return err
 	}
 	say(out, "wait-control-plane", fmt.Sprintf("The control plane is up after %.1f s", time.Since(began).Seconds()))

@@ -109,7 +109,7 @@ func runJoin(ctx context.Context, out io.Writer, j joinConfig) error {
 	if err := preflight(ctx, out, joinChecks(p, j.criSocket, programs), j.ignore); err != nil {
 		return err
 	}
-	if err := ensureImages(ctx, out, Config{ImageRepository: j.images, Version: j.version, CRISocket: j.criSocket}, programs); err != nil {
+	if err := ensureImages(ctx, out, Config{ImageRepository: j.images, Version: j.version, CRISocket: j.criSocket}, programs, serverImage, agentImage); err != nil {
 		return err
 	}
 	say(out, "discovery", "Asking "+j.server+" who it is")

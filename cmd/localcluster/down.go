@@ -32,8 +32,15 @@ func remove(ctx context.Context, name string) error {
 		return err
 	}
 	var errs []error
+	if _, err := os.Stat(layout.StateDir(name)); err == nil {
+		dir, err := lockDir(layout.StateDir(name)) // see entering
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+	}
 	if c, err := layout.Load(name); err == nil && c.Kubeconfig != nil {
-		errs = append(errs, kubeconfig.Remove(contextName(name), *c.Kubeconfig))
+		errs = append(errs, kubeconfig.Remove(contextName(name), *c.Kubeconfig), handOver(c))
 	}
 	trees, err := cgroups.Mounted()
 	if err != nil {
@@ -51,6 +58,29 @@ func remove(ctx context.Context, name string) error {
 	}
 	errs = append(errs, clearGround())
 	return errors.Join(errs...)
+}
+
+// handOver leaves what the cluster's kubeconfig entry has to undo to the clusters that stay.
+func handOver(gone *layout.Cluster) error {
+	names, err := layout.Names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		c, err := layout.Load(n)
+		if n == gone.Name || err != nil || c.Kubeconfig == nil {
+			continue
+		}
+		entry := kubeconfig.HandOver(contextName(gone.Name), *gone.Kubeconfig, *c.Kubeconfig)
+		if entry == *c.Kubeconfig {
+			continue
+		}
+		c.Kubeconfig = &entry
+		if err := c.Save(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // contextName is what a cluster is called in kubeconfigs.

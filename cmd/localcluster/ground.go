@@ -21,20 +21,56 @@ func pointsFile() string { return filepath.Join(layout.StateRoot, "mountpoints.j
 // locked runs f while no other orlop on this machine is between making and removing what
 // clusters share. The lock is on /run itself, so that no file remains of it.
 func locked(f func() error) error {
-	dir, err := os.Open(filepath.Dir(layout.RunRoot))
+	dir, err := lockDir(filepath.Dir(layout.RunRoot))
 	if err != nil {
-		return fmt.Errorf("lock: %w", err)
+		return err
 	}
 	defer dir.Close()
+	return f()
+}
+
+// lockDir waits for the lock on a folder, and has it until the folder is closed.
+func lockDir(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
 	for {
 		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX)
 		if err == nil {
-			return f()
+			return dir, nil
 		}
 		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("lock: %w", err)
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
+}
+
+// entering runs f, which makes this process a part of the cluster, while nobody removes the
+// cluster: a process that an interrupted up has just started must not outlive it unseen. What f
+// becomes by exec no longer holds the lock.
+func entering(name string, f func(*layout.Cluster) error) error {
+	if err := layout.CheckName(name); err != nil {
+		return err
+	}
+	dir, err := lockDir(layout.StateDir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	ours, err := dir.Stat()
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if now, err := os.Stat(layout.StateDir(name)); err != nil || !os.SameFile(ours, now) {
+		return fmt.Errorf("cluster %s was removed meanwhile", name)
+	}
+	c, err := layout.Load(name)
+	if err != nil {
+		return err
+	}
+	return f(c)
 }
 
 func readPoints() ([]string, error) {
@@ -52,20 +88,20 @@ func readPoints() ([]string, error) {
 	return made, nil
 }
 
-// makePointsLocked makes the mount points that the machine lacks and records them.
+// makePointsLocked records the mount points that the machine lacks, and makes them.
 func makePointsLocked() error {
 	before, err := readPoints()
 	if err != nil {
 		return err
 	}
-	made, makeErr := hostns.MakePoints()
-	if len(made) == 0 {
-		return makeErr
-	}
-	for _, p := range made {
+	missing := hostns.MissingPoints()
+	for _, p := range missing {
 		if !slices.Contains(before, p) {
 			before = append(before, p)
 		}
+	}
+	if len(missing) == 0 {
+		return nil
 	}
 	b, err := json.Marshal(before)
 	if err == nil {
@@ -75,9 +111,9 @@ func makePointsLocked() error {
 		err = os.WriteFile(pointsFile(), append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		err = fmt.Errorf("record the mount points: %w", err)
+		return fmt.Errorf("record the mount points: %w", err)
 	}
-	return errors.Join(makeErr, err)
+	return hostns.MakePoints() // after the record: what a crash leaves half-made must go too
 }
 
 // clearGround removes what clusters share, when none is left.

@@ -38,6 +38,16 @@ func Supervise(ctx context.Context, args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("%s wants a cluster and a host", SuperviseCommand)
 	}
+	if len(args) == 2 {
+		return entering(args[0], func(c *layout.Cluster) error {
+			h, err := c.Host(args[1])
+			if err != nil {
+				return err
+			}
+			argv := []string{c.Exe, SuperviseCommand, c.Name, h.Name, insideMark}
+			return hostns.Enter(c, h, argv, os.Environ())
+		})
+	}
 	c, err := layout.Load(args[0])
 	if err != nil {
 		return err
@@ -45,10 +55,6 @@ func Supervise(ctx context.Context, args []string) error {
 	h, err := c.Host(args[1])
 	if err != nil {
 		return err
-	}
-	if len(args) == 2 {
-		argv := []string{c.Exe, SuperviseCommand, c.Name, h.Name, insideMark}
-		return hostns.Enter(c, h, argv, os.Environ())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("host", h.Name)
 	if err := supervisor.New(c, h, log).Run(ctx); err != nil {

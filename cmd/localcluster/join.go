@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -20,35 +21,68 @@ import (
 	"github.com/orlop-io/orlop/cmd/localcluster/control"
 	"github.com/orlop-io/orlop/cmd/localcluster/forward"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
-	"log/slog"
+	"github.com/orlop-io/orlop/cmd/localcluster/supervisor"
 )
 
 // ForwardCommand is the hidden subcommand that is a cluster's forwarder.
 const ForwardCommand = "host-forward"
 
-// Forward is ForwardCommand: args are the cluster's name.
+// serveMark tells the forwarder itself from the process that keeps it running.
+const serveMark = "serve"
+
+// Forward is ForwardCommand: args are the cluster's name. The process listens and has a child of
+// its own serve what comes; when that dies, connections wait in the sockets for the next one.
 func Forward(ctx context.Context, args []string) error {
-	if len(args) != 1 {
+	if len(args) < 1 {
 		return fmt.Errorf("%s wants a cluster", ForwardCommand)
 	}
-	c, err := layout.Load(args[0])
-	if err != nil {
-		return err
-	}
-	trees, err := cgroups.Mounted()
-	if err != nil {
-		return err
-	}
-	group := layout.ForwarderCgroup(c.Name)
-	if err := errors.Join(trees.Create(group), trees.Enter(group)); err != nil {
-		return err
-	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := forward.Run(ctx, c, log); err != nil {
+	err := error(nil)
+	if len(args) == 1 {
+		err = keepForwarding(ctx, args[0], log)
+	} else {
+		var c *layout.Cluster
+		if c, err = layout.Load(args[0]); err == nil {
+			err = forward.Run(ctx, c, inherited(c), log)
+		}
+	}
+	if err != nil {
 		log.Error("forwarder ended", "err", err)
+	}
+	return err
+}
+
+func keepForwarding(ctx context.Context, name string, log *slog.Logger) error {
+	var c *layout.Cluster
+	err := entering(name, func(loaded *layout.Cluster) error {
+		c = loaded
+		trees, err := cgroups.Mounted()
+		if err != nil {
+			return err
+		}
+		group := layout.ForwarderCgroup(name)
+		return errors.Join(trees.Create(group), trees.Enter(group))
+	})
+	if err != nil {
 		return err
 	}
-	return nil
+	files, err := forward.Listen(c)
+	if err != nil {
+		return err
+	}
+	return supervisor.Keep(ctx, supervisor.Program{
+		Name: "forwarder", LogDir: layout.LogDir(name, "forwarder"),
+		Argv: []string{c.Exe, ForwardCommand, name, serveMark}, Files: files,
+	}, log)
+}
+
+// inherited are the sockets that keepForwarding handed down, behind the three standard files.
+func inherited(c *layout.Cluster) []*os.File {
+	files := make([]*os.File, forward.Sockets(c))
+	for i := range files {
+		files[i] = os.NewFile(uintptr(3+i), "listener")
+	}
+	return files
 }
 
 // ensureForwarder starts the cluster's forwarder unless it listens. Hosts that start at the same
@@ -110,9 +144,9 @@ func forwarding(c *layout.Cluster) bool {
 }
 
 // runInit makes the first host the control plane.
-func runInit(ctx context.Context, c *layout.Cluster, token string, log io.Writer) error {
+func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.Writer) error {
 	h := c.Hosts[0]
-	return control.Run(ctx, layout.Socket(c.Name, h.Name), log, c.Exe, "init",
+	return control.Run(ctx, layout.Socket(c.Name, h.Name), log, exe, "init",
 		"--apiserver-advertise-address="+h.Addr.String(),
 		"--pod-network-cidr="+c.PodCIDR.String(),
 		"--service-cidr="+c.ServiceCIDR.String(),
@@ -122,21 +156,15 @@ func runInit(ctx context.Context, c *layout.Cluster, token string, log io.Writer
 		"--untainted")
 }
 
-// joinAll makes the other hosts nodes of the cluster, all at once.
-func joinAll(ctx context.Context, c *layout.Cluster, hosts []layout.Host, token string, log io.Writer) error {
-	pin, err := caPin(layout.RootDir(c.Name, c.Hosts[0].Name, "/etc/kubernetes/pki/ca.crt"))
-	if err != nil {
-		return err
-	}
+// joinHost makes a host a node of the cluster.
+func joinHost(ctx context.Context, c *layout.Cluster, h layout.Host, exe, token, pin string, log io.Writer) error {
 	server := net.JoinHostPort(c.Hosts[0].Addr.String(), "6443")
-	return eachHost(ctx, hosts, func(ctx context.Context, h layout.Host) error {
-		err := control.Run(ctx, layout.Socket(c.Name, h.Name), log, c.Exe, "join", server,
-			"--token="+token, "--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
-		if err != nil {
-			return fmt.Errorf("join %s: %w", h.Name, err)
-		}
-		return nil
-	})
+	err := control.Run(ctx, layout.Socket(c.Name, h.Name), log, exe, "join", server,
+		"--token="+token, "--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
+	if err != nil {
+		return fmt.Errorf("join %s: %w", h.Name, err)
+	}
+	return nil
 }
 
 // caPin is the pin of an authority as join takes it: the hash of its public key.

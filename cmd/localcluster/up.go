@@ -4,19 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/orlop-io/orlop/cmd/localcluster/control"
 	"github.com/orlop-io/orlop/cmd/localcluster/kubeconfig"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/clientcmd"
-	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 )
 
 // UpConfig is what a new cluster should be like.
@@ -95,7 +91,7 @@ func Up(ctx context.Context, cfg UpConfig, p *Progress) (*layout.Cluster, error)
 		return nil, err
 	}
 	c := &layout.Cluster{
-		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: cfg.Exe,
+		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: filepath.Join(layout.BinDir(cfg.Name), filepath.Base(cfg.Exe)),
 		Hosts: layout.HostList(cfg.Name, cfg.Nodes), PodCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
 		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline,
 	}
@@ -149,114 +145,11 @@ func freePort() (uint16, error) {
 	return uint16(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// build does the steps of Up.
-func build(ctx context.Context, c *layout.Cluster, cfg UpConfig, p *Progress) error {
-	token, err := bootstraputil.GenerateBootstrapToken()
-	if err != nil {
-		return fmt.Errorf("make a token: %w", err)
-	}
-	log, err := upLog(c)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	first, rest := c.Hosts[0], c.Hosts[1:]
-	var others errgroup.Group // image imports of other hosts; their CPU time hides behind init's waits
-	err = p.Step("hosts", fmt.Sprintf("Starting %s", plural(len(c.Hosts), "host")), func() error {
-		if err := locked(func() error { return ensureGround(c) }); err != nil {
-			return err
-		}
-		if err := startForwarder(ctx, c); err != nil {
-			return err
-		}
-		return eachHost(ctx, c.Hosts, func(ctx context.Context, h layout.Host) error { return bootHost(ctx, c, h) })
-	})
-	if err != nil {
-		return err
-	}
-	archives, err := shippedArchives(c)
-	if err != nil {
-		return err
-	}
-	err = p.Step("images", fmt.Sprintf("Loading %s", plural(len(archives), "image")), func() error {
-		return importAll(ctx, c, first, archives)
-	})
-	if err != nil {
-		return err
-	}
-	for _, h := range rest {
-		others.Go(func() error { return importAll(ctx, c, h, archives) })
-	}
-	err = p.Step("control-plane", "Starting the control plane", func() error {
-		if err := runInit(ctx, c, token, log); err != nil {
-			return err
-		}
-		return writeKubeconfig(c, cfg)
-	})
-	if err := errors.Join(err, others.Wait()); err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		err = p.Step("join", fmt.Sprintf("Joining %s", plural(len(rest), "node")), func() error {
-			return joinAll(ctx, c, rest, token, log)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if cfg.Wait > 0 {
-		if err := waitReady(ctx, c, p); err != nil {
-			return err
-		}
-	}
-	c.Phase = layout.PhaseUp
-	return c.Save()
-}
-
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-func upLog(c *layout.Cluster) (*os.File, error) {
-	path := filepath.Join(layout.LogDir(c.Name, ""), "up.log")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make log folder: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return f, nil
-}
-
-// importAll loads archives into one host, one after the other: unpacking is bound by the disk.
-func importAll(ctx context.Context, c *layout.Cluster, h layout.Host, archives []string) error {
-	for _, a := range archives {
-		f, err := os.Open(a)
-		if err != nil {
-			return fmt.Errorf("open image archive: %w", err)
-		}
-		err = control.RunInput(ctx, layout.Socket(c.Name, h.Name), f, io.Discard, "ctr", "-n", "k8s.io", "images", "import", "-")
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("load %s into %s: %w", filepath.Base(a), h.Name, err)
-		}
-	}
-	return nil
-}
-
-func shippedArchives(c *layout.Cluster) ([]string, error) {
-	found, err := filepath.Glob(filepath.Join(filepath.Dir(c.Exe), "images", "*.tar"))
-	if err == nil && len(found) == 0 {
-		err = errors.New("there are none")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the images beside %s: %w", c.Exe, err)
-	}
-	return found, nil
 }
 
 // Load loads an image archive into every host.
@@ -290,7 +183,8 @@ func writeKubeconfig(c *layout.Cluster, cfg UpConfig) error {
 	if path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("find kubeconfig: %w", err)
 	}
-	entry, err := kubeconfig.Merge(path, ours, cfg.User)
-	c.Kubeconfig = &entry // also after an error: what was made must go again
-	return errors.Join(err, c.Save())
+	return kubeconfig.Merge(path, ours, cfg.User, func(entry layout.KubeconfigEntry) error {
+		c.Kubeconfig = &entry // whatever happens next: what was made must go again
+		return c.Save()
+	})
 }

@@ -29,32 +29,91 @@ import (
 // dialTimeout bounds one attempt to reach a port in a host.
 const dialTimeout = 5 * time.Second
 
-// Run serves a cluster until ctx ends.
-func Run(ctx context.Context, c *layout.Cluster, log *slog.Logger) error {
-	g, ctx := errgroup.WithContext(ctx)
-	listen := func(port uint16, in string, hosts []layout.Host) error {
-		l, err := net.Listen("tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
+// Sockets is how many sockets Listen makes for a cluster.
+func Sockets(c *layout.Cluster) int {
+	n := 1 + len(c.Publish)
+	if !c.Offline {
+		n++
+	}
+	return n
+}
+
+// Listen makes the sockets that Run serves: the API's, then the published ports', then the one
+// for pulls, which lies in the fabric.
+func Listen(c *layout.Cluster) (files []*os.File, err error) {
+	defer func() {
 		if err != nil {
-			return fmt.Errorf("forward port %d: %w", port, err)
+			for _, f := range files {
+				f.Close()
+			}
 		}
+	}()
+	listen := func(at netip.AddrPort) error {
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		if err != nil {
+			return err
+		}
+		defer l.Close() // the file is a copy
+		f, err := l.File()
+		if err == nil {
+			files = append(files, f)
+		}
+		return err
+	}
+	ports := []uint16{c.APIPort}
+	for _, p := range c.Publish {
+		ports = append(ports, p.HostPort)
+	}
+	for _, port := range ports {
+		if err := listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)); err != nil {
+			return files, fmt.Errorf("forward port %d: %w", port, err)
+		}
+	}
+	if c.Offline {
+		return files, nil
+	}
+	fabric, err := os.Open(layout.FabricHandle(c.Name))
+	if err != nil {
+		return files, fmt.Errorf("open the fabric: %w", err)
+	}
+	defer fabric.Close()
+	err = hostns.InNamespace(fabric, func() error { return listen(netip.AddrPortFrom(layout.Gateway(), layout.ProxyPort)) })
+	if err != nil {
+		return files, fmt.Errorf("listen on the fabric: %w", err)
+	}
+	return files, nil
+}
+
+// Run serves a cluster on the sockets that Listen made, until ctx ends.
+func Run(ctx context.Context, c *layout.Cluster, sockets []*os.File, log *slog.Logger) error {
+	if len(sockets) != Sockets(c) {
+		return fmt.Errorf("forward cluster %s: got %d sockets, want %d", c.Name, len(sockets), Sockets(c))
+	}
+	listeners := make([]net.Listener, len(sockets))
+	for i, f := range sockets {
+		l, err := net.FileListener(f)
+		if err != nil {
+			return fmt.Errorf("take over socket %d: %w", i, err)
+		}
+		defer l.Close()
+		listeners[i] = l
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	serve := func(l net.Listener, in string, hosts []layout.Host) {
 		g.Go(func() error {
 			return accept(ctx, l, func(conn net.Conn) {
 				if err := pass(ctx, c.Name, hosts, in, conn); err != nil {
-					log.Debug("connection not forwarded", "port", port, "err", err)
+					log.Debug("connection not forwarded", "at", l.Addr(), "err", err)
 				}
 			})
 		})
-		return nil
 	}
-	err := listen(c.APIPort, "6443", c.Hosts[:1])
-	for _, p := range c.Publish {
-		err = errors.Join(err, listen(p.HostPort, strconv.Itoa(int(p.NodePort)), c.Hosts))
+	serve(listeners[0], "6443", c.Hosts[:1])
+	for i, p := range c.Publish {
+		serve(listeners[1+i], strconv.Itoa(int(p.NodePort)), c.Hosts)
 	}
-	if err == nil && !c.Offline {
-		err = servePulls(ctx, g, c, log)
-	}
-	if err != nil {
-		g.Go(func() error { return err })
+	if !c.Offline {
+		servePulls(ctx, g, listeners[len(listeners)-1], NewProxy(c.Registries, log))
 	}
 	return g.Wait()
 }
@@ -116,22 +175,9 @@ func join(ctx context.Context, a, b net.Conn) {
 	b.Close()
 }
 
-// servePulls listens on the fabric's gateway for what containerd sends to its proxy.
-func servePulls(ctx context.Context, g *errgroup.Group, c *layout.Cluster, log *slog.Logger) error {
-	handle, err := os.Open(layout.FabricHandle(c.Name))
-	if err != nil {
-		return fmt.Errorf("open the fabric: %w", err)
-	}
-	defer handle.Close()
-	var l net.Listener
-	err = hostns.InNamespace(handle, func() error {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(layout.Gateway(), layout.ProxyPort).String())
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("listen on the fabric: %w", err)
-	}
-	server := &http.Server{Handler: NewProxy(c.Registries, log), ReadHeaderTimeout: 10 * time.Second}
+// servePulls answers what containerd sends to its proxy.
+func servePulls(ctx context.Context, g *errgroup.Group, l net.Listener, p *Proxy) {
+	server := &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
 	g.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve pulls: %w", err)
@@ -142,5 +188,4 @@ func servePulls(ctx context.Context, g *errgroup.Group, c *layout.Cluster, log *
 		<-ctx.Done()
 		return server.Close()
 	})
-	return nil
 }

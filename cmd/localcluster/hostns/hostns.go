@@ -133,15 +133,29 @@ func newBootID() (string, error) {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// MakePoints makes those mount points that the machine lacks, and says which. The list is right
-// even when there is an error.
-func MakePoints() (made []string, err error) {
+// MissingPoints lists the mount points that the machine lacks, outermost first.
+func MissingPoints() []string {
+	var all []string
 	for _, d := range OwnDirs() {
 		for _, p := range missing(d) {
-			if err := os.Mkdir(p, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return made, fmt.Errorf("make mount point: %w", err)
+			if !slices.Contains(all, p) {
+				all = append(all, p)
 			}
-			made = append(made, p)
+		}
+	}
+	for _, f := range OwnFiles() {
+		if _, err := os.Lstat(f); errors.Is(err, fs.ErrNotExist) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// MakePoints makes the mount points that the machine lacks.
+func MakePoints() error {
+	for _, d := range OwnDirs() {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return fmt.Errorf("make mount point: %w", err)
 		}
 	}
 	for _, f := range OwnFiles() {
@@ -149,11 +163,10 @@ func MakePoints() (made []string, err error) {
 			continue
 		}
 		if err := os.WriteFile(f, nil, 0o644); err != nil {
-			return made, fmt.Errorf("make mount point: %w", err)
+			return fmt.Errorf("make mount point: %w", err)
 		}
-		made = append(made, f)
 	}
-	return made, nil
+	return nil
 }
 
 // missing lists p and those of its parents that do not exist, outermost first.

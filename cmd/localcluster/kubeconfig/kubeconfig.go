@@ -71,25 +71,26 @@ func ForCluster(adminConf []byte, name, server string) (*api.Config, error) {
 	return out, nil
 }
 
-// Merge adds the entries of add to the file at path, makes its context current, and says what
-// Remove needs to know. New files and folders belong to owner.
-func Merge(path string, add *api.Config, owner User) (layout.KubeconfigEntry, error) {
-	entry := layout.KubeconfigEntry{Path: path}
-	dir := filepath.Dir(path)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+// Merge adds the entries of add to the file at path and makes its context current. Before it
+// changes anything it hands record what Remove needs to know. New files and folders belong to owner.
+func Merge(path string, add *api.Config, owner User, record func(layout.KubeconfigEntry) error) error {
+	entry, err := look(path, add.CurrentContext)
+	if err != nil {
+		return err
+	}
+	if err := record(entry); err != nil {
+		return err
+	}
+	if entry.CreatedDir {
+		dir := filepath.Dir(path)
 		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return entry, fmt.Errorf("make %s: %w", dir, err)
+			return fmt.Errorf("make %s: %w", dir, err)
 		}
 		if err := os.Chown(dir, owner.UID, owner.GID); err != nil {
-			return entry, fmt.Errorf("give %s to its user: %w", dir, err)
+			return fmt.Errorf("give %s to its user: %w", dir, err)
 		}
-		entry.CreatedDir = true
 	}
-	err := edit(path, owner, func(cfg *api.Config, existed bool) bool {
-		entry.CreatedFile = !existed
-		if cfg.CurrentContext != add.CurrentContext {
-			entry.PreviousContext = cfg.CurrentContext
-		}
+	return edit(path, owner, func(cfg *api.Config, _ bool) bool {
 		for k, v := range add.Clusters {
 			cfg.Clusters[k] = v
 		}
@@ -102,7 +103,26 @@ func Merge(path string, add *api.Config, owner User) (layout.KubeconfigEntry, er
 		cfg.CurrentContext = add.CurrentContext
 		return true
 	})
-	return entry, err
+}
+
+// look says what there is before a context is added.
+func look(path, context string) (layout.KubeconfigEntry, error) {
+	entry := layout.KubeconfigEntry{Path: path}
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		entry.CreatedDir = true
+	}
+	cfg, err := clientcmd.LoadFromFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		entry.CreatedFile = true
+		return entry, nil
+	}
+	if err != nil {
+		return entry, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	if cfg.CurrentContext != context {
+		entry.PreviousContext = cfg.CurrentContext
+	}
+	return entry, nil
 }
 
 // Remove takes the entries called name out again. A file or folder that Merge made goes too, if
@@ -137,6 +157,21 @@ func Remove(name string, entry layout.KubeconfigEntry) error {
 		}
 	}
 	return nil
+}
+
+// HandOver gives the duties of an entry that was removed, name, to that of a cluster that stays:
+// the last of several clusters removes the file that the first made, and goes back to the
+// context that was current before the first.
+func HandOver(name string, gone, stays layout.KubeconfigEntry) layout.KubeconfigEntry {
+	if gone.Path != stays.Path {
+		return stays
+	}
+	stays.CreatedFile = stays.CreatedFile || gone.CreatedFile
+	stays.CreatedDir = stays.CreatedDir || gone.CreatedDir
+	if stays.PreviousContext == name {
+		stays.PreviousContext = gone.PreviousContext
+	}
+	return stays
 }
 
 // edit changes a kubeconfig under its lock. change says whether to write the result.
@@ -205,8 +240,8 @@ func replace(path string, cfg *api.Config, mode fs.FileMode, owner User) (err er
 	return nil
 }
 
-// staleLock is the age at which a lock file must be a dead program's.
-const staleLock = time.Minute
+// staleLock is the age at which a lock file must be a dead program's: locks are held for milliseconds.
+const staleLock = 5 * time.Second
 
 // lock makes the lock file that kubectl makes too.
 func lock(path string) (unlock func(), err error) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/orlop-io/orlop/cmd/localcluster/layout"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 )
@@ -21,6 +22,14 @@ func config(name string) *api.Config {
 
 func me() User { return User{UID: os.Getuid(), GID: os.Getgid()} }
 
+func merge(path string, add *api.Config) (entry layout.KubeconfigEntry, err error) {
+	err = Merge(path, add, me(), func(e layout.KubeconfigEntry) error {
+		entry = e
+		return nil
+	})
+	return entry, err
+}
+
 func TestMergeAndRemoveLeaveOthersAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	if err := clientcmd.WriteToFile(*config("work"), path); err != nil {
@@ -30,7 +39,7 @@ func TestMergeAndRemoveLeaveOthersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, _ := os.ReadFile(path)
-	entry, err := Merge(path, config("orlop-a"), me())
+	entry, err := merge(path, config("orlop-a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +65,11 @@ func TestMergeAndRemoveLeaveOthersAlone(t *testing.T) {
 func TestRemoveTakesWhatMergeMade(t *testing.T) {
 	home := t.TempDir()
 	path := filepath.Join(home, ".kube", "config")
-	a, err := Merge(path, config("orlop-a"), me())
+	a, err := merge(path, config("orlop-a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Merge(path, config("orlop-b"), me())
+	b, err := merge(path, config("orlop-b"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,5 +80,17 @@ func TestRemoveTakesWhatMergeMade(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(home); len(entries) != 0 {
 		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestTheLastClusterTakesWhatTheFirstMade(t *testing.T) {
+	a := layout.KubeconfigEntry{Path: "/k", CreatedFile: true, CreatedDir: true, PreviousContext: "work"}
+	b := layout.KubeconfigEntry{Path: "/k", PreviousContext: "orlop-a"}
+	want := layout.KubeconfigEntry{Path: "/k", CreatedFile: true, CreatedDir: true, PreviousContext: "work"}
+	if got := HandOver("orlop-a", a, b); got != want {
+		t.Errorf("got %+v", got)
+	}
+	if elsewhere := (layout.KubeconfigEntry{Path: "/other"}); HandOver("orlop-a", a, elsewhere) != elsewhere {
+		t.Error("another file's entry changed")
 	}
 }

@@ -74,7 +74,7 @@ type Cluster struct {
 	Name        string           `json:"name"`
 	Version     string           `json:"version"`
 	Phase       string           `json:"phase"`
-	Exe         string           `json:"exe"` // the orlop binary; its folder holds the other programs
+	Exe         string           `json:"exe"` // the cluster's own orlop, in BinDir, beside the kubelet
 	Hosts       []Host           `json:"hosts"`
 	PodCIDR     netip.Prefix     `json:"podCIDR"`
 	ServiceCIDR netip.Prefix     `json:"serviceCIDR"`
@@ -122,6 +122,9 @@ func StateDir(name string) string { return filepath.Join(StateRoot, name) }
 
 // RunDir holds sockets and the handle of the fabric's namespace.
 func RunDir(name string) string { return filepath.Join(RunRoot, name) }
+
+// BinDir holds the programs that hosts go on to start, so that a rebuilt checkout changes no live cluster.
+func BinDir(name string) string { return filepath.Join(StateDir(name), "bin") }
 
 // FailedLogDir is where the logs go of an up that failed; the next down of the name removes it.
 func FailedLogDir(name string) string { return "/var/log/orlop-" + name }

@@ -37,6 +37,8 @@ type service struct {
 	name string
 	log  *slog.Logger
 	dir  string // of its log file
+	// files are the program's from descriptor 3 on.
+	files []*os.File
 	// command returns what to run now, or nil while it is not wanted.
 	command func() (argv, env []string, err error)
 	// ready says whether the running program does its work.
@@ -127,10 +129,12 @@ func (s *service) start(r *reaper, argv, env []string) (<-chan syscall.WaitStatu
 		return nil, fmt.Errorf("open no input: %w", err)
 	}
 	defer null.Close()
+	files := []uintptr{null.Fd(), logFile.Fd(), logFile.Fd()}
+	for _, f := range s.files {
+		files = append(files, f.Fd())
+	}
 	pid, ended, err := r.start(argv, &syscall.ProcAttr{
-		Dir: "/", Env: env,
-		Files: []uintptr{null.Fd(), logFile.Fd(), logFile.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return nil, err
