@@ -279,9 +279,12 @@ func subPath(v corev1.VolumeSource, sub, at, want string) test {
 		c.WaitPod(t, ns, "one", "restarted and ready", func(p *corev1.Pod) bool {
 			return clustertest.Ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1
 		})
-		if out := logs(t, c, ns, "one"); !strings.HasPrefix(out, want) {
-			t.Errorf("after a restart it reads %q, want %q", out, want)
-		}
+		c.Eventually(t, 10*time.Second, "the output after a restart", func(context.Context) error {
+			if out := logs(t, c, ns, "one"); !strings.HasPrefix(out, want) {
+				return fmt.Errorf("it reads %q, want %q", out, want)
+			}
+			return nil
+		})
 	})
 }
 
@@ -295,7 +298,7 @@ func volumeTests() map[string]test {
 	const prefix = "[sig-storage] Subpath Atomic writer volumes should support subpaths with "
 	source := shape{source: "source"}
 	rows[prefix+"configmap pod"] = subPath(kinds()[0].volume(source), "data_1", "/sub/file", "value-1")
-	rows[prefix+"configmap pod with mountPath of existing file"] = subPath(kinds()[0].volume(source), "data_1", "/testimage.conf", "value-1")
+	rows[prefix+"configmap pod with mountPath of existing file"] = subPath(kinds()[0].volume(source), "data_1", "/etc/existing-file", "value-1")
 	rows[prefix+"secret pod"] = subPath(kinds()[1].volume(source), "data_1", "/sub/file", "value-1")
 	rows[prefix+"projected pod"] = subPath(kinds()[2].volume(source), "data_1", "/sub/file", "value-1")
 	rows[prefix+"downward pod"] = subPath(downward(false, nil, nil, "metadata.name", ""), "file", "/sub/file", "one")

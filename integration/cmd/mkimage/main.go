@@ -47,14 +47,14 @@ func run(args []string) error {
 func testImage() image.Spec {
 	tools := map[string]string{}
 	for _, n := range []string{
-		"sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mount", "nc", "nslookup",
+		"sh", "cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mount", "nc", "nslookup",
 		"ping", "printenv", "ps", "rm", "seq", "sleep", "stat", "tail", "test", "touch", "true", "wget",
 	} {
 		tools["/bin/"+n] = "/testimage"
 	}
 	return image.Spec{
 		Names:      []string{"orlop-testimage", "agnhost", "busybox", "nginx"},
-		Files:      map[string]string{"/testimage": "testimage"},
+		Files:      map[string]string{"/testimage": "testimage", "/etc/existing-file": "pause"}, // any file to mount over
 		Links:      tools,
 		Dirs:       []string{"/tmp", "/etc", "/usr/share/nginx/html"},
 		Entrypoint: []string{"/testimage"},
