@@ -35,6 +35,10 @@ func Commands(version string) []*cobra.Command {
 	return []*cobra.Command{initCommand(version), joinCommand(version), resetCommand(), tokenCommand()}
 }
 
+// tokenVariable names the token in the environment, where other users of the
+// host cannot read it as they can read arguments.
+const tokenVariable = "ORLOP_TOKEN"
+
 // say prints one line of progress in kubeadm's form.
 func say(w io.Writer, phase, text string) {
 	io.WriteString(w, "["+phase+"] "+text+"\n")

@@ -41,6 +41,9 @@ static pods of etcd, API server, controller manager and scheduler, the kubelet
 that runs them, and the objects that let others join. Files and names are kubeadm's.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.Token == "" {
+				c.Token = os.Getenv(tokenVariable)
+			}
 			if err := c.Validate(); err != nil {
 				return &ExitError{Code: 2, Err: err}
 			}
@@ -70,7 +73,7 @@ that runs them, and the objects that let others join. Files and names are kubead
 	f.StringSliceVar(&c.ExtraSANs, "apiserver-cert-extra-sans", nil, "more names and addresses of the API server")
 	f.StringVar(&c.ImageRepository, "image-repository", defaultImageRepository, "where the control plane's images are pulled from; localhost means that they are imported from beside this program")
 	f.StringVar(&c.CRISocket, "cri-socket", "unix:///run/containerd/containerd.sock", "socket of the container runtime")
-	f.StringVar(&c.Token, "token", "", "token for nodes to join with; a random one by default")
+	f.StringVar(&c.Token, "token", "", "token for nodes to join with; by default $"+tokenVariable+", else a random one")
 	f.DurationVar(&c.TokenTTL, "token-ttl", defaultTokenTTL, "how long the token is valid; 0 means forever")
 	f.BoolVar(&c.Untainted, "untainted", false, "let this node run ordinary pods too")
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "names of checks whose errors become warnings; all for every check")

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -53,6 +55,9 @@ on the control plane prints the whole line.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.server = args[0]
+			if j.token == "" {
+				j.token = os.Getenv(tokenVariable)
+			}
 			if err := j.validate(); err != nil {
 				return &ExitError{Code: 2, Err: err}
 			}
@@ -65,7 +70,7 @@ on the control plane prints the whole line.`,
 	f := cmd.Flags()
 	f.StringVar(&j.nodeName, "node-name", defaultNodeName(), "name of this node")
 	f.Var(addrVar{&j.address}, "node-ip", "address of this node, as other nodes see it")
-	f.StringVar(&j.token, "token", "", "token of `orlop token create`")
+	f.StringVar(&j.token, "token", "", "token of `orlop token create`; by default $"+tokenVariable)
 	f.StringSliceVar(&j.pins, "discovery-token-ca-cert-hash", nil, "pin of the cluster's authority, as sha256:HEX; may be given more than once")
 	f.BoolVar(&j.unsafe, "discovery-token-unsafe-skip-ca-verification", false, "trust any authority that knows the token")
 	f.StringVar(&j.criSocket, "cri-socket", "unix:///run/containerd/containerd.sock", "socket of the container runtime")
@@ -149,6 +154,10 @@ func runJoin(ctx context.Context, out io.Writer, j joinConfig) error {
 		}
 		return nil
 	}); err != nil {
+		return err
+	}
+	// The kubelet has a certificate of its own now; the token is a secret too many.
+	if err := os.Remove(p.kubernetes("bootstrap-kubelet.conf")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	fmt.Fprintf(out, "\nThis node has joined the cluster.\n\nRun 'kubectl get nodes' on the control plane to see it.\n")

@@ -146,12 +146,12 @@ func forwarding(c *layout.Cluster) bool {
 // runInit makes the first host the control plane.
 func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.Writer) error {
 	h := c.Hosts[0]
-	return control.Run(ctx, layout.Socket(c.Name, h.Name), log, exe, "init",
+	return control.RunWith(ctx, layout.Socket(c.Name, h.Name), []string{"ORLOP_TOKEN=" + token}, log, exe, "init",
+		"--skip-token-print",
 		"--apiserver-advertise-address="+h.Addr.String(),
 		"--pod-network-cidr="+c.PodCIDR.String(),
 		"--service-cidr="+c.ServiceCIDR.String(),
 		"--node-name="+h.Name,
-		"--token="+token,
 		"--apiserver-cert-extra-sans=127.0.0.1,localhost",
 		"--untainted")
 }
@@ -159,8 +159,8 @@ func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.W
 // joinHost makes a host a node of the cluster.
 func joinHost(ctx context.Context, c *layout.Cluster, h layout.Host, exe, token, pin string, log io.Writer) error {
 	server := net.JoinHostPort(c.Hosts[0].Addr.String(), "6443")
-	err := control.Run(ctx, layout.Socket(c.Name, h.Name), log, exe, "join", server,
-		"--token="+token, "--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
+	err := control.RunWith(ctx, layout.Socket(c.Name, h.Name), []string{"ORLOP_TOKEN=" + token}, log, exe, "join", server,
+		"--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
 	if err != nil {
 		return fmt.Errorf("join %s: %w", h.Name, err)
 	}

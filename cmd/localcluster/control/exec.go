@@ -78,8 +78,18 @@ func Run(ctx context.Context, socket string, out io.Writer, argv ...string) erro
 	return RunInput(ctx, socket, nil, out, argv...)
 }
 
+// RunWith is Run with variables, as NAME=VALUE, added to the host's environment: the place for secrets, which others
+// on the host could read from arguments.
+func RunWith(ctx context.Context, socket string, env []string, out io.Writer, argv ...string) error {
+	return run(ctx, socket, Command{Argv: argv, Env: env}, nil, out)
+}
+
 // RunInput is Run with a file as input.
 func RunInput(ctx context.Context, socket string, in *os.File, out io.Writer, argv ...string) error {
+	return run(ctx, socket, Command{Argv: argv}, in, out)
+}
+
+func run(ctx context.Context, socket string, c Command, in *os.File, out io.Writer) error {
 	if in == nil {
 		null, err := os.Open(os.DevNull)
 		if err != nil {
@@ -98,16 +108,17 @@ func RunInput(ctx context.Context, socket string, in *os.File, out io.Writer, ar
 		defer close(copied)
 		_, _ = io.Copy(io.MultiWriter(&buf, out), r)
 	}()
-	code, err := Exec(ctx, socket, Command{Argv: argv, Stdin: in, Stdout: w, Stderr: w}, nil)
+	c.Stdin, c.Stdout, c.Stderr = in, w, w
+	code, err := Exec(ctx, socket, c, nil)
 	w.Close()
 	if err != nil {
 		r.Close() // a grandchild may still hold the other end
 	}
 	<-copied
 	r.Close()
-	what := filepath.Base(argv[0])
-	if len(argv) > 1 {
-		what += " " + argv[1]
+	what := filepath.Base(c.Argv[0])
+	if len(c.Argv) > 1 {
+		what += " " + c.Argv[1]
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w; last it said: %s", what, err, tail(buf.String(), 1))
