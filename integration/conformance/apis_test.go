@@ -45,7 +45,7 @@ func apiTests() map[string]test {
 		m + "Namespaces should patch a Namespace":                                                                                                     quickly(namespaceUpdate),
 		m + "Namespaces should ensure that all pods are removed when a namespace is deleted":                                                          slowly(namespaceEmpties),
 		m + "Namespaces should ensure that all services are removed when a namespace is deleted":                                                      slowly(namespaceEmpties),
-		m + "Servers with support for API chunking should return chunks of results for list calls":                                                    quickly(chunks),
+		m + "Servers with support for API chunking should return chunks of results for list calls":                                                    slowly(chunks),
 		m + "Servers with support for Table transformation should return a 406 for a backend which does not implement metadata":                       quickly(tableRefused),
 		m + "server version should find the server version":                                                                                           quickly(serverVersion),
 		m + "Watchers should be able to restart watching from the last resource version observed by the previous watch":                               quickly(watchRestarts),

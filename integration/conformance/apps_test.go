@@ -21,13 +21,13 @@ import (
 func appTests() map[string]test {
 	const stateful = "StatefulSet Basic StatefulSet functionality [StatefulSetBasic] "
 	rows := under("[sig-apps] ", map[string]test{
-		"Deployment Deployment should have a working scale subresource":                         quickly(scales("apps/v1/deployments", "Deployment")),
-		"ReplicaSet Replicaset should have a working scale subresource":                         quickly(scales("apps/v1/replicasets", "ReplicaSet")),
-		stateful + "should have a working scale subresource":                                    quickly(scales("apps/v1/statefulsets", "StatefulSet")),
-		"ReplicationController should get and update a ReplicationController scale":             quickly(scales("v1/replicationcontrollers", "ReplicationController")),
-		"Deployment RecreateDeployment should delete old pods and create new ones":              quickly(recreate),
+		"Deployment Deployment should have a working scale subresource":                         slowly(scales("apps/v1/deployments", "Deployment")),
+		"ReplicaSet Replicaset should have a working scale subresource":                         slowly(scales("apps/v1/replicasets", "ReplicaSet")),
+		stateful + "should have a working scale subresource":                                    slowly(scales("apps/v1/statefulsets", "StatefulSet")),
+		"ReplicationController should get and update a ReplicationController scale":             slowly(scales("v1/replicationcontrollers", "ReplicationController")),
+		"Deployment RecreateDeployment should delete old pods and create new ones":              slowly(recreate),
 		"Deployment RollingUpdateDeployment should delete old pods and create new ones":         quickly(rollingUpdate),
-		"Deployment deployment should delete old replica sets":                                  quickly(oldReplicaSets),
+		"Deployment deployment should delete old replica sets":                                  slowly(oldReplicaSets),
 		"Deployment deployment should support rollover":                                         slowly(rollover),
 		"ReplicaSet should adopt matching pods on creation and release no longer matching pods": quickly(adopts("apps/v1/replicasets", "ReplicaSet", true)),
 		"ReplicationController should adopt matching pods on creation":                          quickly(adopts("v1/replicationcontrollers", "ReplicationController", false)),
@@ -38,35 +38,35 @@ func appTests() map[string]test {
 		"Daemon set should retry creating failed daemon pods":                                   slowly(daemonFails),
 		"Job should delete a job": quickly(jobDeleted),
 		"Job should adopt matching orphans and release non-matching pods":                          quickly(jobAdopts),
-		"Job should create pods for an Indexed job with completion indexes and specified hostname": quickly(jobRow{script: "echo $JOB_COMPLETION_INDEX; hostname", done: 3, indexed: true}.run),
+		"Job should create pods for an Indexed job with completion indexes and specified hostname": slowly(jobRow{script: "echo $JOB_COMPLETION_INDEX; hostname", done: 3, indexed: true}.run),
 		"Job should run a job to completion when tasks sometimes fail and are locally restarted":   slowly(jobRow{script: "if test -e /v0/$HOSTNAME; then exit 0; fi; touch /v0/$HOSTNAME; exit 1", done: 2, local: true}.run),
-		"Job should allow to use the pod failure policy on exit code to fail the job early": quickly(jobRow{script: "exit 42", done: 2, fails: "PodFailurePolicy", spec: func(s *batchv1.JobSpec) {
+		"Job should allow to use the pod failure policy on exit code to fail the job early": slowly(jobRow{script: "exit 42", done: 2, fails: "PodFailurePolicy", spec: func(s *batchv1.JobSpec) {
 			s.BackoffLimit, s.PodFailurePolicy = ptr[int32](6), exitPolicy(batchv1.PodFailurePolicyActionFailJob)
 		}}.run),
 		"Job should execute all indexes despite some failing when using backoffLimitPerIndex": slowly(jobRow{script: "exit $(test $((JOB_COMPLETION_INDEX % 2)) = 0; echo $?)", done: 3, indexed: true, fails: "FailedIndexes", failed: "1", spec: func(s *batchv1.JobSpec) {
 			s.BackoffLimitPerIndex = ptr[int32](1)
 		}}.run),
-		"Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy": quickly(jobRow{script: "if test $JOB_COMPLETION_INDEX = 1; then exit 42; fi", done: 2, indexed: true, fails: "FailedIndexes", failed: "1", spec: func(s *batchv1.JobSpec) {
+		"Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy": slowly(jobRow{script: "if test $JOB_COMPLETION_INDEX = 1; then exit 42; fi", done: 2, indexed: true, fails: "FailedIndexes", failed: "1", spec: func(s *batchv1.JobSpec) {
 			s.BackoffLimitPerIndex, s.PodFailurePolicy = ptr[int32](1), exitPolicy(batchv1.PodFailurePolicyActionFailIndex)
 		}}.run),
-		"Job should terminate job execution when the number of failed indexes exceeds maxFailedIndexes": quickly(jobRow{script: "exit 1", done: 4, indexed: true, fails: "MaxFailedIndexesExceeded", spec: func(s *batchv1.JobSpec) {
+		"Job should terminate job execution when the number of failed indexes exceeds maxFailedIndexes": slowly(jobRow{script: "exit 1", done: 4, indexed: true, fails: "MaxFailedIndexesExceeded", spec: func(s *batchv1.JobSpec) {
 			s.BackoffLimitPerIndex, s.MaxFailedIndexes = ptr[int32](0), ptr[int32](2)
 		}}.run),
-		"Job with successPolicy should succeeded when all indexes succeeded": quickly(jobRow{script: "exit 0", done: 2, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
+		"Job with successPolicy should succeeded when all indexes succeeded": slowly(jobRow{script: "exit 0", done: 2, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
 			s.SuccessPolicy = &batchv1.SuccessPolicy{Rules: []batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("0-1")}}}
 		}}.run),
-		"Job with successPolicy succeededCount rule should succeeded even when some indexes remain pending": quickly(jobRow{script: "if test $JOB_COMPLETION_INDEX != 0; then sleep 1000; fi", done: 3, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
+		"Job with successPolicy succeededCount rule should succeeded even when some indexes remain pending": slowly(jobRow{script: "if test $JOB_COMPLETION_INDEX != 0; then sleep 1000; fi", done: 3, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
 			s.SuccessPolicy = &batchv1.SuccessPolicy{Rules: []batchv1.SuccessPolicyRule{{SucceededCount: ptr[int32](1)}}}
 		}}.run),
-		"Job with successPolicy succeededIndexes rule should succeeded even when some indexes remain pending": quickly(jobRow{script: "if test $JOB_COMPLETION_INDEX != 0; then sleep 1000; fi", done: 3, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
+		"Job with successPolicy succeededIndexes rule should succeeded even when some indexes remain pending": slowly(jobRow{script: "if test $JOB_COMPLETION_INDEX != 0; then sleep 1000; fi", done: 3, indexed: true, success: true, spec: func(s *batchv1.JobSpec) {
 			s.SuccessPolicy = &batchv1.SuccessPolicy{Rules: []batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("0")}}}
 		}}.run),
 	})
 	const gc = "[sig-api-machinery] Garbage collector should "
-	rows[gc+"delete pods created by rc when not orphaning"] = quickly(collected("v1/replicationcontrollers", "ReplicationController", metav1.DeletePropagationBackground))
+	rows[gc+"delete pods created by rc when not orphaning"] = slowly(collected("v1/replicationcontrollers", "ReplicationController", metav1.DeletePropagationBackground))
 	rows[gc+"keep the rc around until all its pods are deleted if the deleteOptions says so"] = slowly(collected("v1/replicationcontrollers", "ReplicationController", metav1.DeletePropagationForeground))
 	rows[gc+"orphan pods created by rc if delete options say so"] = slowly(collected("v1/replicationcontrollers", "ReplicationController", metav1.DeletePropagationOrphan))
-	rows[gc+"delete RS created by deployment when not orphaning"] = quickly(collected("apps/v1/deployments", "Deployment", metav1.DeletePropagationBackground))
+	rows[gc+"delete RS created by deployment when not orphaning"] = slowly(collected("apps/v1/deployments", "Deployment", metav1.DeletePropagationBackground))
 	rows[gc+"orphan RS created by deployment when deleteOptions.PropagationPolicy is Orphan"] = slowly(collected("apps/v1/deployments", "Deployment", metav1.DeletePropagationOrphan))
 	rows[gc+"not be blocked by dependency circle"] = quickly(ownerCircle)
 	return rows
@@ -82,7 +82,9 @@ func set(t *testing.T, c *clustertest.Cluster, resource, kindName, ns, name stri
 	k := kind{resource: resource, name: name, object: fmt.Sprintf("kind: %s\nspec: {replicas: %d, %s, template: {metadata: {labels: {app: %s}}, spec: {terminationGracePeriodSeconds: 0, "+
 		"containers: [{name: c, image: '%s', args: [serve-hostname]}]}}}", kindName, replicas, selector, name, c.Image("agnhost"))}
 	api := must(dynamic.NewForConfig(c.Config))(t).Resource(gvr(resource)).Namespace(ns)
-	must(api.Create(t.Context(), k.make(t, ns, "x", 1), metav1.CreateOptions{}))(t)
+	o := k.make(t, ns, "x", 1)
+	o.SetLabels(map[string]string{"app": name})
+	must(api.Create(t.Context(), o, metav1.CreateOptions{}))(t)
 	return api
 }
 
@@ -338,7 +340,7 @@ func (r jobRow) run(t *testing.T, c *clustertest.Cluster) {
 	ns := c.Namespace(t)
 	r.job(t, c, ns)
 	var j *batchv1.Job
-	c.Eventually(t, 2*time.Minute, "the job to end", func(ctx context.Context) error {
+	c.Eventually(t, 45*time.Second, "the job to end", func(ctx context.Context) error {
 		var err error
 		j, err = c.Client.BatchV1().Jobs(ns).Get(ctx, "j", metav1.GetOptions{})
 		if err == nil && !slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == "Complete" || c.Type == "Failed" }) {

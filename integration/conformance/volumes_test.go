@@ -274,7 +274,7 @@ func subPath(v corev1.VolumeSource, sub, at, want string) test {
 	return quickly(func(t *testing.T, c *clustertest.Cluster) {
 		ns := c.Namespace(t)
 		anEnvSource(t, c, ns)
-		createPod(t, c, ns, c.Pod("one", nil, sh("cat "+at+" && if test -e /v1/again; then sleep 1000; fi; touch /v1/again; exit 1",
+		createPod(t, c, ns, c.Pod("one", nil, sh("cat "+at+" && echo && if test -e /v1/again; then sleep 1000; fi; touch /v1/again; exit 1",
 			mounted(v, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), subPathed(sub, at))))
 		c.WaitPod(t, ns, "one", "restarted and ready", func(p *corev1.Pod) bool {
 			return clustertest.Ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1
@@ -340,7 +340,7 @@ func immutableConfigMap(t *testing.T, c *clustertest.Cluster) {
 		cm := must(api.Get(t.Context(), "source", metav1.GetOptions{}))(t)
 		switch change {
 		case "data":
-			cm.Data["data"] = "b"
+			cm.Data["data"] += "b"
 		case "flag":
 			cm.Immutable = ptr(false)
 		case "label":
@@ -365,7 +365,7 @@ func immutableSecret(t *testing.T, c *clustertest.Cluster) {
 		s := must(api.Get(t.Context(), "source", metav1.GetOptions{}))(t)
 		switch change {
 		case "data":
-			s.Data["data"] = []byte("b")
+			s.Data["data"] = append(s.Data["data"], 'b')
 		case "flag":
 			s.Immutable = ptr(false)
 		case "label":
