@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,15 +39,24 @@ func newOrlop(t *testing.T) orlop {
 	return orlop{bin: bin, home: t.TempDir()}
 }
 
-// run returns what the program printed, both streams, and its exit code.
-func (o orlop) run(args ...string) (string, int) {
+// command prepares the program in an environment of the test's own.
+func (o orlop) command(env []string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(o.bin, "orlop"), args...)
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "KUBECONFIG=") && !strings.HasPrefix(kv, "HOME=") && !strings.HasPrefix(kv, "SUDO_") {
+		if !strings.HasPrefix(kv, "KUBECONFIG=") && !strings.HasPrefix(kv, "HOME=") && !strings.HasPrefix(kv, "SUDO_") && !strings.HasPrefix(kv, "ORLOP_") {
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
-	cmd.Env = append(cmd.Env, "HOME="+o.home)
+	cmd.Env = append(append(cmd.Env, "HOME="+o.home), env...)
+	return cmd
+}
+
+// run returns what the program printed, both streams, and its exit code.
+func (o orlop) run(args ...string) (string, int) { return o.runWith(nil, args...) }
+
+func (o orlop) runWith(stdin io.Reader, args ...string) (string, int) {
+	cmd := o.command(nil, args...)
+	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
@@ -74,17 +82,18 @@ func (o orlop) must(t *testing.T, args ...string) string {
 // and wants no trace of it when it is down.
 func TestLocalCluster(t *testing.T) {
 	o := newOrlop(t)
-	o.must(t, "down", "--name", "trace")
+	for _, name := range ourClusters() {
+		o.must(t, "down", "--name", name)
+		t.Cleanup(func() { o.run("down", "--name", name) })
+	}
 	before := machine(t)
-	t.Cleanup(func() { o.run("down", "--name", "trace") })
-
 	port := freePort(t)
-	out := o.must(t, "up", "--name", "trace", "--nodes", "2", "--publish", fmt.Sprintf("%d:30080", port), "--wait", "4m")
-	if !strings.Contains(out, "[") {
+	out := o.must(t, "up", "--name", "trace", "--nodes", "2", "--publish", fmt.Sprintf("%d:30080", port), "--wait", "90s")
+	if !strings.Contains(out, "[control-plane]") {
 		t.Errorf("without a terminal up prints no [step] lines:\n%s", out)
 	}
 	t.Run("a second up of the name exits 1", func(t *testing.T) {
-		if out, code := o.run("up", "--name", "trace"); code != 1 {
+		if out, code := o.run("up", "--name", "trace"); code != 1 || !strings.Contains(out, "orlop down --name trace") {
 			t.Errorf("exit code %d:\n%s", code, out)
 		}
 	})
@@ -102,33 +111,34 @@ func TestLocalCluster(t *testing.T) {
 		if out := o.must(t, "list"); !strings.Contains(out, "trace") {
 			t.Errorf("list prints\n%s", out)
 		}
-		out := o.must(t, "status", "--name", "trace", "-o", "json")
-		if !json.Valid([]byte(out)) || !strings.Contains(out, "trace-2") {
-			t.Errorf("status prints\n%s", out)
+		if s := o.status(t, "trace"); !s.Healthy || len(s.Hosts) != 2 || s.Hosts[1].Name != "trace-2" || !s.Hosts[1].NodeReady {
+			t.Errorf("status says %+v", s)
 		}
 	})
-	t.Run("exec runs in the host", func(t *testing.T) {
-		if out := o.must(t, "exec", "--name", "trace", "trace-2", "--", "hostname"); strings.TrimSpace(out) != "trace-2" {
-			t.Errorf("hostname prints %q", out)
-		}
-		if out := o.must(t, "exec", "--name", "trace", "trace-2", "--", "cat", "/proc/self/cgroup"); strings.Contains(out, "orlop-trace") {
-			t.Errorf("the host's cgroup is not its root:\n%s", out)
-		}
-		if _, code := o.run("exec", "--name", "trace", "trace-2", "--", "sh", "-c", "exit 9"); code != 9 {
-			t.Errorf("the command's exit code 9 comes back as %d", code)
+	t.Run("exec", func(t *testing.T) { execInHost(t, o) })
+	t.Run("shell", func(t *testing.T) { shellInHost(t, o) })
+	t.Run("etcdctl", func(t *testing.T) {
+		if out := o.must(t, "etcdctl", "--name", "trace", "get", "/registry", "--prefix", "--keys-only"); !strings.Contains(out, "/registry/pods/kube-system/etcd-trace-1") {
+			t.Errorf("etcdctl prints\n%.2000s", out)
 		}
 	})
-	t.Run("load brings images to every host", func(t *testing.T) {
-		o.must(t, "load", "--name", "trace", filepath.Join(o.bin, "images", "pause.tar"))
-		archive, err := os.Open(filepath.Join(o.bin, "images", "pause.tar"))
-		if err != nil {
-			t.Fatal(err)
+	t.Run("completion", func(t *testing.T) {
+		for _, shell := range []string{"bash", "zsh", "fish"} {
+			if out := o.must(t, "completion", shell); !strings.Contains(out, "orlop") {
+				t.Errorf("completion %s prints\n%s", shell, out)
+			}
 		}
-		defer archive.Close()
-		cmd := exec.Command(filepath.Join(o.bin, "orlop"), "load", "--name", "trace", "-")
-		cmd.Stdin = archive
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v: %s", err, out)
+		if out := o.must(t, "__complete", "shell", "trace-"); !strings.Contains(out, "trace-2\n") {
+			t.Errorf("hosts are not completed:\n%s", out)
+		}
+	})
+	t.Run("load brings images to every host", func(t *testing.T) { loadImages(t, o) })
+	t.Run("programs are the cluster's own", func(t *testing.T) {
+		for _, h := range o.status(t, "trace").Hosts {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", h.Kubelet.Pid))
+			if err != nil || exe != "/var/lib/orlop/trace/bin/orlop-kubelet" {
+				t.Errorf("the kubelet of %s runs from %s, %v", h.Name, exe, err)
+			}
 		}
 	})
 	t.Run("a published port reaches its NodePort", func(t *testing.T) { publishedPort(t, o, port) })
@@ -137,18 +147,32 @@ func TestLocalCluster(t *testing.T) {
 			t.Errorf("demo prints\n%s", out)
 		}
 	})
+	t.Run("a cluster beside it", func(t *testing.T) { secondCluster(t, o) })
+	t.Run("a host stopped and started", func(t *testing.T) { stopAndStart(t, o) })
+	t.Run("a killed forwarder comes back", func(t *testing.T) { killForwarder(t, o) })
 
-	o.must(t, "down", "--name", "trace")
-	after := machine(t)
-	for what := range before {
-		for _, line := range difference(after[what], before[what]) {
-			t.Errorf("down left a trace in %s: %s", what, line)
-		}
+	bpf := bpfOf("trace")
+	if !slices.ContainsFunc(bpf, func(s string) bool { return strings.HasPrefix(s, "prog") }) {
+		t.Errorf("the cluster's BPF programs are not seen, but only %q", bpf)
 	}
-	if content, err := os.ReadFile(filepath.Join(o.home, ".kube", "config")); err == nil && strings.Contains(string(content), "trace") {
-		t.Errorf("down left the kubeconfig\n%s", content)
+	// Down must not need anything of what it removes.
+	kill9(t, o.status(t, "trace").Hosts[1].Pid)
+	if len(otherClusters()) == 0 {
+		o.must(t, "down", "--all")
+	} else {
+		o.must(t, "down", "--name", "trace") // not those of others
+	}
+	noTrace(t, before, bpf...)
+	if entries, err := os.ReadDir(o.home); err != nil || len(entries) > 1 || len(entries) == 1 && !onlyCache(o.home) {
+		t.Errorf("down left in the home folder: %v, %v", entries, err)
 	}
 	o.must(t, "down", "--name", "trace") // twice is as good as once
+}
+
+// onlyCache says whether nothing but kubectl's cache is left of ~/.kube.
+func onlyCache(home string) bool {
+	entries, err := os.ReadDir(filepath.Join(home, ".kube"))
+	return err == nil && len(entries) == 1 && entries[0].Name() == "cache"
 }
 
 func publishedPort(t *testing.T, o orlop, port int) {
@@ -173,6 +197,12 @@ func publishedPort(t *testing.T, o orlop, port int) {
 
 func TestRefusals(t *testing.T) {
 	o := newOrlop(t)
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	_, port, _ := net.SplitHostPort(busy.Addr().String())
 	for name, tt := range map[string]struct {
 		args []string
 		code int
@@ -181,6 +211,8 @@ func TestRefusals(t *testing.T) {
 		"unknown flag":            {[]string{"up", "--no-such-flag"}, 2, "no-such-flag"},
 		"two control planes":      {[]string{"up", "--name", "ha", "--control-planes", "3"}, 2, "control-planes"},
 		"bad name":                {[]string{"up", "--name", "Not A Name"}, 2, "name"},
+		"preflight":               {[]string{"up", "--name", "bad", "--publish", port + ":30080"}, 3, port},
+		"no command":              {[]string{"exec", "nobody-1", "--"}, 2, ""},
 		"bad range":               {[]string{"up", "--name", "bad", "--pod-cidr", "10.244.0.0/30"}, 2, "pod-cidr"},
 		"no such cluster":         {[]string{"exec", "--name", "nobody", "nobody-1", "--", "true"}, 1, "nobody"},
 		"status of no cluster":    {[]string{"status", "--name", "nobody"}, 1, "nobody"},
@@ -207,67 +239,4 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
-}
-
-// machine is what a cluster could leave behind, by kind.
-func machine(t *testing.T) map[string][]string {
-	t.Helper()
-	state := map[string][]string{}
-	command := func(kind string, argv ...string) {
-		out, err := exec.Command(argv[0], argv[1:]...).Output()
-		if err != nil {
-			t.Fatalf("%s: %v", strings.Join(argv, " "), err)
-		}
-		state[kind] = strings.Split(strings.TrimSpace(string(out)), "\n")
-	}
-	command("network namespaces", "ip", "netns", "list")
-	command("links", "sh", "-c", "ip -o link | cut -d: -f2")
-	command("listening ports", "sh", "-c", "ss -Hltn | awk '{print $4}'")
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	state["mounts"] = strings.Split(strings.TrimSpace(string(mounts)), "\n")
-	state["cgroups"] = foldersBelow("/sys/fs/cgroup", 6)
-	state["run and lib"] = append(foldersBelow("/run", 2), foldersBelow("/var/lib", 2)...)
-	state["pins"] = foldersBelow("/sys/fs/bpf", 3)
-	for _, dir := range []string{"/etc/kubernetes", "/etc/cni", "/opt/cni", "/var/log/pods", "/var/log/containers"} {
-		state["run and lib"] = append(state["run and lib"], foldersBelow(dir, 2)...)
-	}
-	procs, err := filepath.Glob("/proc/[0-9]*/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range procs {
-		comm, err := os.ReadFile(p)
-		name := strings.TrimSpace(string(comm))
-		for _, ours := range []string{"orlop", "containerd", "pause", "etcd", "kube-", "coredns", "testimage"} {
-			if err == nil && strings.HasPrefix(name, ours) {
-				state["processes"] = append(state["processes"], name+" "+filepath.Dir(p))
-			}
-		}
-	}
-	return state
-}
-
-func foldersBelow(root string, depth int) []string {
-	var out []string
-	filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return fs.SkipDir
-		}
-		if strings.Count(strings.TrimPrefix(path, root), "/") > depth {
-			return fs.SkipDir
-		}
-		if d.IsDir() {
-			out = append(out, path)
-		}
-		return nil
-	})
-	return out
-}
-
-// difference is what a has and b has not.
-func difference(a, b []string) []string {
-	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
 }
