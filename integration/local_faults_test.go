@@ -107,7 +107,12 @@ func TestFailingStep(t *testing.T) {
 		}
 	}
 	agent := filepath.Join(broken.bin, "images", "orlop-agent.tar")
-	if err := os.WriteFile(agent, []byte("no archive"), 0o600); err != nil {
+	content, err := os.ReadFile(agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 0xff // in the middle of a layer
+	if err := os.WriteFile(agent, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, code := broken.run("up", "--name", "trace", "--nodes", "2")
@@ -119,6 +124,12 @@ func TestFailingStep(t *testing.T) {
 
 	if out, code := o.run("up", "--name", "trace", "--wait", "1s"); code != 4 || !strings.Contains(out, "not ready within 1s") {
 		t.Errorf("too little time: exit code %d:\n%s", code, out)
+	}
+	if err := os.WriteFile(agent, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := broken.run("up", "--name", "trace"); code != 3 || !strings.Contains(out, "not of this program's version") {
+		t.Errorf("a foreign image: exit code %d:\n%s", code, out)
 	}
 	if err := os.Remove(agent); err != nil {
 		t.Fatal(err)

@@ -222,3 +222,36 @@ func TestKernelDownAfterCrashes(t *testing.T) {
 	}
 	compare(t, before)
 }
+
+// A host or forwarder that an interrupted up has just started must not come to life after down.
+func TestKernelNobodyEntersARemovedCluster(t *testing.T) {
+	c := testCluster(t, 1)
+	dir, err := lockDir(layout.StateDir(c.Name)) // as down holds it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	late, err := spawn(c, c.Hosts[0].Name, "supervisor.log", SuperviseCommand, c.Name, c.Hosts[0].Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if late.gone() {
+			t.Fatal("the host did not wait for the lock")
+		}
+	}
+	if err := os.RemoveAll(layout.StateDir(c.Name)); err != nil {
+		t.Fatal(err)
+	}
+	dir.Close()
+	select {
+	case <-late:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the host goes on")
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/orlop-", "/sys/fs/cgroup/*/orlop-"} {
+		if found, _ := filepath.Glob(pattern + c.Name); len(found) > 0 {
+			t.Errorf("it made %v", found)
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package localcluster
 
 import (
+	"archive/tar"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -41,6 +43,7 @@ type facts struct {
 	root             bool
 	missingPrograms  []string
 	missingFiles     []string // beside the binary
+	staleImages      []string // archives there that hold images of another version
 	overlay          bool
 	missingCgroups   []string
 	inotifyInstances int
@@ -77,6 +80,9 @@ func (f facts) complaints(nodes int) []error {
 	if len(f.missingFiles) > 0 {
 		add("missing: %s; build with: make build images", strings.Join(f.missingFiles, ", "))
 	}
+	if len(f.staleImages) > 0 {
+		add("not of this program's version: %s; build with: make images", strings.Join(f.staleImages, ", "))
+	}
 	if !f.overlay {
 		add("the kernel has no overlay file system; load it with: modprobe overlay")
 	}
@@ -112,8 +118,13 @@ func gather(cfg UpConfig) facts {
 	}
 	dir := filepath.Dir(cfg.Exe)
 	for _, p := range []string{"orlop-kubelet", "images/orlop-server.tar", "images/orlop-agent.tar", "images/pause.tar"} {
-		if _, err := os.Stat(filepath.Join(dir, p)); err != nil {
-			f.missingFiles = append(f.missingFiles, filepath.Join(dir, p))
+		p = filepath.Join(dir, p)
+		if _, err := os.Stat(p); err != nil {
+			f.missingFiles = append(f.missingFiles, p)
+			continue
+		}
+		if strings.HasSuffix(p, ".tar") && !archiveHolds(p, cfg.Version) {
+			f.staleImages = append(f.staleImages, p)
 		}
 	}
 	f.missingCgroups = missingCgroups()
@@ -128,6 +139,26 @@ func gather(cfg UpConfig) facts {
 		l.Close()
 	}
 	return f
+}
+
+// archiveHolds says whether an OCI archive names an image of a version. With images of another,
+// pods would wait for one that nobody has.
+func archiveHolds(path, version string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err != nil {
+			return false
+		}
+		if h.Name == "index.json" {
+			index, err := io.ReadAll(io.LimitReader(r, 1<<20))
+			return err == nil && strings.Contains(string(index), ":"+version+`"`)
+		}
+	}
 }
 
 // hasOverlay is also true where the module is merely not loaded yet: mounting loads it.

@@ -1,11 +1,16 @@
 package localcluster
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
 )
 
@@ -57,11 +62,71 @@ func TestComplaintsNameTheRemedy(t *testing.T) {
 	if errs := good.complaints(2); len(errs) != 0 {
 		t.Errorf("a good machine: %v", errs)
 	}
-	bad := facts{missingPrograms: []string{"containerd", "ctr", "runc"}, missingFiles: []string{"bin/x"}, inotifyInstances: 1, pidMax: 1, busyPorts: []uint16{80}}
+	bad := facts{missingPrograms: []string{"containerd", "ctr", "runc"}, missingFiles: []string{"bin/x"}, staleImages: []string{"old.tar"}, inotifyInstances: 1, pidMax: 1, busyPorts: []uint16{80}}
 	all := errors.Join(bad.complaints(2)...).Error()
-	for _, want := range []string{"sudo", "apt-get install -y containerd runc\n", "make build images", "modprobe overlay", "fs.inotify.max_user_instances=1024", "kernel.pid_max", "port 80"} {
+	for _, want := range []string{"sudo", "apt-get install -y containerd runc\n", "make build images", "old.tar; build with: make images", "modprobe overlay", "fs.inotify.max_user_instances=1024", "kernel.pid_max", "port 80"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in:\n%s", want, all)
+		}
+	}
+}
+
+func TestArchiveHolds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.tar")
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, content := range map[string]string{"index.json": `{"annotations":{"io.containerd.image.name":"localhost/x:v1"}}`} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[string]bool{"v1": true, "v": false, "v12": false, "v2": false} {
+		if got := archiveHolds(path, version); got != want {
+			t.Errorf("version %s: %t", version, got)
+		}
+	}
+	if archiveHolds(path+".gone", "v1") {
+		t.Error("an archive that is not there holds an image")
+	}
+}
+
+func TestSortArchives(t *testing.T) {
+	got := sortArchives([]string{"i/orlop-agent.tar", "i/orlop-server.tar", "i/orlop-testimage.tar", "i/pause.tar"})
+	want := shipped{controlPlane: []string{"i/orlop-server.tar", "i/pause.tar"}, node: []string{"i/orlop-agent.tar"}, rest: []string{"i/orlop-testimage.tar"}}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(shipped{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestKeepPrograms(t *testing.T) {
+	dir := t.TempDir()
+	c := &layout.Cluster{Exe: filepath.Join(dir, "own", "orlop")}
+	for _, p := range []string{"orlop", "orlop-kubelet"} {
+		if err := os.WriteFile(filepath.Join(dir, p), []byte("first "+p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := keepPrograms(c, dir); err != nil {
+		t.Fatal(err)
+	}
+	// Builders put a new file in the place of the old one.
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "new"), []byte("second"), 0o755), os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "orlop-kubelet"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"orlop", "orlop-kubelet"} {
+		b, err := os.ReadFile(filepath.Join(dir, "own", p))
+		st, statErr := os.Stat(filepath.Join(dir, "own", p))
+		if err != nil || statErr != nil || string(b) != "first "+p || st.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %q, %v", p, b, errors.Join(err, statErr))
 		}
 	}
 }
