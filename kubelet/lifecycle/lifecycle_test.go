@@ -172,8 +172,8 @@ func TestCrashBackOffDoubles(t *testing.T) {
 	w := begin(t, pod(nil))
 	w.step(Tick{})
 	w.took()
-	w.exit("a", 1) // the first restart is at once
-	w.want("start a/1", "remove container a0")
+	w.exit("a", 1)      // the first restart is at once
+	w.want("start a/1") // a0 stays for its log
 	for _, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
 		w.exit("a", 1)
 		st := w.status().ContainerStatuses[0]
@@ -197,7 +197,7 @@ func TestCrashBackOffDoubles(t *testing.T) {
 	}
 	w.now = w.now.Add(crashForget + time.Second) // a long run is forgiven
 	w.exit("a", 1)
-	w.want("start a/5", "remove container a4")
+	w.want("start a/5", "remove container a3")
 }
 
 func TestRestartPolicies(t *testing.T) {
@@ -243,14 +243,14 @@ func TestInitContainersInOrder(t *testing.T) {
 	w.step(Probed{Name: "side", ID: "side0", Probe: Startup, OK: true})
 	w.want("start i2/0")
 	w.exit("i2", 1)
-	w.want("start i2/1", "remove container i20")
+	w.want("start i2/1")
 	w.exit("i2", 0)
 	w.want("start a/0")
 	if st := w.status(); st.Phase != v1.PodRunning || len(st.InitContainerStatuses) != 3 {
 		t.Errorf("status: %+v", st)
 	}
 	w.exit("side", 1) // a sidecar comes back also beside the app
-	w.want("start side/1", "remove container side0")
+	w.want("start side/1")
 }
 
 func TestDeletion(t *testing.T) {
@@ -309,7 +309,7 @@ func TestLivenessKillsAndRestarts(t *testing.T) {
 	w.step(Tick{})
 	w.took()
 	w.step(Probed{Name: "a", ID: "a0", Probe: Liveness})
-	w.want("kill a in 30s: Container a failed liveness probe, will be restarted", "start a/1", "remove container a0")
+	w.want("kill a in 30s: Container a failed liveness probe, will be restarted", "start a/1")
 }
 
 func TestRestoreChangesNothing(t *testing.T) {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -145,18 +146,18 @@ func (m *machine) sandboxStopped(ev SandboxStopped) {
 	}
 }
 
-// created begins a new instance; the one before becomes history.
+// created begins a new instance; the one before becomes history. It stays in the runtime, for `kubectl logs --previous`,
+// until it is the last but one.
 func (m *machine) created(f Facts) {
 	c := m.Container(f.Name)
 	if c == nil || f.Attempt < c.Next {
 		return
 	}
 	if c.Facts.ID != "" {
-		old := c.Facts.ID
-		c.Last = c.terminated()
-		if c.Facts.Sandbox == f.Sandbox && m.Sandbox.ID == f.Sandbox {
-			m.do(RemoveContainer{ID: old})
+		if c.Last != nil && c.Facts.Sandbox == f.Sandbox && m.Sandbox.ID == f.Sandbox {
+			m.do(RemoveContainer{ID: strings.TrimPrefix(c.Last.ContainerID, "containerd://")})
 		}
+		c.Last = c.terminated()
 	}
 	c.Facts = f
 	c.Next = f.Attempt + 1
