@@ -18,9 +18,11 @@ import (
 )
 
 func podTests() map[string]test {
-	healthy := func(p corev1.Probe) *corev1.Probe { p.PeriodSeconds, p.FailureThreshold = 1, 1; return &p }
+	healthy := func(p corev1.Probe) *corev1.Probe { p.PeriodSeconds, p.InitialDelaySeconds = 1, 2; return &p }
 	exec := healthy(corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"cat", "/tmp/health"}}}})
 	get := healthy(corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}})
+	once := *exec
+	once.FailureThreshold, once.InitialDelaySeconds = 1, 0
 	tcp := healthy(corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}})
 	live := func(p *corev1.Probe, pod func(*corev1.Pod)) func(*corev1.Pod) {
 		return func(q *corev1.Pod) { pod(q); q.Spec.Containers[0].LivenessProbe = p }
@@ -30,9 +32,9 @@ func podTests() map[string]test {
 		probing + `should *not* be restarted with a exec "cat /tmp/health" liveness probe`:                             slowly(probed(live(exec, sh("touch /tmp/health; sleep 1000")), 0, 15*time.Second)),
 		probing + "should *not* be restarted with a /healthz http liveness probe":                                      slowly(probed(live(get, container(nil, []string{"netexec"})), 0, 15*time.Second)),
 		probing + "should *not* be restarted with a tcp:8080 liveness probe":                                           slowly(probed(live(tcp, container(nil, []string{"netexec"})), 0, 15*time.Second)),
-		probing + `should be restarted with a exec "cat /tmp/health" liveness probe`:                                   quickly(probed(live(exec, sh("touch /tmp/health; sleep 1; rm /tmp/health; sleep 1000")), 1, 0)),
+		probing + `should be restarted with a exec "cat /tmp/health" liveness probe`:                                   quickly(probed(live(&once, sh("touch /tmp/health; sleep 1; rm /tmp/health; sleep 1000")), 1, 0)),
 		probing + "should be restarted with a /healthz http liveness probe":                                            slowly(probed(live(get, container(nil, []string{"liveness"})), 1, 0)),
-		probing + "should have monotonically increasing restart count":                                                 slowly(probed(live(exec, sh("sleep 1000")), 5, 0)),
+		probing + "should have monotonically increasing restart count":                                                 slowly(probed(live(&once, sh("sleep 1000")), 5, 0)),
 		probing + "with readiness probe should not be ready before initial delay and never restart":                    slowly(initialDelay),
 		probing + "with readiness probe that fails should never be ready and never restart":                            slowly(neverReady),
 		blackbox + "should run with the expected status":                                                               quickly(exitStates),
@@ -61,10 +63,10 @@ func podTests() map[string]test {
 		"Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu":                 quickly(qosClass),
 		"Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update [MinimumKubeletVersion:1.34]": quickly(generation),
 		"Pods Extended (pod generation) Pod Generation custom-set generation on new pods and graceful delete":                                  quickly(generationSet),
-		"Variable Expansion should allow substituting values in a volume subpath":                                                              quickly(subPathExpr("$(POD_NAME)", true)),
-		"Variable Expansion should succeed in writing subpaths in container":                                                                   quickly(subPathExpr("$(POD_NAME)", true)),
-		"Variable Expansion should fail substituting values in a volume subpath with absolute path":                                            quickly(subPathExpr("/$(POD_NAME)", false)),
-		"Variable Expansion should fail substituting values in a volume subpath with backticks":                                                quickly(subPathExpr("`$(POD_NAME)`x/../..", false)),
+		"Variable Expansion should allow substituting values in a volume subpath":                                                              quickly(subPathExpr("", true)),
+		"Variable Expansion should succeed in writing subpaths in container":                                                                   quickly(subPathExpr("", true)),
+		"Variable Expansion should fail substituting values in a volume subpath with absolute path":                                            quickly(subPathExpr("/tmp", false)),
+		"Variable Expansion should fail substituting values in a volume subpath with backticks":                                                quickly(subPathExpr("..", false)),
 	})
 }
 
@@ -268,7 +270,7 @@ func hook(post, byExec bool) func(*testing.T, *clustertest.Cluster) {
 		server := c.RunPod(t, ns, c.Pod("server", []string{"netexec"}, first(func(ct *corev1.Container) {
 			ct.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}}
 		})))
-		path := "/shell?cmd=touch%20/tmp/called"
+		path := "/shell?shellCommand=touch%20/tmp/called"
 		h := &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Host: server.Status.PodIP, Port: intstr.FromInt32(8080), Path: path}}
 		if byExec {
 			h = &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"wget", "-q", "-O-", "http://" + server.Status.PodIP + ":8080" + path}}}
@@ -400,8 +402,9 @@ func generation(t *testing.T, c *clustertest.Cluster) {
 	if p.Generation != 1 {
 		t.Errorf("generation %d at first", p.Generation)
 	}
-	for i, patch := range []string{`{"spec":{"activeDeadlineSeconds":5000}}`, `{"spec":{"tolerations":[{"operator":"Exists"}]}}`, `{"spec":{"containers":[{"name":"c","image":"` + c.Image("busybox") + `"}]}}`} {
-		p = must(c.Client.CoreV1().Pods(ns).Patch(t.Context(), "one", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}))(t)
+	for i, patch := range []string{`[{"op":"add","path":"/spec/activeDeadlineSeconds","value":5000}]`, `[{"op":"add","path":"/spec/tolerations/-","value":{"key":"a","operator":"Exists"}}]`,
+		`[{"op":"replace","path":"/spec/containers/0/image","value":"` + c.Image("busybox") + `"}]`} {
+		p = must(c.Client.CoreV1().Pods(ns).Patch(t.Context(), "one", types.JSONPatchType, []byte(patch), metav1.PatchOptions{}))(t)
 		if p.Generation != int64(i+2) {
 			t.Errorf("generation %d after %s, want %d", p.Generation, patch, i+2)
 		}
@@ -426,13 +429,17 @@ func generationSet(t *testing.T, c *clustertest.Cluster) {
 	must(c.Client.CoreV1().Pods(ns).Patch(t.Context(), "one", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}))(t)
 }
 
-func subPathExpr(expr string, good bool) func(*testing.T, *clustertest.Cluster) {
+// subPathExpr mounts a path that a variable names: the pod's name, or a value that must be refused.
+func subPathExpr(value string, good bool) func(*testing.T, *clustertest.Cluster) {
 	return func(t *testing.T, c *clustertest.Cluster) {
 		ns := c.Namespace(t)
 		createPod(t, c, ns, c.Pod("one", nil, sh("echo written > /sub/f; cat /v0/$POD_NAME/f", mounted(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})),
 			first(func(ct *corev1.Container) {
 				ct.Env = []corev1.EnvVar{field("POD_NAME", "metadata.name")}
-				ct.VolumeMounts = append(ct.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: "/sub", SubPathExpr: expr})
+				if value != "" {
+					ct.Env = []corev1.EnvVar{{Name: "POD_NAME", Value: value}}
+				}
+				ct.VolumeMounts = append(ct.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: "/sub", SubPathExpr: "$(POD_NAME)"})
 			}), func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
 		if !good {
 			c.WaitPod(t, ns, "one", "refused", func(p *corev1.Pod) bool {
