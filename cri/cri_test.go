@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"testing"
@@ -38,6 +39,16 @@ func (f *fakeRuntime) ContainerStatus(ctx context.Context, r *runtimeapi.Contain
 		return nil, status.Errorf(codes.NotFound, "no container %q", r.ContainerId)
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
+}
+
+func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	out := &runtimeapi.ListPodSandboxResponse{}
+	for _, uid := range []string{"u1", "u2"} {
+		if want, ok := r.GetFilter().GetLabelSelector()["uid"]; !ok || want == uid {
+			out.Items = append(out.Items, &runtimeapi.PodSandbox{Id: "sandbox-" + uid})
+		}
+	}
+	return out, nil
 }
 
 func (f *fakeRuntime) StopContainer(_ context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
@@ -79,6 +90,21 @@ func serve(t *testing.T, f *fakeRuntime) *Client {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// A pod's own sandboxes are found without listing those of all pods, and what users are told is what the runtime said.
+func TestListingAndWords(t *testing.T) {
+	c := serve(t, &fakeRuntime{})
+	if all, err := c.Sandboxes(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("all sandboxes: %v, %v", all, err)
+	}
+	if one, err := c.SandboxesWith(t.Context(), map[string]string{"uid": "u2"}); err != nil || len(one) != 1 || one[0].Id != "sandbox-u2" {
+		t.Errorf("sandboxes of u2: %v, %v", one, err)
+	}
+	_, err := c.Container(t.Context(), "c2")
+	if err == nil || Words(fmt.Errorf("look: %w", err)) != `no container "c2"` {
+		t.Errorf("the runtime said %q", Words(err))
+	}
 }
 
 func TestCodesBecomeSentinels(t *testing.T) {

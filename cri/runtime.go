@@ -97,9 +97,14 @@ func (c *Client) Sandbox(ctx context.Context, id string) (*runtimeapi.PodSandbox
 
 // Sandboxes lists all sandboxes, ready or not.
 func (c *Client) Sandboxes(ctx context.Context) ([]*runtimeapi.PodSandbox, error) {
+	return c.SandboxesWith(ctx, nil)
+}
+
+// SandboxesWith lists the sandboxes, ready or not, that have all of the labels.
+func (c *Client) SandboxesWith(ctx context.Context, labels map[string]string) ([]*runtimeapi.PodSandbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	r, err := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	r, err := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: labels}})
 	if err != nil {
 		return nil, wrap("list sandboxes", "", err)
 	}

@@ -118,10 +118,10 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 func (w *worker) dropHalfMade(ctx context.Context, attempt int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	list, err := w.k.rt.Sandboxes(ctx)
+	list, err := w.k.rt.SandboxesWith(ctx, map[string]string{criconfig.LabelPodUID: string(w.uid)})
 	w.warn("look for half-made sandbox", err)
 	for _, sb := range list {
-		if sb.Labels[criconfig.LabelPodUID] == string(w.uid) && int(sb.Metadata.Attempt) == attempt {
+		if int(sb.Metadata.Attempt) == attempt {
 			w.warn("remove half-made sandbox", errors.Join(w.k.rt.StopSandbox(ctx, sb.Id), w.k.rt.RemoveSandbox(ctx, sb.Id)))
 		}
 	}

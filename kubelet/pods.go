@@ -163,15 +163,12 @@ func (k *Kubelet) gone(w *worker) {
 
 // purge removes what the runtime still has of a pod, and its logs.
 func (k *Kubelet) purge(ctx context.Context, uid types.UID, logDir string) {
-	list, err := k.rt.Sandboxes(ctx)
+	list, err := k.rt.SandboxesWith(ctx, map[string]string{criconfig.LabelPodUID: string(uid)})
 	if err != nil {
 		k.log.Warn("clean up after pod", "uid", uid, "err", err) // the sweep will see them as orphans
 		return
 	}
 	for _, sb := range list {
-		if sb.Labels[criconfig.LabelPodUID] != string(uid) {
-			continue
-		}
 		if err := k.rt.RemoveSandbox(ctx, sb.Id); err != nil {
 			k.log.Warn("clean up after pod", "uid", uid, "err", err)
 		}
