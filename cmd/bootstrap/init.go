@@ -111,11 +111,18 @@ func runInit(ctx context.Context, out io.Writer, c Config, o initOptions) error 
 	}
 	say(out, "wait-control-plane", "Waiting for the kubelet to start the control plane from "+p.at("/etc/kubernetes/manifests"))
 	began := time.Now()
+	// Nothing runs the agent before the API server knows of it: its image comes while that starts.
+	cfg, err := p.superAdmin()
+	if err != nil {
+		return err
+	}
 	starting, startCtx := errgroup.WithContext(ctx)
-	starting.Go(func() error { return startCluster(startCtx, out, p, c, cas["ca"]) })
-	// Nothing runs the agent before the API server is there: its image comes in the meantime.
+	starting.Go(func() error { return awaitAPI(startCtx, cfg) })
 	starting.Go(func() error { return ensureImages(startCtx, out, c, programs, agentImage) })
 	if err := starting.Wait(); err != nil {
+		return err
+	}
+	if err := startCluster(ctx, out, cfg, c, cas["ca"]); err != nil {
 		return err
 	}
 	say(out, "wait-control-plane", fmt.Sprintf("The control plane is up after %.1f s", time.Since(began).Seconds()))
@@ -155,18 +162,28 @@ func (c Config) kubelet() nodeKubelet {
 	return nodeKubelet{name: c.NodeName, ip: c.Address.String(), criSocket: c.CRISocket, systemd: systemdRuns(), taint: !c.Untainted}
 }
 
-// startCluster waits for the API server and gives it the cluster's objects.
-func startCluster(ctx context.Context, out io.Writer, p Paths, c Config, ca identity) error {
+// superAdmin is how init itself reaches the API server.
+func (p Paths) superAdmin() (*rest.Config, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", p.kubernetes("super-admin.conf"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// The objects go out side by side; the client's own brake would queue them.
 	cfg.QPS, cfg.Burst = 200, 200
+	return cfg, nil
+}
+
+// awaitAPI waits for the API server. What the kubelet says is the better reason when it is not
+// even up.
+func awaitAPI(ctx context.Context, cfg *rest.Config) error {
 	if err := waitReady(ctx, cfg); err != nil {
-		// What the kubelet says is the better reason when it is not even up.
 		return errors.Join(err, kubeletTrouble())
 	}
+	return nil
+}
+
+// startCluster gives the API server the cluster's objects.
+func startCluster(ctx context.Context, out io.Writer, cfg *rest.Config, c Config, ca identity) error {
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return err
