@@ -133,6 +133,7 @@ func kubectlPatch(t *testing.T, c *clustertest.Cluster) {
 func kubectlReplace(t *testing.T, c *clustertest.Cluster) {
 	ns := c.Namespace(t)
 	kubectl(t, c, ns, "run", "one", "--image="+c.Image("agnhost"))
+	c.WaitPod(t, ns, "one", "ready", clustertest.Ready) // from then on nobody else writes to it
 	live := kubectl(t, c, ns, "get", "pod", "one", "-o", "json")
 	must(c.KubectlIn([]byte(strings.Replace(live, c.Image("agnhost"), c.Image("busybox"), 1)), "-n", ns, "replace", "-f", "-"))(t)
 	if got := kubectl(t, c, ns, "get", "pod", "one", "-o", "jsonpath={.spec.containers[0].image}"); got != c.Image("busybox") {
