@@ -19,7 +19,7 @@ import (
 )
 
 func kubectlTests() map[string]test {
-	return under("[sig-cli] Kubectl client ", map[string]test{
+	rows := under("[sig-cli] Kubectl client ", map[string]test{
 		"Kubectl api-versions should check if v1 is in available api versions":                               quickly(prints(`(?m)^v1$`, "api-versions")),
 		"Kubectl cluster-info should check if Kubernetes control plane services is included in cluster-info": quickly(prints(`Kubernetes control plane.* is running at`, "cluster-info")),
 		"Kubectl version should check is all data is printed":                                                quickly(prints(`(?s)Client Version: v\d+\.\d+.*Server Version: v1\.37`, "version")),
@@ -31,12 +31,13 @@ func kubectlTests() map[string]test {
 		"Kubectl replace should update a single-container pod's image":                                       quickly(kubectlReplace),
 		"Kubectl run pod should create a pod from an image when restart is Never":                            quickly(kubectlRun),
 		"Kubectl server-side dry-run should check if kubectl can dry-run update Pods":                        quickly(kubectlDryRun),
-		"Kubectl logs logs should be able to retrieve and filter logs":                                       quickly(kubectlLogs),
 		"Proxy server should support --unix-socket=/path":                                                    quickly(kubectlProxy(true)),
 		"Proxy server should support proxy with --port 0":                                                    quickly(kubectlProxy(false)),
 		"Update Demo should create and stop a replication controller":                                        slowly(updateDemo),
 		"Update Demo should scale a replication controller":                                                  slowly(updateDemo),
 	})
+	rows["[sig-cli] Kubectl logs logs should be able to retrieve and filter logs"] = quickly(kubectlLogs)
+	return rows
 }
 
 func kubectl(t *testing.T, c *clustertest.Cluster, ns string, args ...string) string {
