@@ -135,6 +135,9 @@ func (w *worker) step(ctx, starting context.Context, ev lifecycle.Event) {
 			}
 		case lifecycle.Tell:
 			w.k.events.Pod(w.state.Pod, a.Container, a.Warning, a.Reason, a.Message)
+			if a.Warning { // the API server may be away, or be what cannot start
+				w.log.Warn(a.Reason, "container", a.Container, "message", a.Message)
+			}
 		default:
 			w.log.Debug("do", "action", a.String())
 			effect := w.effect(ctx, starting, a, w.state)
