@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -76,6 +77,11 @@ func kubectl(e *env, args []string) int {
 		}
 		if path != "" {
 			flags.KubeConfig = &path
+		}
+		if path != "" && path != adminConf {
+			// What kubectl remembers of the cluster's API goes with the cluster.
+			cache := filepath.Join(filepath.Dir(path), "kubectl-cache")
+			flags.CacheDir = &cache
 		}
 	}
 	streams := genericiooptions.IOStreams{In: e.stdin, Out: e.stdout, ErrOut: e.stderr}
