@@ -123,7 +123,7 @@ func groupsResolve(t *testing.T, c *clustertest.Cluster) {
 		if !slices.Contains(g.Versions, g.PreferredVersion) {
 			t.Errorf("group %s prefers %v, which is none of its versions", g.Name, g.PreferredVersion)
 		}
-		if g.Name == "" {
+		if g.Name == "" || strings.HasSuffix(g.Name, ".example.com") { // those of other rows come and go
 			continue
 		}
 		one := metav1.APIGroup{}

@@ -42,7 +42,7 @@ func crdTests() map[string]test {
 		hook + "should mutate custom resource with pruning":                                                                                   quickly(mutateCustom(closed, "")),
 		hook + "should deny crd creation": slowly(denyCRD),
 		"ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should validate against a Deployment":         quickly(policyDenies("", "object.spec.replicas > 1")),
-		"ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should allow expressions to refer variables.": quickly(policyDenies("variables: [{name: n, expression: object.spec.replicas}], ", "variables.n > 1")),
+		"ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should allow expressions to refer variables.": quickly(policyDenies("variables: [{name: replicas, expression: object.spec.replicas}], ", "variables.replicas > 1")),
 		"MutatingAdmissionPolicy [Privileged:ClusterAdmin] should mutate a Deployment": quickly(policyMutates(
 			"{patchType: ApplyConfiguration, applyConfiguration: {expression: 'Object{spec: Object.spec{replicas: 3}}'}}", `"replicas":3`)),
 		"MutatingAdmissionPolicy [Privileged:ClusterAdmin] should mutate a Deployment with annotations": quickly(policyMutates(

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/rand"
 
 	"github.com/orlop-io/orlop/integration/clustertest"
 )
@@ -130,7 +131,7 @@ func (h *hooks) validating(name, path, resource string, change ...func(*admissio
 func (h *hooks) becomes(what string, data map[string]string, want func(*corev1.ConfigMap, error) bool) {
 	h.t.Helper()
 	h.c.Eventually(h.t, 20*time.Second, what, func(ctx context.Context) error {
-		cm, err := h.c.Client.CoreV1().ConfigMaps(h.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "cm-"}, Data: data}, metav1.CreateOptions{})
+		cm, err := h.c.Client.CoreV1().ConfigMaps(h.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cm-" + rand.String(8)}, Data: data}, metav1.CreateOptions{})
 		if !want(cm, err) {
 			return fmt.Errorf("data %v, error %v", cm.Data, err)
 		}
