@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -238,10 +239,28 @@ func (k *Kubelet) sweepContainer(ctx context.Context, c *runtimeapi.Container, s
 	if err != nil {
 		return
 	}
+	if neverRan(st) { // it is no instance of the pod's: its number is free again
+		if err := k.rt.RemoveContainer(ctx, c.Id); err != nil && ctx.Err() == nil {
+			k.log.Warn("remove container whose start was cut off", "err", err)
+		}
+		return
+	}
 	facts := k.factsOf(st)
 	facts.Sandbox = c.PodSandboxId
 	r.containers = append(r.containers, facts)
 	k.own(c.Id, f.UID)
+}
+
+// neverRan says whether a container was left half started by a kubelet that died: the runtime gives up a start when its
+// caller goes away. Such a one has not failed, so it counts for no restart and for no policy.
+func neverRan(st *runtimeapi.ContainerStatus) bool {
+	switch st.State {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return true
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return st.StartedAt == 0 && strings.Contains(st.Message, "context canceled")
+	}
+	return false
 }
 
 // endOrphansLocked ends pods of the runtime that nobody wants: static ones once the directory was

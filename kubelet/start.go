@@ -93,6 +93,7 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	}
 	id, err := k.rt.CreateContainer(ctx, c.a.Sandbox, cfg, sandbox)
 	if err != nil {
+		c.dropHalfMade(ctx)
 		return "", failed("CreateContainerError", err)
 	}
 	k.own(id, c.w.uid)
@@ -108,6 +109,20 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	c.w.post(lifecycle.ContainerSeen{Facts: facts})
 	k.linkLog(c.pod, c.a.Name, id, facts.LogPath)
 	return id, nil
+}
+
+// dropHalfMade removes what a try that was cut off, or a kubelet that died, has left of this very instance, for its name
+// is taken otherwise.
+func (c *starting) dropHalfMade(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	list, err := c.w.k.rt.Containers(ctx)
+	c.w.warn("look for half-made container", err)
+	for _, have := range list {
+		if f, ok := criconfig.Find(have.Labels, have.Annotations); ok && f.UID == c.w.uid && f.Container == c.a.Name && f.Attempt == c.a.Attempt {
+			c.w.warn("remove half-made container", c.w.k.rt.RemoveContainer(ctx, have.Id))
+		}
+	}
 }
 
 func (c *starting) postStart(ctx context.Context, id string) error {
