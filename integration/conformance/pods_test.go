@@ -37,7 +37,7 @@ func podTests() map[string]test {
 		probing + "should have monotonically increasing restart count":                                                 slowly(probed(live(&once, sh("sleep 1000")), 5, 0)),
 		probing + "with readiness probe should not be ready before initial delay and never restart":                    slowly(initialDelay),
 		probing + "with readiness probe that fails should never be ready and never restart":                            slowly(neverReady),
-		blackbox + "should run with the expected status":                                                               quickly(exitStates),
+		blackbox + "should run with the expected status":                                                               slowly(exitStates),
 		"InitContainer should invoke init containers on a RestartAlways pod":                                           quickly(inits("Always", "true", true)),
 		"InitContainer should invoke init containers on a RestartNever pod":                                            quickly(inits("Never", "true", true)),
 		"InitContainer should not start app containers and fail the pod if init containers fail on a RestartNever pod": quickly(inits("Never", "false", false)),
