@@ -57,19 +57,11 @@ func machine(t *testing.T) map[string][]string {
 	for _, dir := range []string{"/run/orlop", "/var/lib/orlop"} {
 		add("folders", foldersBelow(dir, 2)...)
 	}
-	for _, point := range []string{"/etc/kubernetes", "/etc/cni", "/opt/cni", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd",
-		"/var/lib/cni", "/var/log/pods", "/var/log/containers", "/var/lib/orlop", "/run/orlop"} {
-		if len(others) == 0 {
-			add("folders", foldersBelow(point, 3)...)
-			continue
-		}
-		// Clusters of others need the mount points, and may have come or gone meanwhile.
-		state["folders"] = slices.DeleteFunc(state["folders"], func(f string) bool { return f == point })
+	for _, point := range mountPoints() {
+		add("folders", foldersBelow(point, 3)...)
 	}
-	if len(others) == 0 { // BPF objects do not say whose they are
-		for _, kind := range []string{"prog", "map", "link"} {
-			add("BPF", bpfObjects(t, kind)...)
-		}
+	for _, kind := range []string{"prog", "map", "link"} {
+		add("BPF", bpfObjects(t, kind)...)
 	}
 	for pid, name := range processes() {
 		for _, ours := range []string{"orlop", "containerd", "pause", "etcd", "kube-", "coredns", "testimage", "runc"} {
@@ -81,6 +73,18 @@ func machine(t *testing.T) map[string][]string {
 		}
 	}
 	return state
+}
+
+// mountPoints are the folders that all clusters of a machine share.
+func mountPoints() []string {
+	return []string{"/etc/kubernetes", "/etc/cni", "/opt/cni", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd",
+		"/var/lib/cni", "/var/log/pods", "/var/log/containers", "/var/lib/orlop", "/run/orlop"}
+}
+
+// shared says whether what is new on the machine may be there for clusters of others: what they
+// share, and BPF objects, which do not say whose they are.
+func shared(what, line string) bool {
+	return what == "BPF" || what == "folders" && slices.Contains(mountPoints(), line)
 }
 
 // otherClusters are those that no test of this package makes.
@@ -184,9 +188,12 @@ func noTrace(t *testing.T, before map[string][]string, bpf ...string) {
 	var left []string
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		left = nil
+		others := otherClusters()
 		for what, now := range machine(t) {
 			for _, line := range difference(now, before[what]) {
-				left = append(left, what+": "+line)
+				if len(others) == 0 || !shared(what, line) {
+					left = append(left, what+": "+line)
+				}
 			}
 		}
 		for _, kind := range []string{"prog", "map", "link"} {
