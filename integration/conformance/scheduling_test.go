@@ -30,7 +30,7 @@ func schedulingTests() map[string]test {
 	}
 	const predicates = "[sig-scheduling] SchedulerPredicates validates "
 	return map[string]test{
-		predicates + "that NodeSelector is respected if matching":                                                           quickly(selected(true)),
+		predicates + "that NodeSelector is respected if matching":                                                           slowly(selected(true)),
 		predicates + "that NodeSelector is respected if not matching":                                                       quickly(selected(false)),
 		predicates + "resource limits of pods that are allowed to run":                                                      {quick: true, serial: true, run: fullNode},
 		predicates + "that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP": quickly(portConflict),
