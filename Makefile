@@ -53,7 +53,7 @@ test-kernel: ## as root: network namespaces, BPF, cgroups
 	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(grep -rl --include=*_test.go '^func TestKernel' . | xargs -n1 dirname | sort -u)
 
 test-integration: ## as root: the built programs, from outside
-	go test -count=1 -p 1 -timeout 25m ./integration ./integration/system ./integration/conformance
+	go test -count=1 -p 1 -v -timeout 25m ./integration ./integration/system ./integration/conformance
 
 test-race: ## unit tests under the race detector
 	CGO_ENABLED=1 go test -race -skip '^TestKernel' ./bpf/... ./cni/... ./cri/... ./proxy/... ./kubelet/... ./cmd/...
