@@ -37,6 +37,27 @@ func TestFits(t *testing.T) {
 	}
 }
 
+func TestSelects(t *testing.T) {
+	pod := &v1.Pod{Spec: v1.PodSpec{NodeSelector: map[string]string{"disk": "ssd"}}}
+	with := &v1.Node{}
+	with.Labels = map[string]string{"disk": "ssd"}
+	for _, tt := range []struct {
+		name string
+		pod  *v1.Pod
+		node *v1.Node
+		want bool
+	}{
+		{"no selector", &v1.Pod{}, &v1.Node{}, true},
+		{"label missing", pod, &v1.Node{}, false},
+		{"label there", pod, with, true},
+		{"node never read", pod, nil, true},
+	} {
+		if got := selects(tt.pod, tt.node); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestLastWords(t *testing.T) {
 	dir := t.TempDir()
 	message, log := filepath.Join(dir, "m"), filepath.Join(dir, "0.log")

@@ -146,7 +146,27 @@ func (a *apiSide) podSet(p *v1.Pod) {
 		a.k.reports.Mirror(p.Namespace, p.Name, p)
 		return
 	}
+	a.catchUp(p)
 	a.k.setAPI(p)
+}
+
+// catchUp reads the Node again where a new pod selects labels that the Node did not have when it was last read: the
+// scheduler may have seen a newer one. The wait is short, since it is all pods that wait.
+func (a *apiSide) catchUp(p *v1.Pod) {
+	n, c := a.node.Load(), a.conn.Load()
+	if n == nil || c == nil || a.k.worker(p.UID) != nil || selects(p, n.Object()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.k.ctx, time.Second)
+	defer cancel()
+	if err := n.Read(ctx, c.client); err != nil {
+		a.k.log.Warn("read the node again for a new pod", "pod", fullName(p), "err", err)
+	}
+}
+
+// selects says whether the pod's node selector matches the node; a node that was never read matches.
+func selects(p *v1.Pod, n *v1.Node) bool {
+	return n == nil || labels.SelectorFromSet(p.Spec.NodeSelector).Matches(labels.Set(n.Labels))
 }
 
 func (a *apiSide) podGone(p *v1.Pod) {
@@ -319,7 +339,7 @@ func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
 	if n == nil {
 		return nil
 	}
-	if obj := n.Object(); obj != nil && len(pod.Spec.NodeSelector) > 0 && !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(obj.Labels)) {
+	if !selects(pod, n.Object()) {
 		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 	}
 	var others []*v1.Pod

@@ -105,6 +105,16 @@ func (n *Node) UID() types.UID {
 // Object is the node as it was last read, nil before.
 func (n *Node) Object() *v1.Node { return n.object.Load() }
 
+// Read reads the node from the API, for a decision that what was last read does not allow.
+func (n *Node) Read(ctx context.Context, client kubernetes.Interface) error {
+	have, err := client.CoreV1().Nodes().Get(ctx, n.cfg.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
+	}
+	n.object.Store(have)
+	return nil
+}
+
 // Poke says that the node's state may have changed.
 func (n *Node) Poke() {
 	select {
