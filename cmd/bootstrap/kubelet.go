@@ -14,7 +14,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const kubeletHealthz = "http://127.0.0.1:10248/healthz"
+const (
+	kubeletHealthzAddress = "127.0.0.1:10248"
+	kubeletHealthz        = "http://" + kubeletHealthzAddress + "/healthz"
+)
 
 // kubeletConfiguration is what every node of the cluster shares; it is also
 // kept in ConfigMap kube-system/kubelet-config, for those who join.

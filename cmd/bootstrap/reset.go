@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	mountutils "k8s.io/mount-utils"
 )
@@ -48,8 +51,7 @@ func confirm(in io.Reader, out io.Writer) bool {
 	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
 }
 
-// runReset goes on after a failure and joins all of them: what could be
-// removed is, and a second run does the rest.
+// runReset tells of all that failed; a second run does the rest.
 func runReset(ctx context.Context, out io.Writer, p Paths, socket string) error {
 	var errs []error
 	step := func(what string, run func() error) {
@@ -72,7 +74,13 @@ func runReset(ctx context.Context, out io.Writer, p Paths, socket string) error 
 	step("Removing the kubelet's configuration", func() error {
 		return removeAll(p.kubelet("config.yaml"), p.kubelet("kubeadm-flags.env"), p.at("/etc/kubernetes/manifests"))
 	})
+	step("Waiting for the kubelet to end", func() error { return waitKubeletGone(ctx) })
 	step("Removing pods", func() error { return removePods(ctx, socket) })
+	if err := errors.Join(errs...); err != nil {
+		// Pods need the network's configuration to be removed: it stays until they are gone.
+		return fmt.Errorf("%w\nmend this and reset again; the network and files are still there", err)
+	}
+	step("Removing the pod network and Services", func() error { return cleanNetwork(ctx) })
 	step("Unmounting "+p.kubelet("pods"), func() error { return unmountBelow(p.kubelet("pods")) })
 	step("Removing files", func() error {
 		dirs := []string{"/etc/kubernetes", hostEtcd, "/etc/cni/net.d/10-orlop.conflist", "/opt/cni/bin/orlop-cni", "/var/lib/cni/orlop", "/run/orlop"}
@@ -103,6 +111,20 @@ func removeAll(paths ...string) error {
 	return errors.Join(errs...)
 }
 
+// waitKubeletGone waits until no kubelet answers: one that still runs would make again what is being removed.
+func waitKubeletGone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("not within 20 s"))
+	defer cancel()
+	return waitFor(ctx, 100*time.Millisecond, "kubelet to end (stop whoever supervises it, then reset again)", func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", kubeletHealthzAddress)
+		if err != nil {
+			return nil
+		}
+		conn.Close()
+		return errors.New("it still listens at " + kubeletHealthzAddress)
+	})
+}
+
 func removePods(ctx context.Context, socket string) error {
 	conn, err := dialCRI(socket)
 	if err != nil {
@@ -118,14 +140,27 @@ func removePods(ctx context.Context, socket string) error {
 	for _, s := range list.Items {
 		name := s.Metadata.Namespace + "/" + s.Metadata.Name
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		if _, err := runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil {
+		if _, err := runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil && status.Code(err) != codes.NotFound {
 			errs = append(errs, fmt.Errorf("stop pod %s: %w", name, err))
-		} else if _, err := runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id}); err != nil {
+		} else if _, err := runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id}); err != nil && status.Code(err) != codes.NotFound {
 			errs = append(errs, fmt.Errorf("remove pod %s: %w", name, err))
 		}
 		cancel()
 	}
 	return errors.Join(errs...)
+}
+
+// cleanNetwork has the agent remove what it made: it alone knows its programs, routes, links and tables.
+func cleanNetwork(ctx context.Context) error {
+	programs, err := programDir()
+	if err != nil {
+		return err
+	}
+	msg, err := exec.CommandContext(ctx, filepath.Join(programs, "orlop-agent"), "cleanup").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("orlop-agent cleanup: %w: %s", err, strings.TrimSpace(string(msg)))
+	}
+	return nil
 }
 
 // unmountBelow unmounts everything below dir, deepest first.
