@@ -252,13 +252,14 @@ func (k *Kubelet) sweepContainer(ctx context.Context, c *runtimeapi.Container, s
 }
 
 // neverRan says whether a container was left half started by a kubelet that died: the runtime gives up a start when its
-// caller goes away. Such a one has not failed, so it counts for no restart and for no policy.
+// caller goes away, and kills the shim or runc that was at work. Such a one has not failed, so it counts for no restart
+// and for no policy.
 func neverRan(st *runtimeapi.ContainerStatus) bool {
 	switch st.State {
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
 		return true
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
-		return st.StartedAt == 0 && strings.Contains(st.Message, "context canceled")
+		return st.StartedAt == 0 && (strings.Contains(st.Message, "context canceled") || strings.Contains(st.Message, "signal: killed"))
 	}
 	return false
 }
