@@ -129,6 +129,7 @@ func scales(resource, kindName string) func(*testing.T, *clustertest.Cluster) {
 			t.Errorf("scale is %v", scale.Object)
 		}
 		scale.Object["spec"] = map[string]any{"replicas": int64(2)}
+		scale.SetResourceVersion("") // whatever the controller wrote meanwhile: the update is to be unconditional
 		must(api.Update(t.Context(), scale, metav1.UpdateOptions{}, "scale"))(t)
 		waitLiving(t, c, ns, "s", 2, nil)
 		if kindName != "ReplicationController" {
