@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // tool runs with its arguments (without its own name) and returns an exit code
@@ -47,7 +48,13 @@ func tools() map[string]tool {
 }
 
 func main() {
-	os.Exit(run(&stdio{os.Stdin, os.Stdout, os.Stderr}, os.Args))
+	code := run(&stdio{os.Stdin, os.Stdout, os.Stderr}, os.Args)
+	if os.Getpid() == 1 {
+		// containerd 1.6 on a busy machine loses what a container printed
+		// that ends before its output is followed.
+		time.Sleep(100 * time.Millisecond)
+	}
+	os.Exit(code)
 }
 
 func run(s *stdio, argv []string) int {
