@@ -2,7 +2,7 @@
 //
 // Each pod carries a finalizer until the Job's status has its UID, so that no end is
 // missed or counted twice, whoever deletes the pod and whenever this program stops.
-// Jobs with completionMode Indexed are not run; an event says so.
+// Jobs with completionMode Indexed or a podFailurePolicy are not run; an event says so.
 package job
 
 import (
@@ -102,8 +102,8 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if done(job) || job.DeletionTimestamp != nil {
 		return c.release(ctx, pods)
 	}
-	if m := job.Spec.CompletionMode; m != nil && *m == batchv1.IndexedCompletion {
-		c.act.Events.Event(job, corev1.EventTypeWarning, "Unsupported", "completionMode Indexed is not implemented here; the Job is not run")
+	if what := unsupported(job); what != "" {
+		c.act.Events.Event(job, corev1.EventTypeWarning, "Unsupported", what+" is not implemented here; the Job is not run")
 		return nil
 	}
 	if job.Spec.ManagedBy != nil && *job.Spec.ManagedBy != batchv1.JobControllerName {

@@ -210,3 +210,15 @@ func (p *Plan) scale(job *batchv1.Job, t tally, now time.Time) {
 	}
 	p.Create = diff
 }
+
+// unsupported names what the Job asks for and is not built, "" if there is nothing. Running such a Job without it would
+// do something else than was asked for.
+func unsupported(job *batchv1.Job) string {
+	switch m := job.Spec.CompletionMode; {
+	case m != nil && *m == batchv1.IndexedCompletion:
+		return "completionMode Indexed"
+	case job.Spec.PodFailurePolicy != nil:
+		return "podFailurePolicy"
+	}
+	return ""
+}

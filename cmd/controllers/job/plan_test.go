@@ -68,3 +68,16 @@ func TestEachEndIsCountedOnce(t *testing.T) {
 		t.Errorf("counted %d times", job.Status.Succeeded)
 	}
 }
+
+func TestUnsupportedIsNamed(t *testing.T) {
+	indexed := batchv1.IndexedCompletion
+	for want, spec := range map[string]batchv1.JobSpec{
+		"":                       {},
+		"completionMode Indexed": {CompletionMode: &indexed},
+		"podFailurePolicy":       {PodFailurePolicy: &batchv1.PodFailurePolicy{}},
+	} {
+		if got := unsupported(&batchv1.Job{Spec: spec}); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
