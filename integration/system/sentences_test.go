@@ -23,11 +23,13 @@ func parts() []part {
 			{"invalid, untyped and unknown fields are refused", invalidObjects},
 			{"it notifies watchers with the whole new object for every change", watchWholeObjects},
 			{"get -w shows each state", kubectlWatch},
+			{"it starts no controller's work itself", apiServerOnlyStores},
 		}},
 		{"scheduler", []sentence{
 			{"it filters nodes by selector, taints, resources and affinity", schedulerFilters},
 			{"it takes turns among equals and spreads the pods of a ReplicaSet", schedulerSpreads},
 			{"pods of an unknown scheduler wait", unknownScheduler},
+			{"it only writes the node into the pod", schedulerWritesOnlyTheNode},
 		}},
 		{"controllers", []sentence{
 			{"Deployment by new ReplicaSets, with undo", rolloutAndUndo},
@@ -68,6 +70,7 @@ func parts() []part {
 			{"each node has a range of its own, routed between nodes", routedRanges},
 			{"towards the outside the node's address", nil},
 			{"an overlay where routers lie between", nil},
+			{"any CNI plugin can be used", nil},
 			{"the network plugin installs as a DaemonSet", agentIsDaemonSet},
 		}},
 		{"services", []sentence{
@@ -81,12 +84,14 @@ func parts() []part {
 		{"add-ons", []sentence{
 			{"cluster DNS behind kube-dns, in every container's resolv.conf", clusterDNS},
 			{"headless Services name their pods", headlessDNS},
+			{"they are deployed as ordinary manifests", addOnsAreManifests},
 			{"Ingress controllers", nil},
 			{"Dashboard", nil},
 		}},
 		{"high-availability", []sentence{
 			{"controllers and scheduler elect one leader by a record", leaderRecord},
 			{"restarts of kubelet, containerd, agent and API server drop nothing", faults},
+			{"when the record is not renewed another takes over, never two at work", nil},
 			{"control plane of several nodes", nil},
 		}},
 	}
