@@ -260,10 +260,13 @@ func endpointsFollow(t *testing.T, c *clustertest.Cluster) {
 	}
 	waitDeployment(t, c, ns, "web", 2)
 	c.Eventually(t, 30*time.Second, "endpoints to be the new pods", same)
-	slices_, err := c.Client.DiscoveryV1().EndpointSlices(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=web"})
-	if err != nil || len(slices_.Items) != 1 || len(slices_.Items[0].Endpoints) != 2 {
-		t.Errorf("the endpoint slices are %+v (%v)", slices_.Items, err)
-	}
+	c.Eventually(t, 30*time.Second, "the endpoint slice to hold the two", func(ctx context.Context) error {
+		found, err := c.Client.DiscoveryV1().EndpointSlices(ns).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=web"})
+		if err != nil || len(found.Items) != 1 || len(found.Items[0].Endpoints) != 2 {
+			return fmt.Errorf("the endpoint slices are %+v (%v)", found.Items, err)
+		}
+		return nil
+	})
 }
 
 func schedulerFilters(t *testing.T, c *clustertest.Cluster) {
