@@ -29,6 +29,10 @@ func coreRules(obj runtime.Object) (rules, bool) {
 		return kind(endpoints, nil, nil), true
 	case *corev1.Namespace:
 		return kind(namespace, nil, namespaceStatus), true
+	case *corev1.PersistentVolume:
+		return kind(persistentVolume, persistentVolumeUpdate, nil), true
+	case *corev1.PersistentVolumeClaim:
+		return kind(claim, claimUpdate, claimStatus), true
 	case *corev1.Node:
 		return kind(node, nodeUpdate, nodeStatus), true
 	case *corev1.ConfigMap:

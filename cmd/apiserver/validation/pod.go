@@ -10,15 +10,22 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// pod validates a pod that is to be created.
 func pod(p *corev1.Pod) field.ErrorList {
-	errs := podSpec(&p.Spec, spec())
-	errs = append(errs, nonNegativePtr(spec().Child("terminationGracePeriodSeconds"), p.Spec.TerminationGracePeriodSeconds)...)
+	errs := podWhole(p)
 	if p.Spec.NodeName != "" && len(p.Spec.SchedulingGates) > 0 {
 		errs = append(errs, field.Forbidden(spec().Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
 	if len(p.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(spec().Child("ephemeralContainers"), "cannot be set on create"))
 	}
+	return errs
+}
+
+// podWhole validates what holds for a pod at any time, and, unlike podSpec, not for a template.
+func podWhole(p *corev1.Pod) field.ErrorList {
+	errs := podSpec(&p.Spec, spec())
+	errs = append(errs, nonNegativePtr(spec().Child("terminationGracePeriodSeconds"), p.Spec.TerminationGracePeriodSeconds)...)
 	return errs
 }
 
