@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
 	"k8s.io/apiserver/pkg/server"
@@ -56,6 +57,7 @@ func entries() []entry {
 // Register makes all plugins known under upstream's names, those of k8s.io/apiserver included.
 func Register(plugins *adm.Plugins) {
 	server.RegisterAllAdmissionPlugins(plugins)
+	plugins.Register(resourcequota.PluginName, newQuota)
 	for _, e := range entries() {
 		plugins.Register(e.name, func(io.Reader) (adm.Interface, error) { return e.make(), nil })
 	}
@@ -74,7 +76,7 @@ func upstreamOrder() []string {
 		"CertificateApproval", "CertificateSigning", "ClusterTrustBundleAttest", "CertificateSubjectRestriction",
 		"DefaultIngressClass", "PodTopologyLabels", "DenyServiceExternalIPs",
 		mutatingpolicy.PluginName, mutatingwebhook.PluginName, validatingpolicy.PluginName, validatingwebhook.PluginName,
-		"ResourceQuota", "AlwaysDeny",
+		resourcequota.PluginName, "AlwaysDeny",
 	}
 }
 
@@ -111,7 +113,7 @@ const podSecurityName = "PodSecurity"
 // builtIn lists the plugins that libraries bring; all are on.
 func builtIn() []string {
 	return []string{lifecycle.PluginName, mutatingpolicy.PluginName, mutatingwebhook.PluginName,
-		validatingpolicy.PluginName, validatingwebhook.PluginName, podSecurityName}
+		validatingpolicy.PluginName, validatingwebhook.PluginName, podSecurityName, resourcequota.PluginName}
 }
 
 // caches are the informers that a plugin must have seen whole before it can judge.
