@@ -222,6 +222,14 @@ func (c *Client) PortForwardURL(ctx context.Context, req *runtimeapi.PortForward
 	return r.GetUrl(), wrap("prepare port-forward to sandbox", req.PodSandboxId, err)
 }
 
+// StatsOf gives the resource use of one container.
+func (c *Client) StatsOf(ctx context.Context, id string) (*runtimeapi.ContainerStats, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	r, err := c.runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
+	return r.GetStats(), wrap("stats of container", id, err)
+}
+
 // ContainerStats gives the resource use of all running containers.
 func (c *Client) ContainerStats(ctx context.Context) ([]*runtimeapi.ContainerStats, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)

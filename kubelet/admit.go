@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -38,6 +39,22 @@ func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle
 		}
 	}
 	return nil
+}
+
+// affordable says why the node cannot give a pod the resources of a resize: v1.PodReasonInfeasible if it never can, and
+// v1.PodReasonDeferred if not beside the others. The reason is empty if it can.
+func affordable(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) (reason, message string) {
+	wants := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
+		want, have := wants[name], allocatable[name]
+		if want.Cmp(have) > 0 {
+			return v1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, amount(name, want), amount(name, have))
+		}
+	}
+	if r := fits(pod, others, allocatable); r != nil {
+		return v1.PodReasonDeferred, strings.TrimPrefix(r.Message, "Pod was rejected: ")
+	}
+	return "", ""
 }
 
 // amount is a quantity in the unit that messages use: thousandths of a CPU, whole of all else.

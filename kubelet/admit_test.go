@@ -112,3 +112,45 @@ func TestGate(t *testing.T) {
 		}
 	}
 }
+
+func TestResizeIsJudgedByTheNode(t *testing.T) {
+	node := v1.ResourceList{v1.ResourceCPU: resource.MustParse("4"), v1.ResourceMemory: resource.MustParse("8Gi")}
+	for cpu, want := range map[string]string{
+		"1": " ",
+		"3": "Deferred Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000",
+		"9": "Infeasible Node didn't have enough capacity: cpu, requested: 9000, capacity: 4000",
+	} {
+		reason, message := affordable(wanting(cpu), []*v1.Pod{wanting("2")}, node)
+		if got := reason + " " + message; got != want {
+			t.Errorf("%s CPUs: %q, want %q", cpu, got, want)
+		}
+	}
+}
+
+func TestAllocationIsNotedWholly(t *testing.T) {
+	k := &Kubelet{cfg: Config{RootDir: t.TempDir()}}
+	pod := wanting("3")
+	pod.UID = "u"
+	if err := k.noteAllocation(pod); err == nil {
+		t.Fatal("noted, without a directory of the pod")
+	}
+	if err := os.MkdirAll(filepath.Dir(k.allocationFile("u")), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.noteAllocation(pod); err != nil {
+		t.Fatal(err)
+	}
+	got, err := k.notedAllocation("u")
+	if res := got[pod.Spec.Containers[0].Name]; err != nil || res.Requests.Cpu().String() != "3" {
+		t.Errorf("noted %v (%v)", got, err)
+	}
+	if none, err := k.notedAllocation("other"); none != nil || err != nil {
+		t.Errorf("of a pod never resized: %v (%v)", none, err)
+	}
+	if err := os.WriteFile(k.allocationFile("u"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.notedAllocation("u"); err == nil {
+		t.Error("a torn note was read")
+	}
+}

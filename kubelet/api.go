@@ -342,11 +342,21 @@ func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
 	if !selects(pod, n.Object()) {
 		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 	}
-	var others []*v1.Pod
+	return fits(pod, k.othersLocked(pod.UID), n.Allocatable())
+}
+
+// othersLocked lists the pods beside one that hold something of the node, with the resources that they hold.
+func (k *Kubelet) othersLocked(but types.UID) []*v1.Pod {
+	var out []*v1.Pod
 	for _, w := range k.workers {
-		if v := w.shown.Load(); v.state.Stage < lifecycle.Finished && w.uid != pod.UID {
-			others = append(others, v.state.Pod)
+		v := w.shown.Load()
+		switch {
+		case w.uid == but || v.state.Stage >= lifecycle.Finished:
+		case w.granted != nil:
+			out = append(out, w.granted)
+		default:
+			out = append(out, v.state.Pod)
 		}
 	}
-	return fits(pod, others, n.Allocatable())
+	return out
 }

@@ -35,6 +35,10 @@ func (w *worker) effect(ctx, starting context.Context, a lifecycle.Action, s lif
 		return func() { w.startContainer(starting, s, a) }
 	case lifecycle.KillContainer:
 		return func() { w.killContainer(ctx, s, a) }
+	case lifecycle.Allocate:
+		return func() { w.allocate(s.Pod, a) }
+	case lifecycle.ResizeContainers:
+		return func() { w.resizeContainers(ctx, s.Pod, a) }
 	case lifecycle.GiveBack:
 		return func() { w.giveBack(ctx) }
 	}

@@ -123,6 +123,11 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 	state := lifecycle.New(pod, time.Now())
 	if r, ok := k.found[pod.UID]; ok {
 		state = lifecycle.Restore(pod, r.sandboxes, r.containers, time.Now())
+		noted, err := k.notedAllocation(pod.UID)
+		if err != nil {
+			k.log.Warn("read what is allocated", "pod", fullName(pod), "uid", pod.UID, "err", err) // the containers know most of it
+		}
+		state = lifecycle.Reallocate(state, noted)
 		delete(k.found, pod.UID)
 	} else if state.Stage == lifecycle.Active && !static {
 		if rejected := k.admit(pod); rejected != nil {

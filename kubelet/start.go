@@ -98,7 +98,7 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	}
 	k.own(id, c.w.uid)
 	facts := lifecycle.Facts{Name: c.a.Name, ID: id, Sandbox: c.a.Sandbox, Attempt: c.a.Attempt, Image: c.spec.Image, SpecImage: c.spec.Image,
-		ImageID: img.ID, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
+		Resources: c.spec.Resources.DeepCopy(), ImageID: img.ID, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
 	c.w.post(lifecycle.ContainerCreated{Facts: facts})
 	k.events.Pod(c.pod, c.a.Name, false, "Created", "Container created")
 	if err := k.rt.StartContainer(ctx, id); err != nil {
@@ -188,8 +188,7 @@ func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.Co
 		Pod: c.pod, Spec: c.spec, Attempt: c.a.Attempt, ImageRef: img.Ref, ImageUser: img.User, ImageUID: img.UID,
 		Command: environ.Expand(c.spec.Command, env), Args: environ.Expand(c.spec.Args, env),
 		Env: env, Mounts: mounts, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault,
-		Resources: criconfig.Resources(c.pod, c.spec, c.w.qos, criconfig.Node{Memory: k.facts.Memory, CPUPeriod: k.cfg.CPUPeriod.Microseconds(),
-			CPUQuota: k.cfg.CPUQuota, CgroupV2: k.facts.CgroupV2}),
+		Resources: criconfig.Resources(c.pod, c.spec, c.w.qos, k.cgroupFacts()),
 	}.Config()
 	return cfg, failed("CreateContainerConfigError", err)
 }

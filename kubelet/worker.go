@@ -40,12 +40,16 @@ type worker struct {
 	// refreshes counts what asked for the volumes to be brought up to date since that was begun; 0: it is not being done.
 	refreshes atomic.Int32
 
+	// granted is the pod with the resources of its newest resize; nil before the first. Guarded by the kubelet's mu.
+	granted *v1.Pod
+
 	// Below: the worker's goroutine only.
 	state   lifecycle.State
 	status  v1.PodStatus
 	wakeAt  time.Time
 	running []probe.Container
 	effects sync.WaitGroup
+	over    bool // what the pod held of the node is free
 }
 
 // view is a pod as it was after a step.
@@ -102,16 +106,22 @@ func (w *worker) run(ctx context.Context) {
 		before := w.wakeAt
 		changed := false
 		for _, ev := range append(evs, w.take()...) {
-			_, spec := ev.(lifecycle.SpecChanged)
-			changed = changed || spec
+			switch ev.(type) {
+			case lifecycle.SpecChanged, lifecycle.Allocated:
+				changed = true
+			}
 			w.step(ctx, starting, ev)
 		}
 		if w.state.Stage > lifecycle.Active {
 			stopStarting()
 		}
 		w.publish()
-		if changed { // labels and annotations show in volumes
+		if changed { // labels, annotations and resources show in volumes
 			w.refresh()
+		}
+		if w.state.Stage >= lifecycle.Finished && !w.over {
+			w.over = true
+			w.k.roomMade()
 		}
 		if w.state.Stage == lifecycle.Gone {
 			w.k.gone(w)

@@ -6,6 +6,7 @@
 package criconfig
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -30,6 +31,7 @@ const (
 	annMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
 	annGrace         = "io.kubernetes.pod.terminationGracePeriod"
 	annImage         = "io.orlop.container.image"
+	annResources     = "io.orlop.container.resources"
 )
 
 // Sandbox is what a sandbox is made of besides the pod.
@@ -163,6 +165,10 @@ func (c Container) Config() (*runtimeapi.ContainerConfig, error) {
 		return nil, err
 	}
 	spec := c.Spec
+	resources, err := json.Marshal(spec.Resources)
+	if err != nil {
+		return nil, fmt.Errorf("note resources of container %s: %w", spec.Name, err)
+	}
 	cfg := &runtimeapi.ContainerConfig{
 		Metadata:   &runtimeapi.ContainerMetadata{Name: spec.Name, Attempt: uint32(c.Attempt)},
 		Image:      &runtimeapi.ImageSpec{Image: c.ImageRef, UserSpecifiedImage: spec.Image},
@@ -178,6 +184,7 @@ func (c Container) Config() (*runtimeapi.ContainerConfig, error) {
 			annMessagePath:   spec.TerminationMessagePath,
 			annMessagePolicy: string(spec.TerminationMessagePolicy),
 			annImage:         spec.Image,
+			annResources:     string(resources),
 		},
 		LogPath:   LogPath(spec.Name, c.Attempt),
 		Stdin:     spec.Stdin,
@@ -203,6 +210,8 @@ type Found struct {
 	SpecImage       string
 	MessagePath     string
 	MessagePolicy   v1.TerminationMessagePolicy
+	// Resources are what the container was made with, nil if that is not noted.
+	Resources *v1.ResourceRequirements
 }
 
 // Find reads a container's (or, without container, a sandbox's) labels and annotations. Objects
@@ -215,6 +224,10 @@ func Find(labels, annotations map[string]string) (Found, bool) {
 		MessagePath: annotations[annMessagePath], MessagePolicy: v1.TerminationMessagePolicy(annotations[annMessagePolicy]),
 	}
 	f.Attempt, _ = strconv.Atoi(annotations[annRestartCount]) // absent on sandboxes
+	var res v1.ResourceRequirements
+	if text := annotations[annResources]; text != "" && json.Unmarshal([]byte(text), &res) == nil {
+		f.Resources = &res
+	}
 	return f, f.UID != "" && f.Name != ""
 }
 

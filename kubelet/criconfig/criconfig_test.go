@@ -44,12 +44,14 @@ func TestSandbox(t *testing.T) {
 func TestFoundAgain(t *testing.T) {
 	p := basePod()
 	p.Spec.Containers[0].TerminationMessagePolicy = v1.TerminationMessageFallbackToLogsOnError
+	res := v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")}}
+	p.Spec.Containers[0].Resources = res
 	cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0], Attempt: 7, ImageRef: "sha256:1"}.Config()
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, ok := Find(cfg.Labels, cfg.Annotations)
-	want := Found{UID: "u1", Namespace: "ns", Name: "p", Container: "c", Attempt: 7, SpecImage: "img", MessagePolicy: v1.TerminationMessageFallbackToLogsOnError}
+	want := Found{UID: "u1", Namespace: "ns", Name: "p", Container: "c", Attempt: 7, SpecImage: "img", MessagePolicy: v1.TerminationMessageFallbackToLogsOnError, Resources: &res}
 	if d := cmp.Diff(want, got); !ok || d != "" {
 		t.Error(d)
 	}

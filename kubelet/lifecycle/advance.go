@@ -16,6 +16,7 @@ func (m *machine) advance() {
 		m.deadline()
 	}
 	if m.Stage == Active {
+		m.resize()
 		m.run()
 	}
 	if m.Stage == Ending {
@@ -195,7 +196,7 @@ func (m *machine) start(c *Container) {
 		m.wake(c.start.at)
 		return
 	}
-	if c.Phase == Exited && !(c.Kind == Init && c.Facts.ExitCode == 0) && !m.crashOver(c) {
+	if c.Phase == Exited && !c.Again && !(c.Kind == Init && c.Facts.ExitCode == 0) && !m.crashOver(c) {
 		return
 	}
 	c.Phase, c.stale = Starting, false

@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -69,6 +72,19 @@ type (
 	}
 	// Rejected says that the node cannot run the pod.
 	Rejected struct{ Reason, Message string }
+	// Allocated answers Allocate. Reason is empty if the node has what Resources ask for, else v1.PodReasonDeferred or
+	// v1.PodReasonInfeasible.
+	Allocated struct {
+		Resources       Resources
+		Reason, Message string
+	}
+	// RoomMade says that the node has more to give than when a resize was deferred.
+	RoomMade struct{}
+	// Resized answers ResizeContainers: Applied are those that have their new resources.
+	Resized struct {
+		Applied Resources
+		Err     error
+	}
 )
 
 // Probe is a kind of probe.
@@ -100,6 +116,9 @@ func (KillDone) event()         {}
 func (CleanupDone) event()      {}
 func (Probed) event()           {}
 func (Rejected) event()         {}
+func (Allocated) event()        {}
+func (RoomMade) event()         {}
+func (Resized) event()          {}
 
 // Action is something to do for a pod. The types below are all there are.
 type Action interface{ String() string }
@@ -131,6 +150,14 @@ type (
 		Grace    time.Duration
 		Why      string
 	}
+	// Allocate asks whether the node has what the containers named are to have from now on, and notes it if so: Allocated.
+	Allocate struct{ Resources Resources }
+	// ResizeContainers gives running containers, by name, the resources of the spec: Resized. Cover is what the pod as a
+	// whole needs meanwhile.
+	ResizeContainers struct {
+		IDs   map[string]string
+		Cover *v1.Pod
+	}
 	// RemoveContainer removes an instance that is not needed any more.
 	RemoveContainer struct{ ID string }
 	// GiveBack unmounts volumes and removes the cgroup: CleanupDone.
@@ -151,6 +178,12 @@ func (a RemoveSandbox) String() string  { return "remove sandbox " + a.ID }
 func (a StartContainer) String() string { return fmt.Sprintf("start %s/%d", a.Name, a.Attempt) }
 func (a KillContainer) String() string {
 	return fmt.Sprintf("kill %s in %v: %s", a.Name, a.Grace, a.Why)
+}
+func (a Allocate) String() string {
+	return "allocate to " + strings.Join(slices.Sorted(maps.Keys(a.Resources)), ", ")
+}
+func (a ResizeContainers) String() string {
+	return "resize " + strings.Join(slices.Sorted(maps.Keys(a.IDs)), ", ")
 }
 func (a RemoveContainer) String() string { return "remove container " + a.ID }
 func (GiveBack) String() string          { return "give back" }

@@ -72,6 +72,8 @@ type State struct {
 	Verdict *Verdict
 	// Final is the status of a pod that had ended before this kubelet began; it stays.
 	Final *v1.PodStatus
+	// Resize is what the API asks for beyond what is allocated; Pod has the resources that are allocated.
+	Resize Resize
 
 	volumesRetry, cleanupRetry retry
 	// volumesStale: an input changed while the volumes were being set up.
@@ -145,6 +147,10 @@ type Container struct {
 	// Killing: a stop was asked for; KillGrace is the grace given.
 	Killing   bool
 	KillGrace time.Duration
+	// Applied are the resources that the newest instance was given.
+	Applied v1.ResourceRequirements
+	// Again: it was stopped for new resources to apply, so it starts whatever its restart policy, and at once.
+	Again bool
 
 	crash, start, kill retry
 	lastStart          time.Time
@@ -169,6 +175,8 @@ type Facts struct {
 	ImageID    string
 	// SpecImage is the image that the instance was made from, as the spec named it then.
 	SpecImage string
+	// Resources are what the instance was made with; nil is not known.
+	Resources *v1.ResourceRequirements
 	LogPath   string
 }
 

@@ -58,7 +58,8 @@ func (w *world) answer(a Action) {
 		w.step(SandboxDone{ID: fmt.Sprintf("sb%d", a.Attempt), IPs: []string{"10.0.0.9"}})
 	case StartContainer:
 		w.ids++
-		f := Facts{Name: a.Name, ID: fmt.Sprintf("%s%d", a.Name, a.Attempt), Sandbox: a.Sandbox, Attempt: a.Attempt, SpecImage: Spec(w.s.Pod, a.Name).Image}
+		spec := Spec(w.s.Pod, a.Name)
+		f := Facts{Name: a.Name, ID: fmt.Sprintf("%s%d", a.Name, a.Attempt), Sandbox: a.Sandbox, Attempt: a.Attempt, SpecImage: spec.Image, Resources: spec.Resources.DeepCopy()}
 		w.step(ContainerCreated{f})
 		f.Running, f.StartedAt = true, w.now
 		w.step(ContainerSeen{f})

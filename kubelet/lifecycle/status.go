@@ -40,7 +40,7 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 			st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, cs)
 		}
 	}
-	st.Conditions = s.conditions(st.Phase)
+	st.Conditions = append(s.conditions(st.Phase), s.resizeConditions()...)
 	for i := range st.Conditions {
 		c := &st.Conditions[i]
 		c.ObservedGeneration = s.Pod.Generation
@@ -144,7 +144,7 @@ func (s *State) containerStatus(c *Container) v1.ContainerStatus {
 			st.Image = spec.Image
 		}
 		if c.Phase == Running {
-			st.Resources = spec.Resources.DeepCopy()
+			st.Resources = c.Applied.DeepCopy()
 			st.AllocatedResources = spec.Resources.DeepCopy().Requests
 		}
 	}
@@ -332,6 +332,9 @@ func (m *machine) recall(st *v1.ContainerStatus) {
 		return
 	}
 	if "containerd://"+c.Facts.ID == st.ContainerID && c.Phase == Running {
+		if st.Resources != nil {
+			c.Applied = *st.Resources.DeepCopy()
+		}
 		c.ReadyProbed = st.Ready
 		c.StartupProbed = st.Started != nil && *st.Started
 		return

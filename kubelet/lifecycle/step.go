@@ -41,8 +41,7 @@ func (m *machine) due(r retry) bool {
 func (m *machine) apply(ev Event) {
 	switch ev := ev.(type) {
 	case SpecChanged:
-		m.Pod = ev.Pod
-		m.Containers = containersOf(ev.Pod, m.Containers)
+		m.specChanged(ev.Pod)
 	case RemovedBySource:
 		m.Removed = true
 	case Rejected:
@@ -74,6 +73,12 @@ func (m *machine) apply(ev Event) {
 		m.cleanupDone(ev)
 	case Probed:
 		m.probed(ev)
+	case Allocated:
+		m.allocated(ev)
+	case RoomMade:
+		m.roomMade()
+	case Resized:
+		m.resized(ev)
 	}
 }
 
@@ -162,7 +167,10 @@ func (m *machine) created(f Facts) {
 	c.Facts = f
 	c.Next = f.Attempt + 1
 	c.Waiting, c.Message = "", ""
-	c.Hooked, c.ReadyProbed, c.StartupProbed, c.Killing = false, false, false, false
+	c.Hooked, c.ReadyProbed, c.StartupProbed, c.Killing, c.Again = false, false, false, false, false
+	if f.Resources != nil {
+		c.Applied = *f.Resources
+	}
 	c.lastStart = m.now
 }
 
@@ -176,6 +184,9 @@ func (m *machine) seen(f Facts) {
 			c.Last = c.terminated()
 		}
 		c.Facts, c.Next, c.lastStart = f, f.Attempt+1, f.StartedAt
+		if f.Resources != nil {
+			c.Applied = *f.Resources
+		}
 		c.Hooked = true
 		c.Phase = Exited
 		if f.Running {
@@ -335,6 +346,9 @@ func (m *machine) enter(st Stage) {
 
 // restarts says whether a container that exited is to be started again.
 func restarts(pod *v1.Pod, c *Container) bool {
+	if c.Again {
+		return true
+	}
 	policy := pod.Spec.RestartPolicy
 	switch c.Kind {
 	case Ephemeral:

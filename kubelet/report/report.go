@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,14 +243,21 @@ func statusPatch(uid types.UID, st *v1.PodStatus) ([]byte, error) {
 		m[field] = append([]any{map[string]any{"$patch": "replace"}}, list...)
 	}
 	conditions, _ := m["conditions"].([]any)
+	passing := map[string]bool{string(v1.PodResizePending): true, string(v1.PodResizeInProgress): true} // gone when they do not hold
 	for _, c := range conditions {
 		c := c.(map[string]any)
+		kind, _ := c["type"].(string)
+		delete(passing, kind)
 		for _, field := range []string{"reason", "message"} {
 			if _, ok := c[field]; !ok {
 				c[field] = nil
 			}
 		}
 	}
+	for _, kind := range slices.Sorted(maps.Keys(passing)) {
+		conditions = append(conditions, map[string]any{"$patch": "delete", "type": kind})
+	}
+	m["conditions"] = conditions
 	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid}, "status": m})
 }
 

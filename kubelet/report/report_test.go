@@ -34,8 +34,14 @@ func TestStatusPatch(t *testing.T) {
 	if len(ips) != 2 || ips[0].(map[string]any)["$patch"] != "replace" {
 		t.Errorf("addresses are merged: %v", ips)
 	}
-	if c := got.Status["conditions"].([]any); len(c) != 1 || c[0].(map[string]any)["message"] != nil {
+	c := got.Status["conditions"].([]any)
+	if len(c) != 3 || c[0].(map[string]any)["message"] != nil {
 		t.Errorf("conditions %v", c)
+	}
+	for i, passing := range []string{"PodResizeInProgress", "PodResizePending"} { // a resize that is over leaves no condition
+		if c := c[1+i].(map[string]any); c["$patch"] != "delete" || c["type"] != passing {
+			t.Errorf("condition %v, want that %s is deleted", c, passing)
+		}
 	}
 }
 
