@@ -35,6 +35,8 @@ func podTests() map[string]test {
 		probing + `should be restarted with a exec "cat /tmp/health" liveness probe`:                                   quickly(probed(live(&once, sh("touch /tmp/health; sleep 1; rm /tmp/health; sleep 1000")), 1, 0)),
 		probing + "should be restarted with a /healthz http liveness probe":                                            slowly(probed(live(get, container(nil, []string{"liveness"})), 1, 0)),
 		probing + "should have monotonically increasing restart count":                                                 slowly(probed(live(&once, sh("sleep 1000")), 5, 0)),
+		probing + "should *not* be restarted with a GRPC liveness probe":                                               slowly(probed(live(healthGRPC(5000), container(nil, []string{"grpc-health-checking"})), 0, 15*time.Second)),
+		probing + "should be restarted with a GRPC liveness probe":                                                     slowly(probed(live(healthGRPC(2333), container(nil, []string{"grpc-health-checking"})), 1, 0)),
 		probing + "with readiness probe should not be ready before initial delay and never restart":                    slowly(initialDelay),
 		probing + "with readiness probe that fails should never be ready and never restart":                            slowly(neverReady),
 		blackbox + "should run with the expected status":                                                               slowly(exitStates),
@@ -75,6 +77,11 @@ func restarts(p *corev1.Pod) int32 {
 		return 0
 	}
 	return p.Status.ContainerStatuses[0].RestartCount
+}
+
+// healthGRPC asks the port for its health.
+func healthGRPC(port int32) *corev1.Probe {
+	return &corev1.Probe{InitialDelaySeconds: 2, PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: port}}}
 }
 
 // probed wants so many restarts, or for want 0 none while it stays.
