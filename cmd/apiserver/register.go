@@ -55,22 +55,69 @@ func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiext
 	})
 }
 
-// builtinServices orders the groups of discovery: core first, apps last among the built-in ones, then custom resources.
+// builtinServices orders the groups and versions of discovery as upstream does.
 func builtinServices() []*apiregistrationv1.APIService {
-	out := []*apiregistrationv1.APIService{localService(schema.GroupVersion{Version: "v1"}, 18000, 1)}
-	at := map[string]int32{}
-	next := int32(17900)
+	out := []*apiregistrationv1.APIService{localService(apiextensionsv1.SchemeGroupVersion, 16700, 15)}
 	for _, gv := range scheme.Served() {
-		if gv.Group == "" || gv.String() == "autoscaling/v1" {
-			continue
+		version := int32(15)
+		switch {
+		case gv.Group == "":
+			version = 1
+		case gv.Group == "autoscaling" && gv.Version == "v2":
+			version = 30
+		case gv.Group == "flowcontrol.apiserver.k8s.io":
+			version = 21
 		}
-		if at[gv.Group] == 0 {
-			at[gv.Group] = next
-			next -= 50
-		}
-		out = append(out, localService(gv, at[gv.Group], 15))
+		out = append(out, localService(gv, groupPriority(gv.Group), version))
 	}
-	return append(out, localService(apiextensionsv1.SchemeGroupVersion, 16700, 15))
+	return out
+}
+
+// groupPriority is where a built-in group stands in discovery: the higher, the earlier.
+func groupPriority(group string) int32 {
+	switch group {
+	case "":
+		return 18000
+	case "apps":
+		return 17800
+	case "events.k8s.io":
+		return 17750
+	case "authentication.k8s.io":
+		return 17700
+	case "authorization.k8s.io":
+		return 17600
+	case "autoscaling":
+		return 17500
+	case "batch":
+		return 17400
+	case "certificates.k8s.io":
+		return 17300
+	case "networking.k8s.io":
+		return 17200
+	case "policy":
+		return 17100
+	case "rbac.authorization.k8s.io":
+		return 17000
+	case "storage.k8s.io":
+		return 16800
+	case "admissionregistration.k8s.io":
+		return 16700
+	case "scheduling.k8s.io":
+		return 16600
+	case "coordination.k8s.io":
+		return 16500
+	case "node.k8s.io":
+		return 16300
+	case "discovery.k8s.io":
+		return 16200
+	case "flowcontrol.apiserver.k8s.io":
+		return 16100
+	case "resource.k8s.io":
+		return 15900
+	case "storagemigration.k8s.io":
+		return 15800
+	}
+	return 15000
 }
 
 func localService(gv schema.GroupVersion, group, version int32) *apiregistrationv1.APIService {

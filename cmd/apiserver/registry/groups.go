@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"context"
 	"strconv"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -17,12 +19,15 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/csr"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
+	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
 )
 
 // groupResources describes the resources of all groups but core.
@@ -31,8 +36,14 @@ func groupResources(cfg Config) []*store.Resource {
 		{GV: eventsv1.SchemeGroupVersion, Kind: "Event", Plural: "events", Singular: "event", Short: []string{"ev"}, CreateOnUpdate: true,
 			NoStatus: true, TTL: eventTTL(cfg.EventTTL), Fields: eventFields},
 		{GV: autoscalingv2.SchemeGroupVersion, Kind: "HorizontalPodAutoscaler", Plural: "horizontalpodautoscalers",
-			Singular: "horizontalpodautoscaler", Short: []string{"hpa"}, Categories: all()},
-		csr.Resource(),
+			Singular: "horizontalpodautoscaler", Short: []string{"hpa"}, Categories: all(),
+			Also:          []schema.GroupVersion{autoscalingv1.SchemeGroupVersion},
+			PrepareCreate: func(_ context.Context, obj runtime.Object) { dropOldAnnotations(obj) },
+			PrepareUpdate: func(_ context.Context, obj, _ runtime.Object) { dropOldAnnotations(obj) },
+		},
+		csr.Resource(), csr.TrustBundles(), csr.PodRequests(),
+		{GV: storagemigrationv1.SchemeGroupVersion, Kind: "StorageVersionMigration", Plural: "storageversionmigrations",
+			Singular: "storageversionmigration", Cluster: true},
 		{GV: policyv1.SchemeGroupVersion, Kind: "PodDisruptionBudget", Plural: "poddisruptionbudgets", Singular: "poddisruptionbudget",
 			Short: []string{"pdb"}, Generation: true},
 		{GV: schedulingv1.SchemeGroupVersion, Kind: "PriorityClass", Plural: "priorityclasses", Singular: "priorityclass", Short: []string{"pc"},
@@ -68,6 +79,7 @@ func network() []*store.Resource {
 	return []*store.Resource{
 		{GV: gv, Kind: "IngressClass", Plural: "ingressclasses", Singular: "ingressclass", Cluster: true, Generation: true},
 		{GV: gv, Kind: "Ingress", Plural: "ingresses", Singular: "ingress", Short: []string{"ing"}, Generation: true},
+		{GV: gv, Kind: "ServiceCIDR", Plural: "servicecidrs", Singular: "servicecidr", Cluster: true},
 		{GV: gv, Kind: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy", Short: []string{"netpol"}, Generation: true},
 	}
 }
@@ -116,4 +128,8 @@ func admission() []*store.Resource {
 
 func jobFields(obj runtime.Object) fields.Set {
 	return fields.Set{"status.successful": strconv.Itoa(int(obj.(*batchv1.Job).Status.Succeeded))}
+}
+
+func dropOldAnnotations(obj runtime.Object) {
+	scheme.DropAutoscalerAnnotations(obj.(*autoscalingv2.HorizontalPodAutoscaler))
 }

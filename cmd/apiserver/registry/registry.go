@@ -27,6 +27,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/components"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/csr"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/devices"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/namespaces"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/pods"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/proxy"
@@ -86,15 +87,18 @@ type builder struct {
 func Build(ctx context.Context, cfg Config) (*API, error) {
 	b := &builder{cfg, map[schema.GroupResource]*store.Storage{}, map[schema.GroupVersion]map[string]rest.Storage{}}
 	resources := append(coreResources(cfg), groupResources(cfg)...)
-	for _, r := range append(resources, services.AddressResource()) {
+	resources = append(resources, services.AddressResource())
+	for _, r := range append(resources, devices.Resources(b.namespaceLabels)...) {
 		s, err := store.New(cfg.Store, r)
 		if err != nil {
 			return nil, err
 		}
 		b.stores[r.GroupResource()] = s
-		b.put(r.GV, r.Plural, s)
-		if s.HasStatus() {
-			b.put(r.GV, r.Plural+"/status", s.Status())
+		for _, gv := range append([]schema.GroupVersion{r.GV}, r.Also...) {
+			b.put(gv, r.Plural, s)
+			if s.HasStatus() {
+				b.put(gv, r.Plural+"/status", s.Status())
+			}
 		}
 	}
 	allocator, err := b.services(ctx)
@@ -120,6 +124,15 @@ func (b *builder) put(gv schema.GroupVersion, name string, s rest.Storage) {
 }
 
 func (b *builder) core(resource string) *store.Storage { return b.stores[corev1.Resource(resource)] }
+
+// namespaceLabels reads the labels of a namespace, for rules that depend on them.
+func (b *builder) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
+	obj, err := b.core("namespaces").Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Namespace).Labels, nil
+}
 
 func (b *builder) services(ctx context.Context) (*services.Allocator, error) {
 	ranges, err := services.NewRanges(b.cfg.Store.Options)

@@ -7,6 +7,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -32,6 +33,9 @@ func fieldLabels() map[schema.GroupVersionKind][]string {
 		},
 		batchv1.SchemeGroupVersion.WithKind("Job"):                              {"status.successful"},
 		certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"): {"spec.signerName"},
+		certificatesv1.SchemeGroupVersion.WithKind("ClusterTrustBundle"):        {"spec.signerName"},
+		certificatesv1.SchemeGroupVersion.WithKind("PodCertificateRequest"):     {"spec.signerName", "spec.podName", "spec.nodeName"},
+		resourcev1.SchemeGroupVersion.WithKind("ResourceSlice"):                 {"spec.nodeName", "spec.driver", "spec.pool.name"},
 	}
 }
 

@@ -1,8 +1,8 @@
 // Package scheme builds the one scheme of the API server.
 //
 // The served v1 type of every kind is also its internal type, so nothing is converted between a request, the
-// registry and the store. The two exceptions are in conversion.go: both resources named events share the core
-// type, and horizontal pod autoscalers exist at v2 only.
+// registry and the store. There are two exceptions: both resources named events share the core type
+// (conversion.go), and horizontal pod autoscalers are v2 inside and in the store (autoscaling.go).
 package scheme
 
 import (
@@ -27,8 +27,10 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -74,6 +76,8 @@ func groups() []group {
 		one(nodev1.SchemeGroupVersion, nodev1.AddToScheme),
 		one(discoveryv1.SchemeGroupVersion, discoveryv1.AddToScheme),
 		one(flowcontrolv1.SchemeGroupVersion, flowcontrolv1.AddToScheme),
+		one(resourcev1.SchemeGroupVersion, resourcev1.AddToScheme),
+		one(storagemigrationv1.SchemeGroupVersion, storagemigrationv1.AddToScheme),
 		one(appsv1.SchemeGroupVersion, appsv1.AddToScheme),
 	}
 }
@@ -104,7 +108,7 @@ func New(extend ...func(*runtime.Scheme) error) (Types, error) {
 			addInternal(s, gv)
 		}
 	}
-	for _, add := range append([]func(*runtime.Scheme) error{addEventConversions, addFieldLabels, addConnectOptions}, extend...) {
+	for _, add := range append([]func(*runtime.Scheme) error{addEventConversions, addAutoscalerConversions, addFieldLabels, addConnectOptions}, extend...) {
 		if err := add(s); err != nil {
 			return Types{}, err
 		}

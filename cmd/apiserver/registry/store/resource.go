@@ -18,12 +18,14 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// Resource describes one resource. The zero value of every field from Short on means "as most kinds do".
+// Resource describes one resource. The zero value of every field from Also on means "as most kinds do".
 type Resource struct {
 	GV       schema.GroupVersion
 	Kind     string
 	Plural   string
 	Singular string
+	// Also are the other versions that the resource is served at; GV is the one of the store.
+	Also []schema.GroupVersion
 
 	Short      []string
 	Categories []string

@@ -112,7 +112,11 @@ func (s strategy) reset(paths ...any) map[fieldpath.APIVersion]*fieldpath.Set {
 	for _, p := range paths {
 		set.Insert(fieldpath.MakePathOrDie(p))
 	}
-	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(s.r.GV.String()): set}
+	out := map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(s.r.GV.String()): set}
+	for _, gv := range s.r.Also {
+		out[fieldpath.APIVersion(gv.String())] = set
+	}
+	return out
 }
 
 func (s strategy) DefaultGarbageCollectionPolicy(context.Context) rest.GarbageCollectionPolicy {

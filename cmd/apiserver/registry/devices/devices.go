@@ -1,0 +1,159 @@
+// Package devices describes the resources of resource.k8s.io: device classes, slices, claims, their templates and taint
+// rules. It owns the rules that depend on more than the object; the others are in package validation.
+package devices
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
+)
+
+// Labels reads the labels of a namespace.
+type Labels func(ctx context.Context, namespace string) (map[string]string, error)
+
+// Resources describes the resources of the group. namespaces says which namespaces may ask for admin access.
+func Resources(namespaces Labels) []*store.Resource {
+	gv := resourcev1.SchemeGroupVersion
+	return []*store.Resource{
+		{GV: gv, Kind: "DeviceClass", Plural: "deviceclasses", Singular: "deviceclass", Cluster: true, Generation: true},
+		{GV: gv, Kind: "DeviceTaintRule", Plural: "devicetaintrules", Singular: "devicetaintrule", Cluster: true, Generation: true,
+			PrepareCreate: func(_ context.Context, obj runtime.Object) { stampTaint(&obj.(*resourcev1.DeviceTaintRule).Spec.Taint) },
+			PrepareUpdate: func(_ context.Context, obj, old runtime.Object) {
+				restampTaint(&obj.(*resourcev1.DeviceTaintRule).Spec.Taint, &old.(*resourcev1.DeviceTaintRule).Spec.Taint)
+			}},
+		{GV: gv, Kind: "ResourceClaim", Plural: "resourceclaims", Singular: "resourceclaim",
+			PrepareStatus: func(_ context.Context, obj, _ runtime.Object) { dropGone(&obj.(*resourcev1.ResourceClaim).Status) },
+			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
+				spec := &obj.(*resourcev1.ResourceClaim).Spec
+				return adminAccess(ctx, namespaces, spec, field.NewPath("spec"))
+			}},
+		{GV: gv, Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Singular: "resourceclaimtemplate",
+			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
+				spec := &obj.(*resourcev1.ResourceClaimTemplate).Spec.Spec
+				return adminAccess(ctx, namespaces, spec, field.NewPath("spec", "spec"))
+			}},
+		{GV: gv, Kind: "ResourceSlice", Plural: "resourceslices", Singular: "resourceslice", Cluster: true, Generation: true,
+			Fields: sliceFields, Index: resourcev1.ResourceSliceSelectorNodeName,
+			PrepareCreate: func(_ context.Context, obj runtime.Object) {
+				for i := range obj.(*resourcev1.ResourceSlice).Spec.Devices {
+					taints := obj.(*resourcev1.ResourceSlice).Spec.Devices[i].Taints
+					for j := range taints {
+						stampTaint(&taints[j])
+					}
+				}
+			},
+			PrepareUpdate: func(_ context.Context, obj, old runtime.Object) {
+				restampSlice(&obj.(*resourcev1.ResourceSlice).Spec, &old.(*resourcev1.ResourceSlice).Spec)
+			}},
+	}
+}
+
+func sliceFields(obj runtime.Object) fields.Set {
+	spec := &obj.(*resourcev1.ResourceSlice).Spec
+	node := ""
+	if spec.NodeName != nil {
+		node = *spec.NodeName
+	}
+	return fields.Set{
+		resourcev1.ResourceSliceSelectorNodeName: node,
+		resourcev1.ResourceSliceSelectorDriver:   spec.Driver,
+		resourcev1.ResourceSliceSelectorPoolName: spec.Pool.Name,
+	}
+}
+
+// stampTaint says since when a taint is there, which tolerations with a time count from.
+func stampTaint(t *resourcev1.DeviceTaint) {
+	if t.TimeAdded == nil && t.Effect == resourcev1.DeviceTaintEffectNoExecute {
+		now := metav1.Now()
+		t.TimeAdded = &now
+	}
+}
+
+// restampTaint lets a taint that was changed without saying so start anew.
+func restampTaint(t, old *resourcev1.DeviceTaint) {
+	same := t.Key == old.Key && t.Value == old.Value && t.Effect == old.Effect
+	if !same && t.TimeAdded != nil && old.TimeAdded != nil && t.TimeAdded.Equal(old.TimeAdded) {
+		t.TimeAdded = nil
+	}
+	if same && t.TimeAdded == nil {
+		t.TimeAdded = old.TimeAdded
+	}
+	stampTaint(t)
+}
+
+func restampSlice(spec, old *resourcev1.ResourceSliceSpec) {
+	before := map[string]map[resourcev1.DeviceTaint]*metav1.Time{}
+	key := func(t resourcev1.DeviceTaint) resourcev1.DeviceTaint { t.TimeAdded = nil; return t }
+	for _, d := range old.Devices {
+		before[d.Name] = map[resourcev1.DeviceTaint]*metav1.Time{}
+		for _, t := range d.Taints {
+			before[d.Name][key(t)] = t.TimeAdded
+		}
+	}
+	for i := range spec.Devices {
+		for j := range spec.Devices[i].Taints {
+			t := &spec.Devices[i].Taints[j]
+			if t.TimeAdded == nil {
+				t.TimeAdded = before[spec.Devices[i].Name][key(*t)]
+			}
+			stampTaint(t)
+		}
+	}
+}
+
+// dropGone removes what drivers said about devices that the claim no longer holds.
+func dropGone(status *resourcev1.ResourceClaimStatus) {
+	if len(status.Devices) == 0 {
+		return
+	}
+	type device struct{ driver, pool, device, share string }
+	held := map[device]bool{}
+	if status.Allocation != nil {
+		for _, r := range status.Allocation.Devices.Results {
+			share := ""
+			if r.ShareID != nil {
+				share = string(*r.ShareID)
+			}
+			held[device{r.Driver, r.Pool, r.Device, share}] = true
+		}
+	}
+	status.Devices = slices.DeleteFunc(status.Devices, func(d resourcev1.AllocatedDeviceStatus) bool {
+		share := ""
+		if d.ShareID != nil {
+			share = *d.ShareID
+		}
+		return !held[device{d.Driver, d.Pool, d.Device, share}]
+	})
+	if len(status.Devices) == 0 {
+		status.Devices = nil
+	}
+}
+
+// adminAccess lets only those namespaces ask for devices that are in use elsewhere that an administrator marked.
+func adminAccess(ctx context.Context, namespaces Labels, spec *resourcev1.ResourceClaimSpec, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, r := range spec.Devices.Requests {
+		if r.Exactly == nil || r.Exactly.AdminAccess == nil || !*r.Exactly.AdminAccess {
+			continue
+		}
+		p := at.Child("devices", "requests").Index(i).Child("adminAccess")
+		labels, err := namespaces(ctx, request.NamespaceValue(ctx))
+		if err != nil {
+			return append(errs, field.InternalError(p, fmt.Errorf("could not retrieve namespace: %w", err)))
+		}
+		if labels[resourcev1.DRAAdminNamespaceLabelKey] != "true" {
+			errs = append(errs, field.Forbidden(p, fmt.Sprintf("admin access to devices requires the `%s: true` label on the containing namespace",
+				resourcev1.DRAAdminNamespaceLabelKey)))
+		}
+	}
+	return errs
+}
