@@ -77,7 +77,12 @@ func New(ctx context.Context, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare server: %w", err)
 	}
-	return &Server{prepared.Run}, nil
+	return &Server{func(ctx context.Context) error {
+		if err := b.checkEncryption(ctx); err != nil {
+			return err
+		}
+		return prepared.Run(ctx)
+	}}, nil
 }
 
 func newBase(o *Options) (*base, error) {

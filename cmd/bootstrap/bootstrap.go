@@ -29,10 +29,10 @@ func (e *ExitError) Unwrap() error { return e.Err }
 // ExitCode is the process exit code that the error asks for.
 func (e *ExitError) ExitCode() int { return e.Code }
 
-// Commands are init, join, reset and token, for the program's root command.
+// Commands are init, join, reset, token and encryption, for the program's root command.
 // version is the tag of the images that belong to this program.
 func Commands(version string) []*cobra.Command {
-	return []*cobra.Command{initCommand(version), joinCommand(version), resetCommand(), tokenCommand()}
+	return []*cobra.Command{initCommand(version), joinCommand(version), resetCommand(), tokenCommand(), encryptionCommand()}
 }
 
 // tokenVariable names the token in the environment, where other users of the

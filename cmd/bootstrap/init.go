@@ -138,6 +138,10 @@ func writeControlPlane(out io.Writer, p Paths, c Config, now time.Time) (map[str
 	if err != nil {
 		return nil, err
 	}
+	say(out, "encryption", "Key that secrets are encrypted with in "+p.encryption())
+	if err := ensureEncryption(p, now); err != nil {
+		return nil, err
+	}
 	say(out, "kubeconfig", "Kubeconfigs in "+p.kubernetes(""))
 	if err := ensureKubeconfigs(p, c, cas["ca"], now); err != nil {
 		return nil, err
@@ -270,7 +274,7 @@ func dryRunInit(out io.Writer, c Config, programs string) error {
 	if err := writeKubelet(p, kubeletConfiguration(c), c.kubelet()); err != nil {
 		return err
 	}
-	say(out, "dry-run", "Would write certificates and keys to "+hostPKI+", kubeconfigs to /etc/kubernetes, and:")
+	say(out, "dry-run", "Would write certificates and keys to "+hostPKI+" and "+hostEncryption+", kubeconfigs to /etc/kubernetes, and:")
 	pods, err := staticPods(c)
 	if err != nil {
 		return err

@@ -139,11 +139,16 @@ func apiserverPod(c Config) component {
 			"--etcd-cafile=" + hostPKI + "/etcd/ca.crt",
 			"--etcd-certfile=" + hostPKI + "/apiserver-etcd-client.crt",
 			"--etcd-keyfile=" + hostPKI + "/apiserver-etcd-client.key",
+			"--encryption-provider-config=" + hostEncryption + "/config.yaml",
+			"--encryption-provider-config-automatic-reload=true",
 		},
 		requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")},
 		port:     int(c.Port), scheme: corev1.URISchemeHTTPS, host: c.Address.String(),
 		live: "/livez", ready: "/readyz", startup: "/livez",
-		mounts:      append([]mount{{"k8s-certs", hostPKI, corev1.HostPathDirectoryOrCreate, true}}, rootCAs()...),
+		mounts: append([]mount{
+			{"k8s-certs", hostPKI, corev1.HostPathDirectoryOrCreate, true},
+			{"encryption", hostEncryption, corev1.HostPathDirectory, true},
+		}, rootCAs()...),
 		annotations: map[string]string{"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": addrPort(c.Address, int(c.Port))},
 	}
 }
