@@ -1,26 +1,22 @@
-// Package job runs the pods of a Job until enough of them have succeeded.
+// Package job runs the pods of a Job until it is decided how the Job ends.
 //
-// Each pod carries a finalizer until the Job's status has its UID, so that no end is
-// missed or counted twice, whoever deletes the pod and whenever this program stops.
-// Jobs with completionMode Indexed or a podFailurePolicy are not run; an event says so.
+// Decide is the whole policy: it takes a Job and its pods, and returns the next status and the pods to make, end and
+// let go. Each pod carries a finalizer until the Job's status has its UID, so that no end is missed or counted twice,
+// whoever deletes the pod and whenever this program stops. Jobs that spec.managedBy gives to another are left alone.
 package job
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	batchlisters "k8s.io/client-go/listers/batch/v1"
@@ -39,7 +35,10 @@ type Controller struct {
 	pods   corelisters.PodLister
 	act    podset.Pods
 	expect podset.Expectations
+	wrote  written
 	loop   *loop.Loop
+	// strays are pods with our finalizer whose Job is gone.
+	strays *loop.Loop
 	synced []cache.InformerSynced
 }
 
@@ -50,38 +49,146 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 		client: client, jobs: jobs.Lister(), pods: pods.Lister(), act: podset.Pods{Client: client, Events: events},
 		synced: []cache.InformerSynced{jobs.Informer().HasSynced, pods.Informer().HasSynced},
 	}
-	c.loop = loop.New("job", c.sync, log)
+	c.loop, c.strays = loop.New("job", c.sync, log), loop.New("job-strays", c.syncStray, log)
 	_, err1 := jobs.Informer().AddEventHandler(c.loop.Handler())
-	seen := func(obj any, act func(key string, uid types.UID)) {
-		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = gone.Obj
-		}
-		pod, ok := obj.(*corev1.Pod)
-		if !ok {
-			return
-		}
-		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == "Job" {
-			key := pod.Namespace + "/" + ref.Name
-			act(key, pod.UID)
-			c.loop.Add(key)
-		}
-	}
-	_, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { seen(obj, func(key string, _ types.UID) { c.expect.Created(key) }) },
-		UpdateFunc: func(_, obj any) {
-			seen(obj, func(key string, uid types.UID) {
-				if obj.(*corev1.Pod).DeletionTimestamp != nil {
-					c.expect.Deleted(key, uid)
-				}
-			})
+	_, err2 := jobs.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: c.jobGone})
+	_, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) { c.podSeen(nil, obj.(*corev1.Pod)) },
+		UpdateFunc: func(old, obj any) {
+			if old.(*corev1.Pod).ResourceVersion != obj.(*corev1.Pod).ResourceVersion {
+				c.podSeen(old.(*corev1.Pod), obj.(*corev1.Pod))
+			}
 		},
-		DeleteFunc: func(obj any) { seen(obj, c.expect.Deleted) },
+		DeleteFunc: c.podGone,
 	})
-	return c, errors.Join(err1, err2)
+	return c, errors.Join(err1, err2, err3)
 }
 
 // Run syncs until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, 5, c.synced...) }
+func (c *Controller) Run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- c.strays.Run(ctx, 1, c.synced...) }()
+	err := c.loop.Run(ctx, 5, c.synced...)
+	return errors.Join(err, <-ended)
+}
+
+// owner is the key of the Job that controls pod, "" where none does.
+func owner(pod *corev1.Pod) string {
+	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == "Job" && ref.APIVersion == batchv1.SchemeGroupVersion.String() {
+		return pod.Namespace + "/" + ref.Name
+	}
+	return ""
+}
+
+// podSeen handles a pod that was added (old is nil) or changed.
+func (c *Controller) podSeen(old, pod *corev1.Pod) {
+	key := owner(pod)
+	if old == nil {
+		c.expect.Created(key)
+	} else if before := owner(old); before != "" && before != key {
+		c.loop.Add(before)
+	}
+	if pod.DeletionTimestamp != nil {
+		c.expect.Deleted(key, pod.UID)
+	}
+	if key != "" {
+		c.loop.Add(key)
+	} else if metav1.GetControllerOfNoCopy(pod) == nil {
+		c.orphanSeen(pod)
+	}
+	if tracked(pod) {
+		if _, err := c.jobOf(pod); apierrors.IsNotFound(err) {
+			c.strays.AddAfter(pod.Namespace+"/"+pod.Name, time.Second) // its Job's event may come later
+		}
+	}
+}
+
+// orphanSeen wakes the Jobs that would adopt pod.
+func (c *Controller) orphanSeen(pod *corev1.Pod) {
+	jobs, err := c.jobs.Jobs(pod.Namespace).List(labels.Everything())
+	if err != nil {
+		return
+	}
+	for _, job := range jobs {
+		if selector, err := metav1.LabelSelectorAsSelector(job.Spec.Selector); err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
+			c.loop.AddObject(job)
+		}
+	}
+}
+
+func (c *Controller) podGone(obj any) {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		if key := owner(pod); key != "" {
+			c.expect.Deleted(key, pod.UID)
+			c.loop.Add(key)
+		}
+	}
+}
+
+// jobGone lets the pods of a Job go that was deleted without them.
+func (c *Controller) jobGone(obj any) {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	job, ok := obj.(*batchv1.Job)
+	if !ok {
+		return
+	}
+	pods, err := c.pods.Pods(job.Namespace).List(labels.Everything())
+	if err != nil {
+		return
+	}
+	for _, pod := range pods {
+		if tracked(pod) {
+			c.strays.AddObject(pod)
+		}
+	}
+}
+
+// jobOf returns the Job that pod belongs to or may be adopted by, or a NotFound error.
+func (c *Controller) jobOf(pod *corev1.Pod) (*batchv1.Job, error) {
+	none := apierrors.NewNotFound(batchv1.Resource("jobs"), pod.Name)
+	ref := metav1.GetControllerOfNoCopy(pod)
+	if ref != nil {
+		job, err := c.jobs.Jobs(pod.Namespace).Get(ref.Name)
+		if err == nil && job.UID != ref.UID || ref.Kind != "Job" {
+			return nil, none
+		}
+		return job, err
+	}
+	jobs, err := c.jobs.Jobs(pod.Namespace).List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	for _, job := range jobs {
+		selector, err := metav1.LabelSelectorAsSelector(job.Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) && !done(job) {
+			return job, nil
+		}
+	}
+	return nil, none
+}
+
+// syncStray lets a pod go whose Job is gone.
+func (c *Controller) syncStray(ctx context.Context, key string) error {
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return err
+	}
+	pod, err := c.pods.Pods(namespace).Get(name)
+	if apierrors.IsNotFound(err) || err == nil && !tracked(pod) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if _, err := c.jobOf(pod); !apierrors.IsNotFound(err) {
+		return err
+	}
+	return c.release(ctx, pod)
+}
 
 func (c *Controller) sync(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
@@ -91,142 +198,35 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	job, err := c.jobs.Jobs(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
 		c.expect.Forget(key)
-		return c.releaseOrphans(ctx, namespace, name)
+		c.wrote.forget(key)
+		return nil
 	} else if err != nil {
 		return err
 	}
-	pods, err := c.owned(job)
+	if m := job.Spec.ManagedBy; m != nil && *m != batchv1.JobControllerName || c.wrote.behind(key, job.ResourceVersion) {
+		return nil
+	}
+	settled := c.expect.Satisfied(key) // before the pods are listed, lest it be true of a later cache only
+	pods, err := c.claim(ctx, job)
 	if err != nil {
 		return err
 	}
 	if done(job) || job.DeletionTimestamp != nil {
-		return c.release(ctx, pods)
+		return c.releaseAll(ctx, pods)
 	}
-	if what := unsupported(job); what != "" {
-		c.act.Events.Event(job, corev1.EventTypeWarning, "Unsupported", what+" is not implemented here; the Job is not run")
-		return nil
-	}
-	if job.Spec.ManagedBy != nil && *job.Spec.ManagedBy != batchv1.JobControllerName {
-		return nil
-	}
-	if !c.expect.Satisfied(key) {
-		return nil
-	}
-	plan := Decide(job, pods, time.Now())
+	plan := Decide(View{Job: job, Pods: pods, Settled: settled, Now: time.Now()})
 	if plan.Again > 0 {
 		c.loop.AddAfter(key, plan.Again)
 	}
-	if err := c.writeStatus(ctx, job, plan); err != nil {
+	if err := c.writeStatus(ctx, key, job, plan); err != nil {
 		return err
 	}
-	return errors.Join(c.release(ctx, plan.Release), c.carryOut(ctx, key, job, plan))
+	return errors.Join(c.releaseAll(ctx, plan.Release), c.carryOut(ctx, key, job, plan))
 }
 
+// done tells that the Job has ended, and no count of its status changes any more.
 func done(job *batchv1.Job) bool {
 	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
 		return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
 	})
-}
-
-func (c *Controller) owned(job *batchv1.Job) ([]*corev1.Pod, error) {
-	all, err := c.pods.Pods(job.Namespace).List(labels.Everything())
-	return slices.DeleteFunc(all, func(pod *corev1.Pod) bool {
-		ref := metav1.GetControllerOfNoCopy(pod)
-		return ref == nil || ref.UID != job.UID
-	}), err
-}
-
-func (c *Controller) writeStatus(ctx context.Context, job *batchv1.Job, plan Plan) error {
-	if equality.Semantic.DeepEqual(job.Status, plan.Status) {
-		return nil
-	}
-	changed := job.DeepCopy()
-	changed.Status = plan.Status
-	if _, err := c.client.BatchV1().Jobs(job.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("write status: %w", err)
-	}
-	if f := plan.Finished; f != nil && f.Type == batchv1.JobComplete {
-		c.act.Events.Event(job, corev1.EventTypeNormal, "Completed", "Job completed")
-	} else if f != nil {
-		c.act.Events.Event(job, corev1.EventTypeWarning, f.Reason, f.Message)
-	}
-	return nil
-}
-
-func (c *Controller) carryOut(ctx context.Context, key string, job *batchv1.Job, plan Plan) error {
-	if plan.Create == 0 && len(plan.Delete) == 0 {
-		return nil
-	}
-	c.expect.Expect(key, plan.Create, podset.UIDs(plan.Delete))
-	ref := metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))
-	made, err := podset.SlowStart(plan.Create, func(int) error {
-		pod := podset.FromTemplate(&job.Spec.Template, job, ref)
-		pod.Finalizers = append(pod.Finalizers, batchv1.JobTrackingFinalizer)
-		_, err := c.act.Create(ctx, job, pod)
-		return err
-	})
-	c.expect.CreatedN(key, plan.Create-made)
-	errs := []error{err}
-	for _, pod := range plan.Delete {
-		if err := c.release(ctx, []*corev1.Pod{pod}); err != nil {
-			errs = append(errs, err)
-		}
-		if err := c.act.Delete(ctx, job, pod); err != nil {
-			c.expect.Deleted(key, pod.UID)
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// release takes the tracking finalizer off pods.
-func (c *Controller) release(ctx context.Context, pods []*corev1.Pod) error {
-	var errs []error
-	for _, pod := range pods {
-		if !slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer) {
-			continue
-		}
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-			"uid": pod.UID, "$deleteFromPrimitiveList/finalizers": []string{batchv1.JobTrackingFinalizer},
-		}})
-		if err == nil {
-			_, err = c.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("release pod %s: %w", pod.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// releaseOrphans lets the pods of a Job go that was deleted without them.
-func (c *Controller) releaseOrphans(ctx context.Context, namespace, name string) error {
-	all, err := c.pods.Pods(namespace).List(labels.Everything())
-	if err != nil {
-		return err
-	}
-	return c.release(ctx, slices.DeleteFunc(all, func(pod *corev1.Pod) bool {
-		ref := metav1.GetControllerOfNoCopy(pod)
-		return ref == nil || ref.Kind != "Job" || ref.Name != name
-	}))
-}
-
-func stamp(t time.Time) metav1.Time { return metav1.NewTime(t) }
-
-// finish adds the final condition, and the one that announces it.
-func finish(status *batchv1.JobStatus, c *batchv1.JobCondition, now time.Time) {
-	c.LastProbeTime, c.LastTransitionTime = stamp(now), stamp(now)
-	announced := *c
-	announced.Type = batchv1.JobSuccessCriteriaMet
-	if c.Type == batchv1.JobFailed {
-		announced.Type = batchv1.JobFailureTarget
-	}
-	status.Conditions = append(status.Conditions, announced, *c)
-	// The verdict counts all that were seen; none will be counted after it.
-	u := status.UncountedTerminatedPods
-	status.Succeeded += int32(len(u.Succeeded))
-	status.Failed += int32(len(u.Failed))
-	status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
-	end := stamp(now)
-	status.CompletionTime = &end
 }
