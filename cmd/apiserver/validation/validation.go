@@ -2,7 +2,8 @@
 //
 // It owns the rules that need the object alone (and, on update, the object it replaces), with the field paths and messages that
 // kubectl's users know. Metadata is not judged here: the store does that for all kinds alike. Rules that need the cluster (is
-// the address free? does the class exist?) belong to strategies and admission. Objects must have been defaulted; none is changed. Of volume plugins that moved out of tree only the presence of
+// the address free? does the class exist?) belong to strategies and admission. Objects must have been defaulted; none is changed.
+// The rules that the API's types carry as tags are in package declarative. Of volume plugins that moved out of tree only the presence of
 // one source is checked.
 package validation
 
@@ -15,16 +16,24 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/validation/declarative"
 )
 
 // Create validates an object that is about to be stored for the first time.
-func Create(obj runtime.Object) field.ErrorList { return rulesFor(obj).create(obj) }
+func Create(obj runtime.Object) field.ErrorList {
+	return declarative.Merge(rulesFor(obj).create(obj), declarative.Create(obj))
+}
 
 // Update validates a change of an object's metadata and spec.
-func Update(obj, old runtime.Object) field.ErrorList { return rulesFor(obj).update(obj, old) }
+func Update(obj, old runtime.Object) field.ErrorList {
+	return declarative.Merge(rulesFor(obj).update(obj, old), declarative.Update(obj, old))
+}
 
 // UpdateStatus validates a change of an object's status.
-func UpdateStatus(obj, old runtime.Object) field.ErrorList { return rulesFor(obj).status(obj, old) }
+func UpdateStatus(obj, old runtime.Object) field.ErrorList {
+	return declarative.Merge(rulesFor(obj).status(obj, old), declarative.Update(obj, old))
+}
 
 // rules are the rules of one kind.
 type rules struct {
@@ -84,6 +93,14 @@ func oneOf[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
 	default:
 		return field.ErrorList{field.NotSupported(path, value, allowed)}
 	}
+}
+
+// supported demands one of the allowed values, and says so of an empty value too.
+func supported[T ~string](path *field.Path, value T, allowed ...T) field.ErrorList {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path, value, allowed)}
 }
 
 // required demands a value that is not empty.

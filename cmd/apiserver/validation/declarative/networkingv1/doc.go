@@ -1,0 +1,6 @@
+// Package networkingv1 holds the rules of k8s.io/api/networking/v1, generated from its tags.
+//
+// +k8s:validation-gen=TypesWithField=TypeMeta
+// +k8s:validation-gen-input=k8s.io/api/networking/v1
+// +k8s:validation-gen-scheme-registry=nil
+package networkingv1

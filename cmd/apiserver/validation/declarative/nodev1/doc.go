@@ -1,0 +1,6 @@
+// Package nodev1 holds the rules of k8s.io/api/node/v1, generated from its tags.
+//
+// +k8s:validation-gen=TypesWithField=TypeMeta
+// +k8s:validation-gen-input=k8s.io/api/node/v1
+// +k8s:validation-gen-scheme-registry=nil
+package nodev1
