@@ -53,6 +53,7 @@ type options struct {
 	mask           int
 	nodes          nodelifecycle.Config
 	terminatedPods int
+	quotaPeriod    time.Duration
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
@@ -101,6 +102,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.nodes.StartupGrace, "node-startup-grace-period", o.nodes.StartupGrace, "how long a node that never reported may be silent")
 	fs.DurationVar(&o.nodes.Period, "node-monitor-period", o.nodes.Period, "time between looks at nodes' heartbeats")
 	fs.IntVar(&o.terminatedPods, "terminated-pod-gc-threshold", 12500, "how many ended pods may stay; 0 keeps all")
+	fs.DurationVar(&o.quotaPeriod, "resource-quota-sync-period", 5*time.Minute, "time between full counts of what quotas limit")
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
 	fs.String("service-account-private-key-file", "", "accepted; tokens are signed by the API server alone")
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -69,7 +70,7 @@ func typed(build func(e *env, client kubernetes.Interface) (runner, error)) func
 
 // table lists all controllers under upstream's names.
 func table() []entry {
-	return append(workloads(), append(cluster(), access()...)...)
+	return slices.Concat(workloads(), cluster(), budgets(), access())
 }
 
 func workloads() []entry {
