@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/version"
+	encryptionconfigcontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	componentversion "k8s.io/component-base/version"
 )
@@ -18,6 +20,9 @@ import (
 // collectAt is the growth of the heap, in per cent, after which garbage is collected. An API server's heap is mostly caches
 // that stay: half of Go's default saves a third of the memory for a few per cent of the CPU time of a busy server.
 const collectAt = 50
+
+// keyPoll is how often the file of encryption keys is looked at.
+const keyPoll = 10 * time.Second
 
 // NewCommand returns the command kube-apiserver. It serves until cmd.Context() ends.
 func NewCommand(programVersion string) *cobra.Command {
@@ -39,6 +44,8 @@ func NewCommand(programVersion string) *cobra.Command {
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(collectAt)
 			}
+			// The library offers no other way than this variable. It reads one small file; a rotation waits for it three times.
+			encryptionconfigcontroller.EncryptionConfigFileChangePollDuration = keyPoll
 			s, err := New(cmd.Context(), o)
 			if err != nil {
 				return err

@@ -33,8 +33,8 @@ func encryptionCommand() *cobra.Command {
 		Short: "Replace the encryption key and encrypt every secret anew",
 		Long: `Replace the key in ` + hostEncryption + `/config.yaml on this control plane node: add a new key,
 use it once the API server has read it, write every object anew, and drop the old key.
-The API server looks at the file once a minute, so this takes about three minutes; it keeps
-serving. After a failure run it again: it first ends what was begun.`,
+The API server looks at the file every ten seconds, so this takes about half a minute; it
+keeps serving. After a failure run it again: it first ends what was begun.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -52,7 +52,7 @@ serving. After a failure run it again: it first ends what was begun.`,
 		},
 	}
 	rotate.Flags().StringVar(&kubeconfig, "kubeconfig", "/etc/kubernetes/admin.conf", "kubeconfig of a cluster administrator")
-	rotate.Flags().DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this long")
+	rotate.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "give up after this long")
 	cmd.AddCommand(rotate)
 	return cmd
 }
@@ -133,7 +133,7 @@ func awaitLoaded(ctx context.Context, p Paths, server encryptedServer) error {
 	return waitFor(ctx, time.Second, "API server to read "+p.encryption(), func(ctx context.Context) error {
 		loaded, err := server.Loaded(ctx, hash)
 		if err == nil && !loaded {
-			err = errors.New("it still uses the one before (it looks once a minute)")
+			err = errors.New("it still uses the one before (it looks every ten seconds)")
 		}
 		return err
 	})

@@ -13,7 +13,7 @@ func parts() []part {
 			{"every object is one key under registry", keysInEtcd},
 			{"of two writers with the same version one wins", oneWriterWins},
 			{"3, 5 or 7 members, a majority goes on", nil},
-			{"secrets are encrypted at rest", nil},
+			{"secrets are encrypted at rest", secretsAreEncrypted},
 		}},
 		{"api-server", []sentence{
 			{"REST create, read, update, delete, watch", restVerbs},
