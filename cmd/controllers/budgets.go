@@ -3,10 +3,14 @@ package controllers
 import (
 	"fmt"
 
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 
+	"github.com/orlop-io/orlop/cmd/controllers/disruption"
 	"github.com/orlop-io/orlop/cmd/controllers/resourcequota"
 )
 
@@ -29,6 +33,21 @@ func budgets() []entry {
 					return nil, err
 				}
 				return q.Run, nil
+			}},
+		{name: "disruption-controller", alias: "disruption", account: "disruption-controller",
+			build: func(e *env, api *rest.Config) (runner, error) {
+				act, err := kubernetes.NewForConfig(api)
+				if err != nil {
+					return nil, fmt.Errorf("make client: %w", err)
+				}
+				objects, err := dynamic.NewForConfig(api)
+				if err != nil {
+					return nil, fmt.Errorf("make dynamic client: %w", err)
+				}
+				known := memory.NewMemCacheClient(act.Discovery())
+				scales := disruption.Scales{Objects: objects, Discovery: known, Mapper: restmapper.NewDeferredDiscoveryRESTMapper(known)}
+				d, err := disruption.New(act, scales, e.shared, e.recorder("controllermanager"), e.log)
+				return d.Run, err
 			}},
 	}
 }
