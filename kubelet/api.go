@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -58,7 +59,7 @@ func (a *apiSide) run(ctx context.Context) error {
 		return fmt.Errorf("connect to API server: %w", err)
 	}
 	c := &connection{client: client}
-	c.objects = objects.New(objects.Config{Client: client, Changed: a.objectChanged, Log: a.k.log})
+	c.objects = objects.New(objects.Config{Client: client, Node: a.k.cfg.Node, NodeUID: a.nodeUID, Changed: a.objectChanged, Log: a.k.log})
 	c.services = cache.NewSharedIndexInformerWithOptions(listWatch(client.CoreV1().Services("").List, client.CoreV1().Services("").Watch, ""),
 		&v1.Service{}, cache.SharedIndexInformerOptions{})
 	own := fields.OneTermEqualSelector("spec.nodeName", a.k.cfg.Node).String()
@@ -273,14 +274,71 @@ func (a *apiSide) Token(ctx context.Context, namespace, account string, req *aut
 	return nil, objects.ErrNoServer
 }
 
-// objectChanged brings a changed ConfigMap or Secret to the pods that name it.
+// TrustBundles gives all trust bundles.
+func (a *apiSide) TrustBundles(ctx context.Context) ([]*certificatesv1.ClusterTrustBundle, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.TrustBundles(ctx)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// RequestCertificate asks for a pod's certificate.
+func (a *apiSide) RequestCertificate(ctx context.Context, req *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.RequestCertificate(ctx, req)
+	}
+	return nil, objects.ErrNoServer
+}
+
+// CertificateRequest waits for the answer to such a request.
+func (a *apiSide) CertificateRequest(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
+	if c := a.conn.Load(); c != nil {
+		return c.objects.CertificateRequest(ctx, namespace, name)
+	}
+	return nil, objects.ErrNoServer
+}
+
+func (a *apiSide) nodeUID() types.UID {
+	if n := a.node.Load(); n != nil {
+		return n.UID()
+	}
+	return ""
+}
+
+// objectChanged brings a changed object to the pods that may be made of it.
 func (a *apiSide) objectChanged(key objects.Key) {
 	for _, w := range a.k.all() {
-		if w.shown.Load().state.Pod.Namespace == key.Namespace {
+		if concerns(key, w.shown.Load().state.Pod) {
 			w.refresh()
 			w.post(lifecycle.InputsChanged{})
 		}
 	}
+}
+
+// concerns says whether a pod may be made of an object. Any pod of a namespace may use its ConfigMaps and Secrets; few pods
+// use the rest.
+func concerns(key objects.Key, pod *v1.Pod) bool {
+	inNamespace := key.Namespace == "" || key.Namespace == pod.Namespace
+	switch key.Kind {
+	case objects.TrustBundle:
+		return projects(pod, func(p *v1.VolumeProjection) bool { return p.ClusterTrustBundle != nil })
+	case objects.CertificateRequest:
+		return inNamespace && projects(pod, func(p *v1.VolumeProjection) bool { return p.PodCertificate != nil })
+	}
+	return inNamespace
+}
+
+func projects(pod *v1.Pod, what func(*v1.VolumeProjection) bool) bool {
+	for i := range pod.Spec.Volumes {
+		if src := pod.Spec.Volumes[i].Projected; src != nil {
+			for j := range src.Sources {
+				if what(&src.Sources[j]) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // eventSink sends events to the API server.

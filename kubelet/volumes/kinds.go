@@ -133,7 +133,7 @@ func (v *Volumes) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume, in I
 		t, err := downwardFiles(pod, vol.DownwardAPI.Items, vol.DownwardAPI.DefaultMode, in.Allocatable)
 		return t, "downward-api", err
 	}
-	t, err := v.projected(ctx, pod, vol.Projected, in)
+	t, err := v.projected(ctx, pod, vol, in)
 	return t, "projected", err
 }
 
@@ -160,10 +160,17 @@ func (v *Volumes) secret(ctx context.Context, pod *v1.Pod, name string, items []
 }
 
 // projected puts several sources into one volume. Of two that have the same path, the later one wins.
-func (v *Volumes) projected(ctx context.Context, pod *v1.Pod, src *v1.ProjectedVolumeSource, in Inputs) (tree, error) {
+func (v *Volumes) projected(ctx context.Context, pod *v1.Pod, vol *v1.Volume, in Inputs) (tree, error) {
+	src := vol.Projected
 	out := tree{}
 	var errs []error
 	for i := range src.Sources {
+		if c := src.Sources[i].PodCertificate; c != nil {
+			part, err := v.certificateFiles(ctx, pod, certificateKey{pod.UID, vol.Name, i}, c, src.DefaultMode)
+			errs = append(errs, err)
+			maps.Copy(out, part)
+			continue
+		}
 		part, err := v.projection(ctx, pod, &src.Sources[i], src.DefaultMode, in)
 		if err != nil {
 			errs = append(errs, err)
@@ -186,13 +193,20 @@ func (v *Volumes) projection(ctx context.Context, pod *v1.Pod, p *v1.VolumeProje
 		if err != nil {
 			return nil, err
 		}
-		f := file{Data: []byte(data), Mode: modeOr(mode, nil), User: tokenUser(pod)}
-		if f.User != nil || fsGroup(pod) != nil {
-			f.Mode = 0o600 // whom else it concerns comes by owner and group
-		}
-		return tree{p.ServiceAccountToken.Path: f}, nil
+		return tree{p.ServiceAccountToken.Path: private(pod, []byte(data), mode)}, nil
+	case p.ClusterTrustBundle != nil:
+		return v.trust(ctx, p.ClusterTrustBundle, mode)
 	}
 	return nil, fmt.Errorf("projection of %s: %w", kindOf(p), ErrUnsupported)
+}
+
+// private is a file that is the pod's own secret.
+func private(pod *v1.Pod, data []byte, mode *int32) file {
+	f := file{Data: data, Mode: modeOr(mode, nil), User: tokenUser(pod)}
+	if f.User != nil || fsGroup(pod) != nil {
+		f.Mode = 0o600 // whom else it concerns comes by owner and group
+	}
+	return f
 }
 
 // claimed finds the volume behind a claim.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -31,6 +32,10 @@ type source interface {
 	Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
 	Volume(ctx context.Context, name string) (*v1.PersistentVolume, error)
 	Token(ctx context.Context, namespace, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error)
+	TrustBundles(ctx context.Context) ([]*certificatesv1.ClusterTrustBundle, error)
+	// RequestCertificate creates a request in the node's name; CertificateRequest waits until it is decided.
+	RequestCertificate(ctx context.Context, req *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error)
+	CertificateRequest(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error)
 }
 
 // Config says where volumes are made and of what.
@@ -50,8 +55,9 @@ type Config struct {
 type Volumes struct {
 	cfg Config
 
-	mu     sync.Mutex
-	tokens map[tokenKey]token
+	mu           sync.Mutex
+	tokens       map[tokenKey]token
+	certificates map[certificateKey]*issuing
 }
 
 // New checks cfg and touches nothing.
@@ -69,7 +75,7 @@ func New(cfg Config) (*Volumes, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Volumes{cfg: cfg, tokens: map[tokenKey]token{}}, errors.Join(errs...)
+	return &Volumes{cfg: cfg, tokens: map[tokenKey]token{}, certificates: map[certificateKey]*issuing{}}, errors.Join(errs...)
 }
 
 // Inputs is what volumes are made of besides the pod.
@@ -140,7 +146,7 @@ func (v *Volumes) Setup(ctx context.Context, pod *v1.Pod, in Inputs) (map[string
 }
 
 // Refresh brings the contents of the pod's volumes up to date with their sources: ConfigMaps, Secrets, the pod's own
-// fields, and tokens that grow old. Call it when any of these changed, and about once a minute.
+// fields, trust bundles, and tokens and certificates that grow old. Call it when any of these changed, and about once a minute.
 func (v *Volumes) Refresh(ctx context.Context, pod *v1.Pod, in Inputs) error {
 	var errs []error
 	for i := range pod.Spec.Volumes {
@@ -214,6 +220,7 @@ func (v *Volumes) PodUIDs() ([]types.UID, error) {
 // ended. What lies behind mounts stays, and a pod without a directory is a success.
 func (v *Volumes) Teardown(_ context.Context, uid types.UID) error {
 	v.forgetTokens(uid)
+	v.forgetCertificates(uid)
 	if uid == "" || filepath.Base(string(uid)) != string(uid) || uid == "." || uid == ".." {
 		return fmt.Errorf("remove volumes: pod UID %q cannot be a directory's name", uid)
 	}

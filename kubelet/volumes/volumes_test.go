@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	authv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -31,6 +33,10 @@ type server struct {
 	life    time.Duration
 	tokens  int
 	down    bool
+
+	bundles  []*certificatesv1.ClusterTrustBundle
+	requests []*certificatesv1.PodCertificateRequest
+	decide   func(*certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error)
 }
 
 func (s *server) ConfigMap(_ context.Context, _, name string) (*v1.ConfigMap, error) {
@@ -68,6 +74,28 @@ func (s *server) Token(_ context.Context, _, _ string, req *authv1.TokenRequest)
 		ExpirationTimestamp: metav1.NewTime(s.now.Add(s.life)),
 	}
 	return req, nil
+}
+
+func (s *server) TrustBundles(context.Context) ([]*certificatesv1.ClusterTrustBundle, error) {
+	return s.bundles, nil
+}
+
+func (s *server) RequestCertificate(_ context.Context, req *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error) {
+	if s.down {
+		return nil, errors.New("no answer")
+	}
+	req.Name = fmt.Sprintf("r%d", len(s.requests))
+	s.requests = append(s.requests, req)
+	return req, nil
+}
+
+func (s *server) CertificateRequest(_ context.Context, _, name string) (*certificatesv1.PodCertificateRequest, error) {
+	for _, req := range s.requests {
+		if req.Name == name {
+			return s.decide(req)
+		}
+	}
+	return nil, apierrors.NewNotFound(certificatesv1.Resource("podcertificaterequests"), name)
 }
 
 func newVolumes(t *testing.T, s *server) *Volumes {

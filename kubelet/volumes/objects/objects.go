@@ -1,4 +1,5 @@
-// Package objects gives the API objects that pods on this node are made of: ConfigMaps, Secrets, claims and volumes.
+// Package objects gives the API objects that pods on this node are made of: ConfigMaps, Secrets, claims, volumes, trust
+// bundles and certificates.
 //
 // A ConfigMap or Secret that is asked for is watched from then on, and let go when nobody asked for some time, as the
 // node may read only those that its pods name, each by itself. So a second pod of a namespace starts without a request,
@@ -19,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -29,11 +31,13 @@ type Kind string
 
 // The kinds, by the names that upstream's messages give them.
 const (
-	ConfigMap Kind = "configmap"
-	Secret    Kind = "secret"
+	ConfigMap          Kind = "configmap"
+	Secret             Kind = "secret"
+	TrustBundle        Kind = "clustertrustbundle"
+	CertificateRequest Kind = "podcertificaterequest"
 )
 
-// Key names one watched object.
+// Key names one watched object; without a name, all of the kind.
 type Key struct {
 	Kind      Kind
 	Namespace string
@@ -44,6 +48,10 @@ type Key struct {
 type Config struct {
 	// Client reaches the API server; nil where the kubelet runs without one, and every method returns ErrNoServer.
 	Client kubernetes.Interface
+	// Node is this node's name, and NodeUID gives its UID, empty before it is registered. Certificates are asked for in
+	// its name.
+	Node    string
+	NodeUID func() types.UID
 	// Changed is called when a watched object has changed, was made, or is gone, after the new state can be read. It
 	// must not block. May be nil.
 	Changed func(Key)
@@ -62,7 +70,9 @@ var ErrNoServer = errors.New("this kubelet runs without an API server")
 // Objects reads and watches. Its methods may be called at the same time.
 type Objects struct {
 	cfg    Config
-	starts chan *entry
+	starts chan func(context.Context) // watches that Run is to run
+	// bundles and requests are nil where there is no API server.
+	bundles, requests *collection
 
 	mu      sync.Mutex
 	entries map[Key]*entry
@@ -79,7 +89,11 @@ func New(cfg Config) *Objects {
 	if cfg.Changed == nil {
 		cfg.Changed = func(Key) {}
 	}
-	return &Objects{cfg: cfg, starts: make(chan *entry), entries: map[Key]*entry{}}
+	o := &Objects{cfg: cfg, starts: make(chan func(context.Context)), entries: map[Key]*entry{}}
+	if cfg.Client != nil {
+		o.bundles, o.requests = o.trustBundles(), o.certificateRequests()
+	}
+	return o
 }
 
 // Run keeps the watches until ctx ends, then waits for the last of them.
@@ -92,13 +106,8 @@ func (o *Objects) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case e := <-o.starts:
-			watching, stop := context.WithCancel(ctx)
-			e.setStop(stop)
-			group.Go(func() {
-				defer stop()
-				o.reflector(e).RunWithContext(watching)
-			})
+		case follow := <-o.starts:
+			group.Go(func() { follow(ctx) })
 		case <-sweep.C:
 			o.dropIdle(time.Now().Add(-o.cfg.Idle))
 		}
@@ -174,7 +183,7 @@ func (o *Objects) get(ctx context.Context, key Key) (runtime.Object, error) {
 	o.mu.Unlock()
 	if e.first() {
 		select {
-		case o.starts <- e:
+		case o.starts <- func(ctx context.Context) { o.followEntry(ctx, e) }:
 		case <-ctx.Done():
 			e.unstart()
 			return nil, fmt.Errorf("failed to sync %s cache: %w", key.Kind, ctx.Err())
@@ -189,6 +198,13 @@ func (o *Objects) get(ctx context.Context, key Key) (runtime.Object, error) {
 		return obj, nil
 	}
 	return nil, apierrors.NewNotFound(v1.Resource(string(key.Kind)), key.Name)
+}
+
+func (o *Objects) followEntry(ctx context.Context, e *entry) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	e.setStop(stop)
+	o.reflector(e).RunWithContext(ctx)
 }
 
 // reflector lists and watches one object into e.

@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 )
 
@@ -70,5 +73,74 @@ func TestNobodyRuns(t *testing.T) {
 	o := New(Config{Client: fake.NewClientset(), Wait: time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 	if _, err := o.Secret(t.Context(), "ns", "s"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("want to wait no longer than told, got %v", err)
+	}
+}
+
+func TestAllOfAKind(t *testing.T) {
+	client := fake.NewClientset(&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "sa", UID: "sau"}})
+	changed := make(chan Key, 10)
+	o := New(Config{Client: client, Node: "n", NodeUID: func() types.UID { return "nu" }, Changed: func(k Key) { changed <- k }, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go o.Run(ctx)
+	if len(client.Actions()) != 0 {
+		t.Error("it watches what nobody asked for")
+	}
+	if all, err := o.TrustBundles(ctx); err != nil || len(all) != 0 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	bundle := &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+	if _, err := client.CertificatesV1().ClusterTrustBundles().Create(ctx, bundle, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if k := <-changed; k != (Key{Kind: TrustBundle, Name: "b"}) {
+		t.Errorf("told of %v", k)
+	}
+	if all, err := o.TrustBundles(ctx); err != nil || len(all) != 1 || all[0].Name != "b" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func TestCertificateRequestIsWaitedFor(t *testing.T) {
+	client := fake.NewClientset(&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "sa", UID: "sau"}})
+	o := New(Config{Client: client, Node: "n", NodeUID: func() types.UID { return "nu" }, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go o.Run(ctx)
+	req, err := o.RequestCertificate(ctx, &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "r"},
+		Spec: certificatesv1.PodCertificateRequestSpec{ServiceAccountName: "sa"}})
+	if err != nil || req.Spec.ServiceAccountUID != "sau" || req.Spec.NodeUID != "nu" || req.Spec.NodeName != "n" {
+		t.Fatalf("%+v, %v", req, err)
+	}
+	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if _, err := o.CertificateRequest(short, "ns", "r"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before it was answered: %v", err)
+	}
+	req = req.DeepCopy()
+	req.Status.Conditions = []metav1.Condition{{Type: "Issued"}}
+	if _, err := client.CertificatesV1().PodCertificateRequests("ns").UpdateStatus(ctx, req, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.CertificateRequest(ctx, "ns", "r"); err != nil || got.Status.Conditions[0].Type != "Issued" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	go func() {
+		if err := client.CertificatesV1().PodCertificateRequests("ns").Delete(ctx, "r", metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}()
+	for wait := time.After(10 * time.Second); ; {
+		short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+		_, err := o.CertificateRequest(short, "ns", "r")
+		stop()
+		if apierrors.IsNotFound(err) {
+			return
+		}
+		select {
+		case <-wait:
+			t.Fatalf("of a request that is gone: %v", err)
+		default:
+		}
 	}
 }
