@@ -70,7 +70,7 @@ func typed(build func(e *env, client kubernetes.Interface) (runner, error)) func
 
 // table lists all controllers under upstream's names.
 func table() []entry {
-	return slices.Concat(workloads(), cluster(), budgets(), access())
+	return slices.Concat(workloads(), batch(), cluster(), budgets(), access())
 }
 
 func workloads() []entry {
