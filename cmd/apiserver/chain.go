@@ -94,7 +94,7 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 
 func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*registry.API, error) {
 	o := b.options
-	clusterIPs, err := o.serviceRange()
+	families, err := o.serviceFamilies()
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 			CertFile: o.KubeletCertFile, KeyFile: o.KubeletKeyFile, CAFile: o.KubeletCAFile,
 			AddressTypes: o.addressTypes(), DialTimeout: o.KubeletTimeout,
 		},
-		Services:        services.Config{ClusterIPs: clusterIPs, NodePorts: o.NodePorts},
+		Services:        services.Config{Families: families, NodePorts: o.NodePorts},
 		AllowPrivileged: o.AllowPrivileged, EventTTL: uint64(o.EventTTL.Seconds()),
 		Signer: b.access.signer, MaxTokenLifetime: o.TokenMaxLifetime, ExtendTokens: o.TokenExtend,
 		Authenticator: c.Authentication.Authenticator, Audiences: c.Authentication.APIAudiences,

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -12,6 +13,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
 	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry"
+	"github.com/orlop-io/orlop/cmd/apiserver/registry/services"
 )
 
 // startTimeout is how long a task of the start is tried again before the server gives up.
@@ -26,13 +28,22 @@ type task struct {
 
 // addHooks makes the server's own objects after it has started. It is ready when all exist.
 func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServer, c *genericapiserver.Config, api *registry.API) error {
+	ranges, err := b.options.serviceRanges()
+	if err != nil {
+		return err
+	}
 	tasks := []task{
 		{"start-system-namespaces-controller", func(ctx context.Context) error { return controlplane.EnsureNamespaces(ctx, b.client) }, time.Minute},
 		{"scheduling/bootstrap-system-priority-classes", func(ctx context.Context) error { return controlplane.EnsurePriorityClasses(ctx, b.client) }, 0},
 		{"start-cluster-authentication-info-controller", func(ctx context.Context) error {
 			return controlplane.EnsureTrust(ctx, b.client, b.access.trust)
 		}, time.Minute},
-		{"start-service-ip-repair-controllers", func(ctx context.Context) error { return api.Allocator.Repair(ctx, time.Now()) }, 3 * time.Minute},
+		{"start-kubernetes-service-cidr-controller", func(ctx context.Context) error {
+			return controlplane.EnsureServiceCIDR(ctx, b.client, ranges)
+		}, renewal},
+		{"start-service-ip-repair-controllers", func(ctx context.Context) error {
+			return api.Allocator.Repair(ctx, time.Now(), b.tellRepair(ctx))
+		}, 3 * time.Minute},
 	}
 	if b.options.Features.EnablePriorityAndFairness {
 		tasks = append(tasks, task{"priority-and-fairness-config-producer", func(ctx context.Context) error {
@@ -49,7 +60,16 @@ func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServe
 			return fmt.Errorf("add start hook: %w", err)
 		}
 	}
-	return b.addSelf(ctx, s, c)
+	return b.addSelf(ctx, s, c, ranges[0])
+}
+
+// tellRepair writes what the repair of addresses and ports finds into events.
+func (b *base) tellRepair(ctx context.Context) func(services.Event) {
+	return func(e services.Event) {
+		if err := controlplane.Warn(ctx, b.client, "service-ip-repair-controller", e.Object, e.Reason, e.Note); err != nil {
+			klog.FromContext(ctx).Error(err, "write event", "reason", e.Reason, "note", e.Note)
+		}
+	}
 }
 
 func (t task) hook(h genericapiserver.PostStartHookContext) error {
@@ -75,11 +95,7 @@ func (t task) hook(h genericapiserver.PostStartHookContext) error {
 const renewal = 5 * time.Second
 
 // addSelf keeps the Service default/kubernetes.
-func (b *base) addSelf(ctx context.Context, s *genericapiserver.GenericAPIServer, c *genericapiserver.Config) error {
-	prefix, err := b.options.serviceRange()
-	if err != nil {
-		return err
-	}
+func (b *base) addSelf(ctx context.Context, s *genericapiserver.GenericAPIServer, c *genericapiserver.Config, prefix netip.Prefix) error {
 	leases, err := controlplane.NewLeases(c.RESTOptionsGetter)
 	if err != nil {
 		return err

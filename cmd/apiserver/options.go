@@ -134,7 +134,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.KubeletTimeout, "kubelet-timeout", o.KubeletTimeout, "Time to connect to a kubelet.")
 
 	fs.BoolVar(&o.AllowPrivileged, "allow-privileged", o.AllowPrivileged, "Allow privileged containers.")
-	fs.StringVar(&o.ServiceRange, "service-cluster-ip-range", o.ServiceRange, "Range of cluster IPs, in CIDR notation; one family.")
+	fs.StringVar(&o.ServiceRange, "service-cluster-ip-range", o.ServiceRange, "Range of cluster IPs, in CIDR notation; or two of different families, separated by a comma, of which the first is the default.")
 	fs.Var(&o.NodePorts, "service-node-port-range", "Range of node ports, as in 30000-32767.")
 	fs.StringVar(&o.EndpointReconciler, "endpoint-reconciler-type", o.EndpointReconciler, "How the endpoints of the Service kubernetes are kept: lease or none.")
 	fs.DurationVar(&o.EventTTL, "event-ttl", o.EventTTL, "How long events are kept.")
@@ -152,7 +152,7 @@ func (o *Options) Validate() error {
 	} {
 		errs = append(errs, list...)
 	}
-	if _, err := o.serviceRange(); err != nil {
+	if _, err := o.serviceRanges(); err != nil {
 		errs = append(errs, err)
 	}
 	seen := map[string]bool{}
@@ -186,18 +186,46 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (o *Options) serviceRange() (netip.Prefix, error) {
-	if strings.Contains(o.ServiceRange, ",") {
-		return netip.Prefix{}, fmt.Errorf("--service-cluster-ip-range: %q has two ranges; dual-stack clusters are not supported", o.ServiceRange)
+// maxServiceBits bounds the ranges of cluster IPs that the flag may give, as upstream does.
+const maxServiceBits = 64
+
+// serviceRanges are the cluster's own ranges of cluster IPs, the one of the default family first.
+func (o *Options) serviceRanges() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range strings.Split(o.ServiceRange, ",") {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--service-cluster-ip-range: %w", err)
+		}
+		switch bits := p.Addr().BitLen() - p.Bits(); {
+		case bits < 3:
+			return nil, fmt.Errorf("--service-cluster-ip-range: %s has less than 8 addresses", p)
+		case p.Addr().Is6() && bits > maxServiceBits:
+			return nil, fmt.Errorf("--service-cluster-ip-range: %s is larger than a /64", p)
+		}
+		out = append(out, p.Masked())
 	}
-	p, err := netip.ParsePrefix(o.ServiceRange)
+	if len(out) > 2 || len(out) == 2 && out[0].Addr().Is6() == out[1].Addr().Is6() {
+		return nil, fmt.Errorf("--service-cluster-ip-range: %q: want one range, or one of each family", o.ServiceRange)
+	}
+	return out, nil
+}
+
+// serviceFamilies are the families of the ranges of cluster IPs, the default first.
+func (o *Options) serviceFamilies() ([]corev1.IPFamily, error) {
+	ranges, err := o.serviceRanges()
 	if err != nil {
-		return p, fmt.Errorf("--service-cluster-ip-range: %w", err)
+		return nil, err
 	}
-	if p.Addr().BitLen()-p.Bits() < 3 {
-		return p, fmt.Errorf("--service-cluster-ip-range: %s has less than 8 addresses", p)
+	var out []corev1.IPFamily
+	for _, p := range ranges {
+		family := corev1.IPv4Protocol
+		if p.Addr().Is6() {
+			family = corev1.IPv6Protocol
+		}
+		out = append(out, family)
 	}
-	return p.Masked(), nil
+	return out, nil
 }
 
 func (o *Options) addressTypes() []corev1.NodeAddressType {

@@ -138,7 +138,7 @@ func (c *cluster) options() *Options {
 	o.ClientCAFile = c.file("ca.crt")
 	o.AuthorizationModes = []string{modeNode, modeRBAC}
 	o.TokenIssuers, o.TokenSigningFile = []string{"https://kubernetes.default.svc"}, c.file("server.key")
-	o.ServiceRange, o.EndpointReconciler = "10.96.0.0/12", reconcileNone
+	o.ServiceRange, o.EndpointReconciler = "10.96.0.0/12,fd00:96::/108", reconcileNone
 	o.Admission.EnablePlugins = []string{"NodeRestriction"}
 	return o
 }

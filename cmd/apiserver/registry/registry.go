@@ -139,7 +139,10 @@ func (b *builder) services(ctx context.Context) (*services.Allocator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return services.Allocate(ctx, b.cfg.Services, b.core("services"), b.stores[networkingv1.Resource("ipaddresses")], ranges), nil
+	return services.Allocate(ctx, b.cfg.Services, services.Stores{
+		Services: b.core("services"), Ranges: ranges,
+		Addresses: b.stores[networkingv1.Resource("ipaddresses")], CIDRs: b.stores[networkingv1.Resource("servicecidrs")],
+	})
 }
 
 func (b *builder) namespaces() {

@@ -4,20 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/klog/v2"
+	netutils "k8s.io/utils/net"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
 )
@@ -25,148 +26,199 @@ import (
 // managedBy is upstream's value, so that tools that know IPAddress objects know ours.
 const managedBy = "ipallocator.k8s.io"
 
-// AddressResource describes IPAddress objects: each is the claim of one Service on one cluster IP.
-func AddressResource() *store.Resource {
-	return &store.Resource{
-		GV: networkingv1.SchemeGroupVersion, Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", Short: []string{"ip"},
-		Cluster: true, Generation: true,
-		Name: func(name string, _ bool) []string {
-			if ip, err := netip.ParseAddr(name); err != nil || ip.String() != name {
-				return []string{"must be a valid IP address in canonical form"}
-			}
-			return nil
-		},
-		Validate: func(_ context.Context, obj runtime.Object) field.ErrorList {
-			ref := obj.(*networkingv1.IPAddress).Spec.ParentRef
-			at := field.NewPath("spec", "parentRef")
-			switch {
-			case ref == nil:
-				return field.ErrorList{field.Required(at, "")}
-			case ref.Resource == "":
-				return field.ErrorList{field.Required(at.Child("resource"), "")}
-			case ref.Name == "":
-				return field.ErrorList{field.Required(at.Child("name"), "")}
-			}
-			return nil
-		},
+var (
+	errTaken    = errors.New("provided IP is already allocated")
+	errFull     = errors.New("range is full")
+	errOutside  = errors.New("the provided network does not match the current range")
+	errNotReady = errors.New("allocator not ready")
+)
+
+// parseIP reads an address as old clients write it, with leading zeros, too.
+func parseIP(text string) (netip.Addr, error) {
+	parsed := netutils.ParseIPSloppy(text)
+	ip, ok := netip.AddrFromSlice(parsed)
+	if !ok {
+		return ip, fmt.Errorf("%q is not an IP address", text)
 	}
+	return ip.Unmap(), nil
 }
 
-// addresses hands out the addresses of prefix.
+// addresses hands out the addresses of all ServiceCIDR objects that are ready. It keeps nothing itself: which addresses
+// there are say the ServiceCIDRs, which are taken say the IPAddress objects, and creating one is taking it.
 type addresses struct {
-	prefix netip.Prefix
-	store  *store.Storage
+	claims *store.Storage // IPAddress objects
+	cidrs  *store.Storage // ServiceCIDR objects
 }
 
-// reserved is how many addresses from the first on are left to Services that name theirs: as upstream, a sixteenth,
-// at least 16 and at most 256.
-func (a *addresses) reserved() uint64 { return min(max(16, a.size()/16), 256, a.size()/2) }
-
-// size is the number of addresses, cut off where more would not help.
-func (a *addresses) size() uint64 {
-	return uint64(1) << min(a.prefix.Addr().BitLen()-a.prefix.Bits(), 32)
-}
-
-// nth is the address at an offset into the range.
-func (a *addresses) nth(n uint64) netip.Addr {
-	b := new(big.Int).SetBytes(a.prefix.Addr().AsSlice())
-	raw := b.Add(b, new(big.Int).SetUint64(n)).FillBytes(make([]byte, a.prefix.Addr().BitLen()/8))
-	ip, _ := netip.AddrFromSlice(raw)
-	return ip
-}
-
-// usable says whether a Service may have the offset: not the network's own address, nor the broadcast address.
-func (a *addresses) usable(n uint64) bool {
-	return n > 0 && (a.prefix.Addr().Is6() || n < a.size()-1)
-}
-
-// next takes any free address. Random choices come first, because several API servers choose at once and the range is
-// mostly empty; a full walk from a random place is the fallback.
-func (a *addresses) next(ctx context.Context, svc *corev1.Service, dry bool) (string, error) {
-	low, size := a.reserved(), a.size()
-	try := func(n uint64) (string, bool, error) {
-		if !a.usable(n) {
-			return "", false, nil
-		}
-		ip := a.nth(n).String()
-		err := a.take(ctx, ip, svc, dry)
-		if errors.Is(err, errTaken) {
-			return "", false, nil
-		}
-		return ip, err == nil, err
-	}
-	for range 16 {
-		if ip, ok, err := try(low + rand.Uint64N(size-low)); ok || err != nil {
-			return ip, err
-		}
-	}
-	start := rand.Uint64N(size)
-	for i := range min(size, 1<<16) {
-		if ip, ok, err := try((start + i) % size); ok || err != nil {
-			return ip, err
-		}
-	}
-	return "", errors.New("range is full")
-}
-
-var errTaken = errors.New("provided IP is already allocated")
-
-// take claims ip for svc, or returns errTaken.
-func (a *addresses) take(ctx context.Context, ip string, svc *corev1.Service, dry bool) error {
-	parsed, err := netip.ParseAddr(ip)
+// blocks lists the ranges of a family that addresses may be taken from, the cluster's own first.
+func (a *addresses) blocks(ctx context.Context, family corev1.IPFamily) ([]block, error) {
+	obj, err := a.cidrs.List(ctx, &internalversion.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("%q is not an IP address", ip)
+		return nil, fmt.Errorf("list service CIDRs: %w", err)
 	}
-	if !a.prefix.Contains(parsed) || parsed == a.prefix.Addr() {
-		return fmt.Errorf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", ip, a.prefix)
+	out := usableBlocks(obj.(*networkingv1.ServiceCIDRList).Items, family)
+	if len(out) == 0 {
+		return nil, errNotReady
 	}
-	if dry {
-		if _, err := a.store.Get(ctx, ip, &metav1.GetOptions{}); err == nil {
-			return errTaken
-		} else if !apierrors.IsNotFound(err) {
-			return err
+	return out, nil
+}
+
+// usableBlocks picks the ranges of a family out of ServiceCIDRs that are ready: nobody has said yet that a new one is
+// not, which must do where no controller runs.
+func usableBlocks(cidrs []networkingv1.ServiceCIDR, family corev1.IPFamily) []block {
+	slices.SortStableFunc(cidrs, func(x, y networkingv1.ServiceCIDR) int {
+		return x.CreationTimestamp.Compare(y.CreationTimestamp.Time)
+	})
+	var out []block
+	for i := range cidrs {
+		c := &cidrs[i]
+		if c.DeletionTimestamp != nil || apimeta.IsStatusConditionFalse(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
+			continue
 		}
-		return nil
+		for _, text := range c.Spec.CIDRs {
+			p, err := netip.ParsePrefix(text)
+			if err == nil && familyOf(p.Addr()) == family {
+				out = append(out, block{p.Masked()})
+			}
+		}
 	}
-	_, err = a.store.Create(ctx, claim(parsed, svc.Namespace, svc.Name), rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	return out
+}
+
+// next takes any free address of a family. Random choices come first, because several API servers choose at once and
+// ranges are mostly empty; a look at all that is taken comes when they fail.
+func (a *addresses) next(ctx context.Context, svc *corev1.Service, family corev1.IPFamily, dry bool) (netip.Addr, error) {
+	blocks, err := a.blocks(ctx, family)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, b := range blocks {
+		for range 8 {
+			ip := b.random(rand.Uint64N)
+			if err := a.claim(ctx, ip, svc, dry); !errors.Is(err, errTaken) {
+				return ip, err
+			}
+		}
+		taken, err := a.taken(ctx)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		for ip := range b.all(rand.Uint64N) {
+			if taken[ip.String()] {
+				continue
+			}
+			if err := a.claim(ctx, ip, svc, dry); !errors.Is(err, errTaken) {
+				return ip, err
+			}
+		}
+	}
+	return netip.Addr{}, errFull
+}
+
+// take claims an address that svc names, or returns errTaken, or errOutside where no ready range has it.
+func (a *addresses) take(ctx context.Context, ip netip.Addr, svc *corev1.Service, dry bool) error {
+	blocks, err := a.blocks(ctx, familyOf(ip))
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(blocks, func(b block) bool { return b.usable(ip) }) {
+		return errOutside
+	}
+	return a.claim(ctx, ip, svc, dry)
+}
+
+// claim creates the object that says that svc has ip. A dry run only looks whether it is there.
+func (a *addresses) claim(ctx context.Context, ip netip.Addr, svc *corev1.Service, dry bool) error {
+	if dry {
+		_, err := a.claims.Get(ctx, ip.String(), &metav1.GetOptions{})
+		switch {
+		case err == nil:
+			return errTaken
+		case apierrors.IsNotFound(err):
+			return nil
+		}
+		return err
+	}
+	err := a.create(ctx, claimOf(ip, svc.Namespace, svc.Name))
 	if apierrors.IsAlreadyExists(err) {
 		return errTaken
 	}
 	return err
 }
 
-func claim(ip netip.Addr, namespace, name string) *networkingv1.IPAddress {
-	family := corev1.IPv4Protocol
-	if ip.Is6() {
-		family = corev1.IPv6Protocol
-	}
+func (a *addresses) create(ctx context.Context, c *networkingv1.IPAddress) error {
+	// The request's namespace is that of the Service; claims have none, which must be said.
+	_, err := a.claims.Create(request.WithNamespace(ctx, metav1.NamespaceNone), c, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	return err
+}
+
+func claimOf(ip netip.Addr, namespace, name string) *networkingv1.IPAddress {
 	return &networkingv1.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: string(family), networkingv1.LabelManagedBy: managedBy,
+			networkingv1.LabelIPAddressFamily: string(familyOf(ip)), networkingv1.LabelManagedBy: managedBy,
 		}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: namespace, Name: name}},
 	}
 }
 
-// release gives ip back. What fails here is mended by Repair.
-func (a *addresses) release(ctx context.Context, ip string) {
-	_, _, err := a.store.Delete(ctx, ip, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		klog.FromContext(ctx).Error(err, "release cluster IP", "ip", ip)
+// ours says whether the allocator of Services made a claim: others may have claims of their own.
+func ours(c *networkingv1.IPAddress) bool {
+	return strings.HasPrefix(c.Labels[networkingv1.LabelManagedBy], managedBy)
+}
+
+// of says whether a claim is that of a Service.
+func of(c *networkingv1.IPAddress, namespace, name string) bool {
+	ref := c.Spec.ParentRef
+	return ref != nil && ref.Group == "" && ref.Resource == "services" && ref.Namespace == namespace && ref.Name == name
+}
+
+// release gives back what the Service has. A claim that became another's meanwhile is left alone; what fails here is
+// mended by Repair.
+func (a *addresses) release(ctx context.Context, ip, namespace, name string) {
+	log := klog.FromContext(ctx)
+	obj, err := a.claims.Get(ctx, ip, &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return
+	}
+	if err != nil {
+		log.Error(err, "release cluster IP", "ip", ip)
+		return
+	}
+	c := obj.(*networkingv1.IPAddress)
+	if !ours(c) || !of(c, namespace, name) {
+		return
+	}
+	if err := a.drop(ctx, c); err != nil {
+		log.Error(err, "release cluster IP", "ip", ip)
 	}
 }
 
-// list returns all claims that this allocator made.
+// drop deletes a claim, if it is still the same one.
+func (a *addresses) drop(ctx context.Context, c *networkingv1.IPAddress) error {
+	uid := c.UID
+	_, _, err := a.claims.Delete(ctx, c.Name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
 func (a *addresses) list(ctx context.Context) ([]networkingv1.IPAddress, error) {
-	obj, err := a.store.List(ctx, &internalversion.ListOptions{})
+	obj, err := a.claims.List(ctx, &internalversion.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list claims of cluster IPs: %w", err)
+	}
+	return obj.(*networkingv1.IPAddressList).Items, nil
+}
+
+func (a *addresses) taken(ctx context.Context) (map[string]bool, error) {
+	claims, err := a.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []networkingv1.IPAddress
-	for _, ip := range obj.(*networkingv1.IPAddressList).Items {
-		if strings.HasPrefix(ip.Labels[networkingv1.LabelManagedBy], managedBy) {
-			out = append(out, ip)
-		}
+	out := map[string]bool{}
+	for i := range claims {
+		out[claims[i].Name] = true
 	}
 	return out, nil
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"maps"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -39,13 +40,30 @@ func NewRanges(getter generic.RESTOptionsGetter) (*registry.Store, error) {
 	}, nil
 }
 
-// ports hands out the ports of span.
+// ports hands out the ports of span. Which are taken is one object in the store, so that a port is taken by one write.
 type ports struct {
 	span   utilnet.PortRange
 	ranges *registry.Store
+	// turn holds one token: changes from this process wait for each other, instead of making each other's writes fail.
+	turn chan struct{}
+
+	mu sync.Mutex
+	// unsettled counts the ports that were taken for Services that are not known to be written yet.
+	unsettled map[int]int
 }
 
+func newPorts(span utilnet.PortRange, ranges *registry.Store) *ports {
+	return &ports{span: span, ranges: ranges, turn: make(chan struct{}, 1), unsettled: map[int]int{}}
+}
+
+// change lets a function change the bit map. It may be called several times; only its last result is written.
 func (p *ports) change(ctx context.Context, change func(b *bitmap) error) error {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	return p.ranges.Storage.Storage.GuaranteedUpdate(ctx, portsKey, &corev1.RangeAllocation{}, true, nil,
 		storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
 			r := obj.(*corev1.RangeAllocation)
@@ -61,50 +79,68 @@ func (p *ports) change(ctx context.Context, change func(b *bitmap) error) error 
 		}), nil)
 }
 
-// take claims the wanted port, or for 0 any that is free and not in have.
-func (p *ports) take(ctx context.Context, wanted int, have map[int]bool, dry bool) (int, error) {
-	if wanted != 0 && !p.span.Contains(wanted) {
-		return 0, fmt.Errorf("provided port is not in the valid range. The range of valid ports is %d-%d", p.span.Base, p.span.Base+p.span.Size-1)
-	}
-	got := 0
+// take sets the bits of the ports that choose returns, all in one write. In a dry run it writes nothing.
+func (p *ports) take(ctx context.Context, dry bool, choose func(b *bitmap) (map[int]bool, error)) (map[int]bool, error) {
+	var taken map[int]bool
 	errDry := errors.New("dry run")
 	err := p.change(ctx, func(b *bitmap) error {
-		port, err := choose(b, p.span, wanted, have, rand.IntN(p.span.Size))
+		p.settle(taken) // of a try before
+		taken = nil
+		chosen, err := choose(b)
 		if err != nil {
 			return err
 		}
-		b.set(port - p.span.Base)
-		got = port
 		if dry {
 			return errDry
 		}
+		for port := range chosen {
+			b.set(port - p.span.Base)
+		}
+		p.unsettle(chosen)
+		taken = chosen
 		return nil
 	})
-	if err != nil && !errors.Is(err, errDry) {
-		return 0, err
+	switch {
+	case errors.Is(err, errDry):
+		return nil, nil
+	case err != nil:
+		// Whether the write arrived is not known: Repair will see.
+		p.settle(taken)
+		return nil, err
 	}
-	return got, nil
+	return taken, nil
 }
 
-// choose picks the wanted port, or for 0 the first that is free from start on.
-func choose(b *bitmap, span utilnet.PortRange, wanted int, have map[int]bool, start int) (int, error) {
-	if wanted != 0 {
-		if b.has(wanted - span.Base) {
-			return 0, errors.New("provided port is already allocated")
-		}
-		return wanted, nil
+func (p *ports) unsettle(set map[int]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for port := range set {
+		p.unsettled[port]++
 	}
-	for i := range span.Size {
-		n := (start + i) % span.Size
-		if !b.has(n) && !have[span.Base+n] {
-			return span.Base + n, nil
+}
+
+// settle says that the Service of these ports is written, or never will be.
+func (p *ports) settle(set map[int]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for port := range set {
+		if p.unsettled[port]--; p.unsettled[port] <= 0 {
+			delete(p.unsettled, port)
 		}
 	}
-	return 0, errors.New("range is full")
+}
+
+func (p *ports) unsettledNow() map[int]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.unsettled)
 }
 
 // release gives ports back. What fails here is mended by Repair.
 func (p *ports) release(ctx context.Context, set map[int]bool) {
+	if len(set) == 0 {
+		return
+	}
 	err := p.change(ctx, func(b *bitmap) error {
 		for port := range set {
 			if p.span.Contains(port) {

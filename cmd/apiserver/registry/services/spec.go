@@ -1,8 +1,10 @@
 package services
 
 import (
+	"reflect"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 func headless(s *corev1.ServiceSpec) bool {
@@ -27,37 +29,10 @@ func needsHealthCheck(s *corev1.ServiceSpec) bool {
 	return s.Type == corev1.ServiceTypeLoadBalancer && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// setFamilies makes the addresses and families of a Service agree with each other and with the one family of the
-// cluster.
-func setFamilies(s *corev1.ServiceSpec, v6 bool) field.ErrorList {
-	if s.Type == corev1.ServiceTypeExternalName {
-		s.ClusterIP, s.ClusterIPs, s.IPFamilies, s.IPFamilyPolicy = "", nil, nil, nil
-		return nil
-	}
-	if s.ClusterIP != "" && len(s.ClusterIPs) == 0 {
-		s.ClusterIPs = []string{s.ClusterIP}
-	}
-	at := field.NewPath("spec")
-	if s.IPFamilyPolicy != nil && *s.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
-		return field.ErrorList{field.Invalid(at.Child("ipFamilyPolicy"), *s.IPFamilyPolicy, "Cluster is not configured for dual-stack services")}
-	}
-	family, other := corev1.IPv4Protocol, corev1.IPv6Protocol
-	if v6 {
-		family, other = other, family
-	}
-	for i, f := range s.IPFamilies {
-		if f == other {
-			return field.ErrorList{field.Invalid(at.Child("ipFamilies").Index(i), f, "not configured on this cluster")}
-		}
-	}
-	if len(s.IPFamilies) == 0 {
-		s.IPFamilies = []corev1.IPFamily{family}
-	}
-	if s.IPFamilyPolicy == nil {
-		single := corev1.IPFamilyPolicySingleStack
-		s.IPFamilyPolicy = &single
-	}
-	return nil
+// external says whether traffic can come to a Service from outside of the cluster.
+func external(s *corev1.ServiceSpec) bool {
+	return s.Type == corev1.ServiceTypeNodePort || s.Type == corev1.ServiceTypeLoadBalancer ||
+		s.Type == corev1.ServiceTypeClusterIP && len(s.ExternalIPs) > 0
 }
 
 // keepAllocated gives an update that leaves allocated fields out what the Service has. Clients that replace an object
@@ -91,11 +66,7 @@ func keepAllocated(s, old *corev1.ServiceSpec) {
 
 // syncClusterIPs follows a client that knows only the older of the two fields.
 func syncClusterIPs(s, old *corev1.ServiceSpec) {
-	same := len(s.ClusterIPs) == len(old.ClusterIPs)
-	for i := range s.ClusterIPs {
-		same = same && s.ClusterIPs[i] == old.ClusterIPs[i]
-	}
-	if s.ClusterIP == old.ClusterIP || !same {
+	if s.ClusterIP == old.ClusterIP || !slices.Equal(s.ClusterIPs, old.ClusterIPs) {
 		return
 	}
 	s.ClusterIPs = nil
@@ -104,8 +75,23 @@ func syncClusterIPs(s, old *corev1.ServiceSpec) {
 	}
 }
 
-// dropUnneeded clears what a change of type leaves behind, unless the client changed it itself.
+// dropUnneeded clears what a change of type leaves behind, unless the client changed it itself: then validation tells
+// it that the two do not go together.
 func dropUnneeded(s, old *corev1.ServiceSpec) {
+	if old.Type != corev1.ServiceTypeExternalName && s.Type == corev1.ServiceTypeExternalName {
+		if s.ClusterIP == old.ClusterIP && slices.Equal(s.ClusterIPs, old.ClusterIPs) {
+			s.ClusterIP, s.ClusterIPs = "", nil
+		}
+		if slices.Equal(s.IPFamilies, old.IPFamilies) {
+			s.IPFamilies = nil
+		}
+		if policyOf(s) == policyOf(old) {
+			s.IPFamilyPolicy = nil
+		}
+		if reflect.DeepEqual(s.InternalTrafficPolicy, old.InternalTrafficPolicy) {
+			s.InternalTrafficPolicy = nil
+		}
+	}
 	if needsNodePorts(old) && !needsNodePorts(s) && s.Type != corev1.ServiceTypeLoadBalancer {
 		had := map[int32]bool{}
 		for _, p := range old.Ports {
@@ -120,6 +106,17 @@ func dropUnneeded(s, old *corev1.ServiceSpec) {
 	if needsHealthCheck(old) && !needsHealthCheck(s) && s.HealthCheckNodePort == old.HealthCheckNodePort {
 		s.HealthCheckNodePort = 0
 	}
+	if external(old) && !external(s) && s.ExternalTrafficPolicy == old.ExternalTrafficPolicy {
+		s.ExternalTrafficPolicy = ""
+	}
+	if old.Type == corev1.ServiceTypeLoadBalancer && s.Type != corev1.ServiceTypeLoadBalancer {
+		if reflect.DeepEqual(s.AllocateLoadBalancerNodePorts, old.AllocateLoadBalancerNodePorts) {
+			s.AllocateLoadBalancerNodePorts = nil
+		}
+		if reflect.DeepEqual(s.LoadBalancerClass, old.LoadBalancerClass) {
+			s.LoadBalancerClass = nil
+		}
+	}
 }
 
 // keepNodePorts copies node ports to the ports of the same protocol and number.
@@ -128,45 +125,20 @@ func keepNodePorts(ports, old []corev1.ServicePort) {
 		protocol corev1.Protocol
 		port     int32
 	}
-	was, used := map[key]int32{}, map[int32]bool{}
+	was, used := map[key]int32{}, map[key]bool{}
 	for _, p := range old {
 		was[key{p.Protocol, p.Port}] = p.NodePort
 	}
 	for _, p := range ports {
-		used[p.NodePort] = true
+		used[key{p.Protocol, p.NodePort}] = true
 	}
 	for i := range ports {
 		p := &ports[i]
-		if have := was[key{p.Protocol, p.Port}]; p.NodePort == 0 && !used[have] {
+		have := was[key{p.Protocol, p.Port}]
+		// TCP and UDP may share a node port; two ports of one protocol may not.
+		if taken := (key{p.Protocol, have}); p.NodePort == 0 && have != 0 && !used[taken] {
 			p.NodePort = have
-			used[have] = true
-		}
-	}
-}
-
-// explicitFirst orders the indexes of ports so that those that name a node port come before those that will be given
-// one, and the given can never be a named one.
-func explicitFirst(ports []corev1.ServicePort) []int {
-	var named, open []int
-	for i := range ports {
-		if ports[i].NodePort != 0 {
-			named = append(named, i)
-		} else {
-			open = append(open, i)
-		}
-	}
-	return append(named, open...)
-}
-
-// sharePort gives port i the node port of another with the same number and another protocol, as DNS servers want it.
-func sharePort(ports []corev1.ServicePort, i int) {
-	if ports[i].NodePort != 0 {
-		return
-	}
-	for j := range ports {
-		if j != i && ports[j].Port == ports[i].Port && ports[j].Protocol != ports[i].Protocol && ports[j].NodePort != 0 {
-			ports[i].NodePort = ports[j].NodePort
-			return
+			used[taken] = true
 		}
 	}
 }
