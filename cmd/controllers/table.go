@@ -29,6 +29,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/roleaggregation"
 	"github.com/orlop-io/orlop/cmd/controllers/rootca"
 	"github.com/orlop-io/orlop/cmd/controllers/serviceaccount"
+	"github.com/orlop-io/orlop/cmd/controllers/servicecidr"
 	"github.com/orlop-io/orlop/cmd/controllers/slicemirror"
 	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
 	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
@@ -163,6 +164,11 @@ func cluster() []entry {
 					return nil, err
 				}
 				return n.Run, nil
+			})},
+		{name: "service-cidr-controller", alias: "service-cidr-controller", account: "service-cidrs-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				s, err := servicecidr.New(c, e.shared, e.log)
+				return s.Run, err
 			})},
 		{name: "taint-eviction-controller", alias: "taint-eviction", account: "node-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
