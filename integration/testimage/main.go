@@ -37,7 +37,7 @@ func tools() map[string]tool {
 		// agnhost
 		"connect": connect, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
 		"etc-hosts": etcHosts, "grpc-health-checking": grpcHealthChecking, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
-		"mounttest": mountTest, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
+		"mounttest": mountTest, "mtlsclient": mtlsClient, "mtlsserver": mtlsServer, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
 		"serve-hostname": serveHostname, "test-webserver": testWebserver, "webhook": webhook,
 		// busybox
 		"cat": cat, "chmod": chmod, "echo": echo, "env": env, "false": falseTool, "grep": grep, "head": head, "hostname": hostname, "id": id,
