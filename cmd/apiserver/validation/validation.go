@@ -59,7 +59,7 @@ func kind[T any](create func(*T) field.ErrorList, update, status func(obj, old *
 
 // rulesFor finds a kind's rules; a kind without any has none beyond its metadata's.
 func rulesFor(obj runtime.Object) rules {
-	for _, find := range []func(runtime.Object) (rules, bool){coreRules, volumeRules, workloadRules, networkRules, clusterRules} {
+	for _, find := range []func(runtime.Object) (rules, bool){coreRules, volumeRules, workloadRules, networkRules, clusterRules, deviceRules, trustRules, migrationRules} {
 		if r, ok := find(obj); ok {
 			return r
 		}
