@@ -45,13 +45,14 @@ func ClusterRoleBindings() []rbacv1.ClusterRoleBinding {
 func Roles() []rbacv1.Role {
 	system, public := metav1.NamespaceSystem, metav1.NamespacePublic
 	lock := func(name string) rbacv1.Role {
+		const verbs = "create get list update watch"
 		return role(system, "system::leader-locking-"+name,
-			rule("watch", "", "configmaps"), named(rule("get update", "", "configmaps"), name))
+			rule(verbs, "coordination.k8s.io", "leases"), rule(verbs, "coordination.k8s.io", "leasecandidates"))
 	}
 	return []rbacv1.Role{
 		role(system, "extension-apiserver-authentication-reader", named(rule(read, "", "configmaps"), "extension-apiserver-authentication")),
 		role(system, controllerPrefix+"bootstrap-signer", rule(read, "", "secrets")),
-		role(system, controllerPrefix+"cloud-provider", rule("create get list watch update", "", "configmaps")),
+		role(system, controllerPrefix+"cloud-provider", rule("create get list watch", "", "configmaps")),
 		role(system, controllerPrefix+"token-cleaner", rule("get list watch delete", "", "secrets"), events()),
 		lock("kube-controller-manager"),
 		lock("kube-scheduler"),

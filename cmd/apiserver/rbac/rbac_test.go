@@ -153,8 +153,8 @@ func TestBootstrapPolicyIsWhole(t *testing.T) {
 			t.Errorf("binding %s: there is no role %s", b.Name, b.RoleRef.Name)
 		}
 	}
-	if controllers := len(controllerRoles()); len(roles)-controllers != 32 {
-		t.Errorf("%d roles that are no controller's, want the 32 of upstream", len(roles)-controllers)
+	if controllers := len(controllerRoles()); controllers != 41 || len(roles)-controllers != 32 {
+		t.Errorf("%d roles of controllers and %d others, want upstream's 41 and 32", controllers, len(roles)-controllers)
 	}
 	inNamespace := map[string]bool{}
 	for _, r := range Roles() {

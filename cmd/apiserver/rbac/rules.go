@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -11,26 +12,35 @@ const (
 	read      = "get list watch"
 	write     = "create delete deletecollection patch update"
 	readWrite = "create delete deletecollection get list patch update watch"
+
+	// The two groups that serve events: the core one is the empty string before the comma.
+	eventGroups = ",events.k8s.io"
 )
 
-// rule grants verbs (separated by blanks) on resources of one group.
-func rule(verbs, group string, resources ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{Verbs: strings.Fields(verbs), APIGroups: []string{group}, Resources: resources}
+// rule grants verbs (separated by blanks) on resources of groups (separated by commas). All lists are sorted, as
+// upstream's are, so that the objects of a cluster can be compared with those of another.
+func rule(verbs, groups string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{Verbs: sorted(strings.Fields(verbs)), APIGroups: sorted(strings.Split(groups, ",")), Resources: sorted(resources)}
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
 }
 
 // named limits a rule to objects of those names.
 func named(r rbacv1.PolicyRule, names ...string) rbacv1.PolicyRule {
-	r.ResourceNames = names
+	r.ResourceNames = sorted(names)
 	return r
 }
 
 func paths(verbs string, urls ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{Verbs: strings.Fields(verbs), NonResourceURLs: urls}
+	return rbacv1.PolicyRule{Verbs: strings.Fields(verbs), NonResourceURLs: sorted(urls)}
 }
 
 // events lets a component tell what it did, in both groups that hold events.
 func events() rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{Verbs: []string{"create", "patch", "update"}, APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}}
+	return rule("create patch update", eventGroups, "events")
 }
 
 // NodeRules are what every node needs, as documented for the Node authorizer, which narrows most of them to the node's
@@ -61,7 +71,7 @@ func NodeRules() []rbacv1.PolicyRule {
 		rule("create get update patch delete", "storage.k8s.io", "csinodes"),
 		rule(read, "node.k8s.io", "runtimeclasses"),
 		rule("get", "resource.k8s.io", "resourceclaims"),
-		rule("create delete deletecollection get list patch update watch", "resource.k8s.io", "resourceslices"),
+		rule("deletecollection", "resource.k8s.io", "resourceslices"),
 		rule(read, "certificates.k8s.io", "clustertrustbundles"),
 		rule("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
 	}
