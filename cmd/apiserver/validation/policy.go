@@ -2,170 +2,168 @@ package validation
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
-	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
-	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
-	"k8s.io/apiserver/pkg/cel/environment"
 )
 
-// expressions compiles the CEL expressions of one policy or webhook, so that a mistake shows when it is written, not when a
-// request is refused for it.
-type expressions struct {
-	compiler *plugincel.CompositedCompiler
-	options  plugincel.OptionalVariableDeclarations
-}
+// What a policy's audit annotations may be at most.
+const (
+	maxAuditAnnotations    = 20
+	maxAuditExpressionSize = 5 * 1024
+)
 
-func newExpressions(params bool) (*expressions, error) {
-	c, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
-	if err != nil {
-		return nil, fmt.Errorf("make CEL compiler: %w", err)
-	}
-	return &expressions{compiler: c, options: plugincel.OptionalVariableDeclarations{HasParams: params, HasAuthorizer: true}}, nil
-}
-
-func (e *expressions) check(a plugincel.ExpressionAccessor, o plugincel.OptionalVariableDeclarations, p *field.Path) field.ErrorList {
-	if a.GetExpression() == "" {
-		return field.ErrorList{field.Required(p, "")}
-	}
-	result := e.compiler.CompileCELExpression(a, o, environment.NewExpressions)
-	return celError(result, a.GetExpression(), p)
-}
-
-func celError(result plugincel.CompilationResult, expression string, p *field.Path) field.ErrorList {
-	if result.Error == nil {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(p, expression, result.Error.Detail)}
-}
-
-func (e *expressions) variables(list []admissionv1.Variable, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	names := sets.New[string]()
-	for i, v := range list {
-		at := p.Index(i)
-		switch {
-		case v.Name == "":
-			errs = append(errs, field.Required(at.Child("name"), "name is required"))
-			continue
-		case names.Has(v.Name):
-			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
-			continue
-		case len(validation.IsCIdentifier(v.Name)) > 0:
-			errs = append(errs, field.Invalid(at.Child("name"), v.Name, "name is not a valid CEL identifier"))
-			continue
-		case v.Expression == "":
-			errs = append(errs, field.Required(at.Child("expression"), "expression is required"))
-			continue
+// validatingPolicy judges a policy; what was stored with old, if there is one, compiles with the CEL functions of then.
+func validatingPolicy(v, old *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
+	stored := sets.New[string]()
+	if old != nil {
+		stored.Insert(policyExpressions(old.Spec.MatchConditions, old.Spec.Variables)...)
+		for _, val := range old.Spec.Validations {
+			stored.Insert(val.Expression, val.MessageExpression)
 		}
-		names.Insert(v.Name)
-		result := e.compiler.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, e.options, environment.NewExpressions)
-		errs = append(errs, celError(result, v.Expression, at.Child("expression"))...)
-	}
-	return errs
-}
-
-func (e *expressions) conditions(list []admissionv1.MatchCondition, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if len(list) > 64 {
-		errs = append(errs, field.TooMany(p, len(list), 64))
-	}
-	names := sets.New[string]()
-	for i := range list {
-		at := p.Index(i)
-		errs = append(errs, requiredName(at.Child("name"), list[i].Name, validation.IsQualifiedName)...)
-		if names.Has(list[i].Name) {
-			errs = append(errs, field.Duplicate(at.Child("name"), list[i].Name))
+		for _, a := range old.Spec.AuditAnnotations {
+			stored.Insert(a.ValueExpression)
 		}
-		names.Insert(list[i].Name)
-		errs = append(errs, e.check((*matchconditions.MatchCondition)(&list[i]), e.options, at.Child("expression"))...)
 	}
-	return errs
-}
-
-// matchConditions validates the conditions of a webhook, which has no variables.
-func matchConditions(list []admissionv1.MatchCondition, p *field.Path) field.ErrorList {
-	if len(list) == 0 {
-		return nil
-	}
-	e, err := newExpressions(false)
-	if err != nil {
-		return field.ErrorList{field.InternalError(p, err)}
-	}
-	return e.conditions(list, p)
-}
-
-func validatingPolicy(v *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
-	e, err := newExpressions(v.Spec.ParamKind != nil)
+	e, err := newExpressions(v.Spec.ParamKind != nil, stored)
 	if err != nil {
 		return field.ErrorList{field.InternalError(spec(), err)}
 	}
 	errs := policyShape(v.Spec.FailurePolicy, v.Spec.ParamKind, v.Spec.MatchConstraints)
-	errs = append(errs, e.variables(v.Spec.Variables, spec().Child("variables"))...)
 	errs = append(errs, e.conditions(v.Spec.MatchConditions, spec().Child("matchConditions"))...)
+	errs = append(errs, e.variables(v.Spec.Variables, spec().Child("variables"))...)
 	if len(v.Spec.Validations)+len(v.Spec.AuditAnnotations) == 0 {
-		errs = append(errs, field.Required(spec().Child("validations"), "validations or auditAnnotations must be non-empty"))
+		const detail = "validations or auditAnnotations must contain at least one item"
+		return append(errs, field.Required(spec().Child("validations"), detail), field.Required(spec().Child("auditAnnotations"), detail))
 	}
-	plain := plugincel.OptionalVariableDeclarations{HasParams: e.options.HasParams}
-	for i, val := range v.Spec.Validations {
-		at := spec().Child("validations").Index(i)
-		errs = append(errs, e.check(&validating.ValidationCondition{Expression: val.Expression}, e.options, at.Child("expression"))...)
-		if val.MessageExpression != "" {
-			errs = append(errs, e.check(&validating.MessageExpressionCondition{MessageExpression: val.MessageExpression}, plain, at.Child("messageExpression"))...)
-		}
-		if r := val.Reason; r != nil && !slices.Contains(denialReasons(), *r) {
-			errs = append(errs, field.NotSupported(at.Child("reason"), *r, denialReasons()))
-		}
+	for i := range v.Spec.Validations {
+		errs = append(errs, e.validation(&v.Spec.Validations[i], spec().Child("validations").Index(i))...)
 	}
-	for i, a := range v.Spec.AuditAnnotations {
-		at := spec().Child("auditAnnotations").Index(i)
-		errs = append(errs, requiredName(at.Child("key"), a.Key, validation.IsQualifiedName)...)
-		errs = append(errs, e.check(&validating.AuditAnnotationCondition{Key: a.Key, ValueExpression: a.ValueExpression}, e.options, at.Child("valueExpression"))...)
+	return append(errs, e.auditAnnotations(v.Name, v.Spec.AuditAnnotations, spec().Child("auditAnnotations"))...)
+}
+
+func policyExpressions(conditions []admissionv1.MatchCondition, variables []admissionv1.Variable) []string {
+	var out []string
+	for _, c := range conditions {
+		out = append(out, c.Expression)
+	}
+	for _, v := range variables {
+		out = append(out, v.Expression)
+	}
+	return out
+}
+
+func (e *expressions) validation(v *admissionv1.Validation, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	expression, message := strings.TrimSpace(v.Expression), strings.TrimSpace(v.Message)
+	if expression == "" {
+		errs = append(errs, field.Required(p.Child("expression"), "expression is not specified"))
+	} else {
+		errs = append(errs, e.check(&validating.ValidationCondition{Expression: v.Expression}, e.options, p.Child("expression"))...)
+	}
+	if v.MessageExpression != "" && strings.TrimSpace(v.MessageExpression) == "" {
+		errs = append(errs, field.Invalid(p.Child("messageExpression"), v.MessageExpression, "must be non-empty if specified"))
+	} else if v.MessageExpression != "" {
+		// A message must not depend on what else the requester may do.
+		options := e.options
+		options.HasAuthorizer = false
+		errs = append(errs, e.check(&validating.MessageExpressionCondition{MessageExpression: v.MessageExpression}, options, p.Child("messageExpression"))...)
+	}
+	switch {
+	case v.Message != "" && message == "":
+		errs = append(errs, field.Invalid(p.Child("message"), v.Message, "message must be non-empty if specified"))
+	case strings.ContainsAny(message, "\n\r"):
+		errs = append(errs, field.Invalid(p.Child("message"), v.Message, "message must not contain line breaks"))
+	case strings.ContainsAny(expression, "\n\r") && message == "":
+		errs = append(errs, field.Required(p.Child("message"), "message must be specified if expression contains line breaks"))
+	}
+	if v.Reason != nil {
+		errs = append(errs, supported(p.Child("reason"), *v.Reason,
+			metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnauthorized)...)
 	}
 	return errs
 }
 
-func denialReasons() []metav1.StatusReason {
-	return []metav1.StatusReason{metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnauthorized}
+// auditAnnotations judges the annotations of a policy's audit events: their keys are <policy>/<key>.
+func (e *expressions) auditAnnotations(policy string, list []admissionv1.AuditAnnotation, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(list) > maxAuditAnnotations {
+		errs = append(errs, field.Invalid(p, list, fmt.Sprintf("must not have more than %d auditAnnotations", maxAuditAnnotations)))
+	}
+	keys := sets.New[string]()
+	for i, a := range list {
+		key, value := p.Index(i).Child("key"), p.Index(i).Child("valueExpression")
+		name := a.Key
+		if policy != "" {
+			name = policy + "/" + a.Key
+		}
+		errs = append(errs, invalid(key, name, validation.IsQualifiedName(name))...)
+		switch trimmed := strings.TrimSpace(a.ValueExpression); {
+		case trimmed == "":
+			errs = append(errs, field.Required(value, "valueExpression is not specified"))
+		case len(trimmed) > maxAuditExpressionSize:
+			errs = append(errs, field.Required(value, fmt.Sprintf("must not exceed %d bytes in length", maxAuditExpressionSize)))
+		default:
+			errs = append(errs, e.check(&validating.AuditAnnotationCondition{Key: a.Key, ValueExpression: a.ValueExpression}, e.options, value)...)
+		}
+		if keys.Has(a.Key) {
+			errs = append(errs, field.Duplicate(key, a.Key))
+		}
+		keys.Insert(a.Key)
+	}
+	return errs
 }
 
-func mutatingPolicy(m *admissionv1.MutatingAdmissionPolicy) field.ErrorList {
-	e, err := newExpressions(m.Spec.ParamKind != nil)
+func validatingPolicyStatus(v, _ *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
+	errs := metavalidation.ValidateConditions(v.Status.Conditions, status().Child("conditions"))
+	if v.Status.TypeChecking == nil {
+		return errs
+	}
+	for i, w := range v.Status.TypeChecking.ExpressionWarnings {
+		at := status().Child("typeChecking", "expressionWarnings").Index(i)
+		errs = append(errs, required(at.Child("warning"), w.Warning)...)
+		errs = append(errs, required(at.Child("fieldRef"), w.FieldRef)...)
+	}
+	return errs
+}
+
+// mutatingPolicy is to mutating policies what validatingPolicy is to validating ones.
+func mutatingPolicy(m, old *admissionv1.MutatingAdmissionPolicy) field.ErrorList {
+	stored := sets.New[string]()
+	if old != nil {
+		stored.Insert(policyExpressions(old.Spec.MatchConditions, old.Spec.Variables)...)
+		for _, mutation := range old.Spec.Mutations {
+			if mutation.ApplyConfiguration != nil {
+				stored.Insert(mutation.ApplyConfiguration.Expression)
+			}
+			if mutation.JSONPatch != nil {
+				stored.Insert(mutation.JSONPatch.Expression)
+			}
+		}
+	}
+	e, err := newExpressions(m.Spec.ParamKind != nil, stored)
 	if err != nil {
 		return field.ErrorList{field.InternalError(spec(), err)}
 	}
 	errs := policyShape(m.Spec.FailurePolicy, m.Spec.ParamKind, m.Spec.MatchConstraints)
-	errs = append(errs, oneOf(spec().Child("reinvocationPolicy"), m.Spec.ReinvocationPolicy, admissionv1.IfNeededReinvocationPolicy, admissionv1.NeverReinvocationPolicy)...)
-	errs = append(errs, e.variables(m.Spec.Variables, spec().Child("variables"))...)
 	errs = append(errs, e.conditions(m.Spec.MatchConditions, spec().Child("matchConditions"))...)
+	errs = append(errs, e.variables(m.Spec.Variables, spec().Child("variables"))...)
 	if len(m.Spec.Mutations) == 0 {
 		errs = append(errs, field.Required(spec().Child("mutations"), "mutations must contain at least one item"))
 	}
-	patching := e.options
-	patching.HasPatchTypes = true
-	for i, mutation := range m.Spec.Mutations {
-		at := spec().Child("mutations").Index(i)
-		errs = append(errs, oneOf(at.Child("patchType"), mutation.PatchType, admissionv1.PatchTypeApplyConfiguration, admissionv1.PatchTypeJSONPatch)...)
-		switch {
-		case mutation.PatchType == admissionv1.PatchTypeApplyConfiguration && mutation.ApplyConfiguration != nil:
-			errs = append(errs, e.check(&patch.ApplyConfigurationCondition{Expression: mutation.ApplyConfiguration.Expression}, patching, at.Child("applyConfiguration", "expression"))...)
-		case mutation.PatchType == admissionv1.PatchTypeApplyConfiguration:
-			errs = append(errs, field.Required(at.Child("applyConfiguration"), "must be specified when patchType is ApplyConfiguration"))
-		case mutation.PatchType == admissionv1.PatchTypeJSONPatch && mutation.JSONPatch != nil:
-			errs = append(errs, e.check(&patch.JSONPatchCondition{Expression: mutation.JSONPatch.Expression}, patching, at.Child("jsonPatch", "expression"))...)
-		case mutation.PatchType == admissionv1.PatchTypeJSONPatch:
-			errs = append(errs, field.Required(at.Child("jsonPatch"), "must be specified when patchType is JSONPatch"))
-		}
+	for i := range m.Spec.Mutations {
+		errs = append(errs, e.mutation(&m.Spec.Mutations[i], spec().Child("mutations").Index(i))...)
 	}
-	return errs
+	return append(errs, oneOf(spec().Child("reinvocationPolicy"), m.Spec.ReinvocationPolicy, admissionv1.IfNeededReinvocationPolicy, admissionv1.NeverReinvocationPolicy)...)
 }
 
 // policyShape validates what both sorts of policies have: when they fail, what parametrizes them, what they match.
@@ -177,26 +175,56 @@ func policyShape(failure *admissionv1.FailurePolicyType, k *admissionv1.ParamKin
 		errs = append(errs, failurePolicyType(*failure, spec())...)
 	}
 	if k != nil {
-		at := spec().Child("paramKind")
-		if gv, err := schema.ParseGroupVersion(k.APIVersion); err != nil || gv.Version == "" {
-			errs = append(errs, field.Invalid(at.Child("apiVersion"), k.APIVersion, "must be <group>/<version>"))
-		}
-		errs = append(errs, required(at.Child("kind"), k.Kind)...)
+		errs = append(errs, paramKind(k, spec().Child("paramKind"))...)
 	}
 	if m == nil {
 		return append(errs, field.Required(spec().Child("matchConstraints"), ""))
 	}
 	errs = append(errs, matchResources(m, spec().Child("matchConstraints"))...)
 	if len(m.ResourceRules) == 0 {
+		// Without a rule there is no type to check the expressions against.
 		errs = append(errs, field.Required(spec().Child("matchConstraints", "resourceRules"), ""))
 	}
 	return errs
 }
 
+func paramKind(k *admissionv1.ParamKind, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	at := p.Child("apiVersion")
+	gv, err := schema.ParseGroupVersion(k.APIVersion)
+	switch {
+	case k.APIVersion == "":
+		errs = append(errs, field.Required(at, ""))
+	case err != nil:
+		errs = append(errs, field.Invalid(at, k.APIVersion, err.Error()))
+	case gv.Version == "":
+		errs = append(errs, field.Invalid(at, k.APIVersion, "version must be specified"))
+	default:
+		if gv.Group != "" {
+			errs = append(errs, joined(at, gv.Group, "", validation.IsDNS1123Subdomain(gv.Group))...)
+		}
+		errs = append(errs, joined(at, gv.Version, "", validation.IsDNS1035Label(gv.Version))...)
+	}
+	if k.Kind == "" {
+		return append(errs, field.Required(p.Child("kind"), ""))
+	}
+	return append(errs, joined(p.Child("kind"), k.Kind, "may have mixed case, but should otherwise match: ", validation.IsDNS1035Label(strings.ToLower(k.Kind)))...)
+}
+
+// joined reports all messages about a value as one error.
+func joined(p *field.Path, value any, prefix string, messages []string) field.ErrorList {
+	if len(messages) == 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(p, value, prefix+strings.Join(messages, ","))}
+}
+
 func matchResources(m *admissionv1.MatchResources, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if m.MatchPolicy != nil {
-		errs = append(errs, oneOf(p.Child("matchPolicy"), *m.MatchPolicy, admissionv1.Equivalent, admissionv1.Exact)...)
+	if m.MatchPolicy == nil {
+		errs = append(errs, field.Required(p.Child("matchPolicy"), ""))
+	} else {
+		errs = append(errs, supported(p.Child("matchPolicy"), *m.MatchPolicy, admissionv1.Equivalent, admissionv1.Exact)...)
 	}
 	// Without selectors, matching fails later for every request.
 	if m.NamespaceSelector == nil {
@@ -208,12 +236,26 @@ func matchResources(m *admissionv1.MatchResources, p *field.Path) field.ErrorLis
 	errs = append(errs, labelSelector(p.Child("namespaceSelector"), m.NamespaceSelector)...)
 	errs = append(errs, labelSelector(p.Child("objectSelector"), m.ObjectSelector)...)
 	for i := range m.ResourceRules {
-		errs = append(errs, webhookRule(&m.ResourceRules[i].RuleWithOperations, p.Child("resourceRules").Index(i))...)
+		errs = append(errs, namedRule(&m.ResourceRules[i], p.Child("resourceRules").Index(i))...)
 	}
 	for i := range m.ExcludeResourceRules {
-		errs = append(errs, webhookRule(&m.ExcludeResourceRules[i].RuleWithOperations, p.Child("excludeResourceRules").Index(i))...)
+		errs = append(errs, namedRule(&m.ExcludeResourceRules[i], p.Child("excludeResourceRules").Index(i))...)
 	}
 	return errs
+}
+
+func namedRule(r *admissionv1.NamedRuleWithOperations, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	names := sets.New[string]()
+	for i, n := range r.ResourceNames {
+		at := p.Child("resourceNames").Index(i)
+		errs = append(errs, invalid(at, n, path.ValidatePathSegmentName(n, false))...)
+		if names.Has(n) {
+			errs = append(errs, field.Duplicate(at, n))
+		}
+		names.Insert(n)
+	}
+	return append(errs, webhookRule(&r.RuleWithOperations, p)...)
 }
 
 func validatingBinding(b *admissionv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
@@ -224,7 +266,7 @@ func validatingBinding(b *admissionv1.ValidatingAdmissionPolicyBinding) field.Er
 	}
 	seen := sets.New[admissionv1.ValidationAction]()
 	for i, a := range b.Spec.ValidationActions {
-		errs = append(errs, oneOf(at.Index(i), a, admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)
+		errs = append(errs, supported(at.Index(i), a, admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)
 		if seen.Has(a) {
 			errs = append(errs, field.Duplicate(at.Index(i), a))
 		}
@@ -237,7 +279,7 @@ func validatingBinding(b *admissionv1.ValidatingAdmissionPolicyBinding) field.Er
 }
 
 func policyBinding(policy string, r *admissionv1.ParamRef, m *admissionv1.MatchResources) field.ErrorList {
-	errs := requiredName(spec().Child("policyName"), policy, validation.IsDNS1123Subdomain)
+	errs := requiredName(spec().Child("policyName"), policy, func(name string) []string { return apivalidation.NameIsDNSSubdomain(name, false) })
 	if m != nil {
 		errs = append(errs, matchResources(m, spec().Child("matchResources"))...)
 	}
@@ -245,15 +287,19 @@ func policyBinding(policy string, r *admissionv1.ParamRef, m *admissionv1.MatchR
 		return errs
 	}
 	at := spec().Child("paramRef")
+	if r.Name != "" {
+		errs = append(errs, invalid(at.Child("name"), r.Name, path.ValidatePathSegmentName(r.Name, false))...)
+	}
 	switch {
 	case r.Name != "" && r.Selector != nil:
-		errs = append(errs, field.Forbidden(at.Child("name"), "name and selector are mutually exclusive"))
+		const detail = "name and selector are mutually exclusive"
+		errs = append(errs, field.Forbidden(at.Child("name"), detail), field.Forbidden(at.Child("selector"), detail))
 	case r.Name == "" && r.Selector == nil:
 		errs = append(errs, field.Required(at, "one of name or selector must be specified"))
 	}
 	errs = append(errs, labelSelector(at.Child("selector"), r.Selector)...)
-	if r.ParameterNotFoundAction == nil {
+	if r.ParameterNotFoundAction == nil || *r.ParameterNotFoundAction == "" {
 		return append(errs, field.Required(at.Child("parameterNotFoundAction"), ""))
 	}
-	return append(errs, oneOf(at.Child("parameterNotFoundAction"), *r.ParameterNotFoundAction, admissionv1.AllowAction, admissionv1.DenyAction)...)
+	return append(errs, supported(at.Child("parameterNotFoundAction"), *r.ParameterNotFoundAction, admissionv1.DenyAction, admissionv1.AllowAction)...)
 }
