@@ -325,7 +325,7 @@ func mutualTLS(t *testing.T, c *clustertest.Cluster) {
 	ok(t, err)
 	c.RunPod(t, ns, c.Pod("client", []string{"pause"}, certified(signer, nil, trust)))
 	c.Eventually(t, 30*time.Second, "an answer over mutual TLS", func(context.Context) error {
-		out, err := c.InPod(ns, "client", "agnhost", "mtlsclient", "--fetch-url=https://server", "--client-cred-bundle=/creds/bundle", "--server-trust-bundle=/creds/trust")
+		out, err := c.InPod(ns, "client", "/testimage", "mtlsclient", "--fetch-url=https://server", "--client-cred-bundle=/creds/bundle", "--server-trust-bundle=/creds/trust")
 		if want := "spiffe://cluster.local/ns/" + ns + "/sa/default"; err == nil && strings.TrimSpace(out) != want {
 			err = fmt.Errorf("the server took us for %q, want %q", out, want)
 		}
