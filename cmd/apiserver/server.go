@@ -132,6 +132,9 @@ func (b *base) serving() error {
 	gc.LoopbackClientConfig.QPS = -1
 	gc.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
+		return genericapiserver.DefaultBuildHandlerChain(refuseNullTests(h, c.Serializer, c.MaxRequestBodyBytes), c)
+	}
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	return nil
 }

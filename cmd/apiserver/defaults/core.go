@@ -13,7 +13,7 @@ func addCore(r *registry) {
 	addList(r, func(l *corev1.ReplicationControllerList) []corev1.ReplicationController { return l.Items }, replicationController)
 	addList(r, func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items }, namespace)
 	addList(r, func(l *corev1.NodeList) []corev1.Node { return l.Items }, node)
-	addList(r, func(l *corev1.SecretList) []corev1.Secret { return l.Items }, func(s *corev1.Secret) { set(&s.Type, corev1.SecretTypeOpaque) })
+	addList(r, func(l *corev1.SecretList) []corev1.Secret { return l.Items }, secret)
 	addList(r, func(l *corev1.LimitRangeList) []corev1.LimitRange { return l.Items }, func(l *corev1.LimitRange) {
 		for i := range l.Spec.Limits {
 			limitRangeItem(&l.Spec.Limits[i])
@@ -87,4 +87,17 @@ func fill(dst *corev1.ResourceList, src corev1.ResourceList) {
 		}
 		(*dst)[name] = q.DeepCopy()
 	}
+}
+
+// secret also moves stringData, which exists for writers only, into data. It must never be stored, for readers look at
+// data; and it must be gone before anybody notes who wrote which field, or nobody would own the data.
+func secret(s *corev1.Secret) {
+	set(&s.Type, corev1.SecretTypeOpaque)
+	if len(s.StringData) > 0 && s.Data == nil {
+		s.Data = map[string][]byte{}
+	}
+	for key, value := range s.StringData {
+		s.Data[key] = []byte(value)
+	}
+	s.StringData = nil
 }

@@ -1,14 +1,13 @@
 package registry
 
 import (
+	"context"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-
-	"context"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/namespaces"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/pods"
@@ -31,9 +30,7 @@ func coreResources(cfg Config) []*store.Resource {
 		{GV: gv, Kind: "Secret", Plural: "secrets", Singular: "secret",
 			Fields: func(obj runtime.Object) fields.Set {
 				return fields.Set{"type": string(obj.(*corev1.Secret).Type)}
-			},
-			PrepareCreate: func(_ context.Context, obj runtime.Object) { encodeStrings(obj.(*corev1.Secret)) },
-			PrepareUpdate: func(_ context.Context, obj, _ runtime.Object) { encodeStrings(obj.(*corev1.Secret)) }},
+			}},
 		{GV: gv, Kind: "ServiceAccount", Plural: "serviceaccounts", Singular: "serviceaccount", Short: []string{"sa"}, ReturnDeleted: true},
 		{GV: gv, Kind: "Event", Plural: "events", Singular: "event", Short: []string{"ev"}, CreateOnUpdate: true, NoStatus: true,
 			TTL: eventTTL(cfg.EventTTL), Fields: eventFields},
@@ -60,17 +57,6 @@ func coreResources(cfg Config) []*store.Resource {
 
 func nodeFields(obj runtime.Object) fields.Set {
 	return fields.Set{"spec.unschedulable": strconv.FormatBool(obj.(*corev1.Node).Spec.Unschedulable)}
-}
-
-// encodeStrings moves stringData, which exists for writers only, into data. It must never be stored: readers look at data.
-func encodeStrings(secret *corev1.Secret) {
-	if len(secret.StringData) > 0 && secret.Data == nil {
-		secret.Data = map[string][]byte{}
-	}
-	for key, value := range secret.StringData {
-		secret.Data[key] = []byte(value)
-	}
-	secret.StringData = nil
 }
 
 func eventTTL(seconds uint64) func(runtime.Object, uint64, bool) (uint64, error) {
