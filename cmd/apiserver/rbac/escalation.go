@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,8 +58,8 @@ func (s *PolicyStorage) Create(ctx context.Context, obj runtime.Object, validate
 	return s.Store.Create(ctx, obj, validate, options)
 }
 
-// Update refuses a change that grants more than its maker has. A change that grants nothing new to anybody (labels,
-// finalizers) is free.
+// Update refuses a change that grants more than its maker has. Only what the garbage collector changes is free: a label,
+// too, can put a role into another one.
 func (s *PolicyStorage) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, validate rest.ValidateObjectFunc,
 	validateUpdate rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
 	guarded := rest.WrapUpdatedObjectInfo(info, func(ctx context.Context, obj, old runtime.Object) (runtime.Object, error) {
@@ -68,25 +69,24 @@ func (s *PolicyStorage) Update(ctx context.Context, name string, info rest.Updat
 }
 
 // policy is what of a role or binding matters here.
-// Its fields are exported because equality.Semantic compares no others.
 type policy struct {
-	Namespace, Name string
-	Rules           []rbacv1.PolicyRule
-	Aggregation     *rbacv1.AggregationRule
-	Ref             *rbacv1.RoleRef
-	Subjects        []rbacv1.Subject
+	namespace, name string
+	rules           []rbacv1.PolicyRule
+	aggregates      bool
+	ref             *rbacv1.RoleRef
 }
 
 func policyOf(obj runtime.Object) (policy, error) {
 	switch o := obj.(type) {
 	case *rbacv1.Role:
-		return policy{Namespace: o.Namespace, Name: o.Name, Rules: o.Rules}, nil
+		return policy{namespace: o.Namespace, name: o.Name, rules: o.Rules}, nil
 	case *rbacv1.ClusterRole:
-		return policy{Name: o.Name, Rules: o.Rules, Aggregation: o.AggregationRule}, nil
+		aggregates := o.AggregationRule != nil && len(o.AggregationRule.ClusterRoleSelectors) > 0
+		return policy{name: o.Name, rules: o.Rules, aggregates: aggregates}, nil
 	case *rbacv1.RoleBinding:
-		return policy{Namespace: o.Namespace, Name: o.Name, Ref: &o.RoleRef, Subjects: o.Subjects}, nil
+		return policy{namespace: o.Namespace, name: o.Name, ref: &o.RoleRef}, nil
 	case *rbacv1.ClusterRoleBinding:
-		return policy{Name: o.Name, Ref: &o.RoleRef, Subjects: o.Subjects}, nil
+		return policy{name: o.Name, ref: &o.RoleRef}, nil
 	}
 	return policy{}, fmt.Errorf("guard against escalation: unexpected object %T", obj)
 }
@@ -109,42 +109,61 @@ func (g *Guard) check(ctx context.Context, resource schema.GroupResource, obj, o
 			return apierrors.NewInternalError(err)
 		}
 		// An object that is about to be made by an update has no name yet in old.
-		if was.Name != "" && equality.Semantic.DeepEqual(was, p) {
+		if was.name != "" && onlyCollected(obj, old) {
 			return nil
 		}
+		p.aggregates = p.aggregates || was.aggregates
 	}
-	if p.Namespace == "" {
-		p.Namespace, _ = request.NamespaceFrom(ctx)
+	if p.namespace == "" {
+		p.namespace, _ = request.NamespaceFrom(ctx)
 	}
-	if p.Ref != nil {
+	if p.ref != nil {
 		return g.checkBinding(ctx, u, resource, p)
 	}
 	return g.checkRole(ctx, u, resource, p)
 }
 
+// onlyCollected says whether two objects differ in nothing but what the garbage collector must be able to change.
+func onlyCollected(obj, old runtime.Object) bool {
+	now, ok1 := obj.DeepCopyObject().(metav1.Object)
+	was, ok2 := old.(metav1.Object)
+	if !ok1 || !ok2 {
+		return false
+	}
+	now.SetOwnerReferences(was.GetOwnerReferences())
+	now.SetFinalizers(was.GetFinalizers())
+	now.SetManagedFields(was.GetManagedFields())
+	now.SetResourceVersion(was.GetResourceVersion())
+	return equality.Semantic.DeepEqual(now, was)
+}
+
+// everything is what an aggregated role can come to hold.
+func everything() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("*", "*", "*"), paths("*", "*")}
+}
+
 func (g *Guard) checkRole(ctx context.Context, u user.Info, resource schema.GroupResource, p policy) error {
-	if g.may(ctx, u, "escalate", resource.Resource, p.Name, p.Namespace) {
+	if g.may(ctx, u, "escalate", resource.Resource, p.name, p.namespace) {
 		return nil
 	}
-	wanted := p.Rules
-	if p.Aggregation != nil {
-		// An aggregated role can come to hold anything.
-		wanted = append(slices.Clone(wanted),
-			rbacv1.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
-			rbacv1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
+	if err := g.holds(u, resource, p, p.rules); err != nil {
+		return err
 	}
-	return g.holds(u, resource, p, wanted)
+	if p.aggregates && g.holds(u, resource, p, everything()) != nil {
+		return apierrors.NewForbidden(resource, p.name, errors.New("must have cluster-admin privileges to use the aggregationRule"))
+	}
+	return nil
 }
 
 func (g *Guard) checkBinding(ctx context.Context, u user.Info, resource schema.GroupResource, p policy) error {
-	refResource := map[string]string{"Role": "roles", "ClusterRole": "clusterroles"}[p.Ref.Kind]
+	refResource := map[string]string{"Role": "roles", "ClusterRole": "clusterroles"}[p.ref.Kind]
 	if refResource == "" {
-		return apierrors.NewForbidden(resource, p.Name, fmt.Errorf("unsupported role reference kind: %q", p.Ref.Kind))
+		return apierrors.NewForbidden(resource, p.name, fmt.Errorf("unsupported role reference kind: %q", p.ref.Kind))
 	}
-	if g.may(ctx, u, "bind", refResource, p.Ref.Name, p.Namespace) {
+	if g.may(ctx, u, "bind", refResource, p.ref.Name, p.namespace) {
 		return nil
 	}
-	rules, err := g.roleRules(ctx, *p.Ref, p.Namespace)
+	rules, err := g.roleRules(ctx, *p.ref, p.namespace)
 	if err != nil {
 		return err
 	}
@@ -176,13 +195,13 @@ func (g *Guard) may(ctx context.Context, u user.Info, verb, resource, name, name
 
 // holds refuses when wanted is not covered by the rules that u has.
 func (g *Guard) holds(u user.Info, resource schema.GroupResource, p policy, wanted []rbacv1.PolicyRule) error {
-	have, err := g.Policy.PolicyRules(u, p.Namespace)
+	have, err := g.Policy.PolicyRules(u, p.namespace)
 	ok, missing := validation.Covers(have, wanted)
 	if ok {
 		return nil
 	}
 	lines := make([]string, 0, len(missing))
-	for _, r := range missing {
+	for _, r := range compact(missing) {
 		lines = append(lines, describe(r))
 	}
 	slices.Sort(lines)
@@ -191,7 +210,24 @@ func (g *Guard) holds(u user.Info, resource schema.GroupResource, p policy, want
 	if err != nil {
 		text += fmt.Sprintf("; resolution errors: %v", err)
 	}
-	return apierrors.NewForbidden(resource, p.Name, fmt.Errorf("%s", text))
+	return apierrors.NewForbidden(resource, p.name, errors.New(text))
+}
+
+// compact joins the rules that differ in their verbs only: the missing rules come split into one verb each.
+func compact(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+	var out []rbacv1.PolicyRule
+	for _, r := range rules {
+		i := slices.IndexFunc(out, func(o rbacv1.PolicyRule) bool {
+			return len(r.Resources) > 0 && slices.Equal(o.APIGroups, r.APIGroups) && slices.Equal(o.Resources, r.Resources) &&
+				slices.Equal(o.ResourceNames, r.ResourceNames) && slices.Equal(o.NonResourceURLs, r.NonResourceURLs)
+		})
+		if i < 0 {
+			out = append(out, *r.DeepCopy())
+			continue
+		}
+		out[i].Verbs = append(out[i].Verbs, r.Verbs...)
+	}
+	return out
 }
 
 func describe(r rbacv1.PolicyRule) string {

@@ -93,8 +93,12 @@ func TestEscalation(t *testing.T) {
 	evil := clusterRole("new", rule("get", "", "secrets"))
 	gathers := aggregated("new", "x", "")
 	toStrong, toEditor, toNothing := clusterBinding("strong", userSubject("x")), clusterBinding("editor", userSubject("x")), clusterBinding("nothing", userSubject("x"))
-	relabelled := *evil.DeepCopy()
-	relabelled.Labels["x"] = "y"
+	relabelled, collected := *evil.DeepCopy(), *evil.DeepCopy()
+	relabelled.Labels[toEdit] = "true"
+	collected.Finalizers, collected.OwnerReferences = []string{"a/b"}, []metav1.OwnerReference{{Name: "x"}}
+	three := clusterRole("new", rule("delete get create", "", "secrets"), rule("get", "", "pods"))
+	free := *gathers.DeepCopy()
+	free.AggregationRule = nil
 	for _, tt := range []struct {
 		name, user string
 		groups     []string
@@ -105,8 +109,15 @@ func TestEscalation(t *testing.T) {
 		{name: "grant what one has", user: "ann", resource: "clusterroles", obj: &weak},
 		{name: "grant what one lacks", user: "ann", resource: "clusterroles", obj: &evil,
 			want: "user \"ann\" (groups=[]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"},
-		{name: "gather roles", user: "ann", resource: "clusterroles", obj: &gathers, want: "not currently held"},
-		{name: "relabel", user: "ann", resource: "clusterroles", obj: &relabelled, old: &evil},
+		{name: "gather roles", user: "ann", resource: "clusterroles", obj: &gathers,
+			want: "must have cluster-admin privileges to use the aggregationRule"},
+		{name: "end an aggregation", user: "ann", resource: "clusterroles", obj: &free, old: &gathers,
+			want: "must have cluster-admin privileges to use the aggregationRule"},
+		{name: "several verbs", user: "ann", resource: "clusterroles", obj: &three,
+			want: `{APIGroups:[""], Resources:["secrets"], Verbs:["create" "delete" "get"]}`},
+		// The label would put what ann does not have into a role that others, and perhaps ann, hold.
+		{name: "aggregate a stronger role", user: "ann", resource: "clusterroles", obj: &relabelled, old: &evil, want: "not currently held"},
+		{name: "collect garbage", user: "ann", resource: "clusterroles", obj: &collected, old: &evil},
 		{name: "widen", user: "ann", resource: "clusterroles", obj: &evil, old: &weak, want: "not currently held"},
 		{name: "may escalate", user: "esc", resource: "clusterroles", obj: &evil},
 		{name: "master", user: "root", groups: []string{"system:masters"}, resource: "clusterroles", obj: &evil},
