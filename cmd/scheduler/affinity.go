@@ -1,7 +1,5 @@
 package scheduler
 
-import "k8s.io/apimachinery/pkg/labels"
-
 // place is one value of a topology key: a node, a zone ...
 type place struct{ key, value string }
 
@@ -11,80 +9,83 @@ func placeOf(node *Node, key string) (place, bool) {
 	return place{key, value}, ok
 }
 
-// neighbours is what pods that are placed already mean for the one to place.
+// neighbours is what pods that are placed already mean for the one to place. Counts are
+// never zero: what counts nothing is not in the map.
 type neighbours struct {
 	// wanted counts, for each of the pod's affinity terms, matching pods by place.
 	wanted []map[place]int
-	// avoided are the places that the pod's own anti-affinity rules out, refusing those
-	// that somebody else's does.
-	avoided, refusing map[place]bool
+	// avoided counts by place what the pod's own anti-affinity rules out, refusing what
+	// somebody else's does.
+	avoided, refusing map[place]int
 	// score adds up preferences, both ways, by place.
 	score map[place]int64
+}
+
+// count adds by to a place's count.
+func count(in map[place]int, p place, by int) {
+	if in[p] += by; in[p] == 0 {
+		delete(in, p)
+	}
 }
 
 // meet works out the neighbours of d's pod.
 func (d *decision) meet() {
 	req := d.req
-	n := &neighbours{avoided: map[place]bool{}, refusing: map[place]bool{}, score: map[place]int64{}, wanted: make([]map[place]int, len(req.affinity))}
+	n := &neighbours{avoided: map[place]int{}, refusing: map[place]int{}, score: map[place]int64{}, wanted: make([]map[place]int, len(req.affinity))}
 	for i := range n.wanted {
 		n.wanted[i] = map[place]int{}
 	}
 	d.near = n
-	own := d.snap.NamespaceLabels[req.Namespace]
-	choosy := len(req.affinity)+len(req.antiAffinity)+len(req.preferredAffinity)+len(req.preferredAvoiding) > 0
+	d.choosy = len(req.affinity)+len(req.antiAffinity)+len(req.preferredAffinity)+len(req.preferredAvoiding) > 0
 	for _, node := range d.snap.Nodes {
-		if node.picky == 0 && !choosy {
+		if node.picky == 0 && !d.choosy {
 			continue
 		}
 		for _, other := range node.pods {
-			n.theirs(node, other, req, own)
-			if choosy {
-				n.ours(node, other, req, d.snap.NamespaceLabels[other.Namespace])
-			}
+			d.require(node, other, 1)
+			d.prefer(node, other)
 		}
 	}
 }
 
-// theirs takes in what other, on node, thinks of req.
-func (n *neighbours) theirs(node *Node, other *Pod, req *Request, own labels.Set) {
+// require counts other, on node, by times in what req requires, or others of it.
+func (d *decision) require(node *Node, other *Pod, by int) {
+	n, req := d.near, d.req
 	for _, t := range other.antiAffinity {
-		if p, ok := placeOf(node, t.topologyKey); ok && t.matches(req.Pod.Pod, own) {
-			n.refusing[p] = true
+		if p, ok := placeOf(node, t.topologyKey); ok && t.matches(req.Pod.Pod, d.snap.NamespaceLabels[req.Namespace]) {
+			count(n.refusing, p, by)
 		}
 	}
-	prefer := func(terms []term, sign int64) {
-		for _, t := range terms {
-			if p, ok := placeOf(node, t.topologyKey); ok && t.matches(req.Pod.Pod, own) {
-				n.score[p] += sign * max(t.weight, 1)
-			}
-		}
+	if !d.choosy {
+		return
 	}
-	prefer(other.affinity, 1) // who needs our like has some use for us
-	prefer(other.preferredAffinity, 1)
-	prefer(other.preferredAvoiding, -1)
-}
-
-// ours takes in what req thinks of other, on node.
-func (n *neighbours) ours(node *Node, other *Pod, req *Request, theirs labels.Set) {
+	theirs := d.snap.NamespaceLabels[other.Namespace]
 	for i, t := range req.affinity {
 		if p, ok := placeOf(node, t.topologyKey); ok && other.DeletionTimestamp == nil && t.matches(other.Pod, theirs) {
-			n.wanted[i][p]++
+			count(n.wanted[i], p, by)
 		}
 	}
 	for _, t := range req.antiAffinity {
 		if p, ok := placeOf(node, t.topologyKey); ok && t.matches(other.Pod, theirs) {
-			n.avoided[p] = true
+			count(n.avoided, p, by)
 		}
 	}
-	prefer := func(terms []term, sign int64) {
+}
+
+// prefer takes in what other, on node, and req think of each other beyond what they require.
+func (d *decision) prefer(node *Node, other *Pod) {
+	add := func(terms []term, about *Pod, sign int64) {
 		for _, t := range terms {
-			if p, ok := placeOf(node, t.topologyKey); ok && t.matches(other.Pod, theirs) {
-				n.score[p] += sign * t.weight
+			if p, ok := placeOf(node, t.topologyKey); ok && t.matches(about.Pod, d.snap.NamespaceLabels[about.Namespace]) {
+				d.near.score[p] += sign * max(t.weight, 1)
 			}
 		}
 	}
-	prefer(req.preferredAffinity, 1)
-	prefer(req.preferredAvoiding, -1)
+	add(other.affinity, d.req.Pod, 1) // who needs our like has some use for us
+	add(other.preferredAffinity, d.req.Pod, 1)
+	add(other.preferredAvoiding, d.req.Pod, -1)
+	add(d.req.preferredAffinity, other, 1)
+	add(d.req.preferredAvoiding, other, -1)
 }
 
 // checkAffinity applies required affinity and anti-affinity, both ways.
@@ -98,10 +99,10 @@ func (d *decision) checkAffinity(node *Node) []misfit {
 	}
 	for key, value := range node.Labels {
 		p := place{key, value}
-		if d.near.avoided[p] {
+		if d.near.avoided[p] > 0 {
 			return []misfit{{"node(s) didn't match pod anti-affinity rules", cure, true}}
 		}
-		if d.near.refusing[p] {
+		if d.near.refusing[p] > 0 {
 			return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", cure, true}}
 		}
 	}

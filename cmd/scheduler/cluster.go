@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 
@@ -19,10 +20,24 @@ type cluster struct {
 	pods       map[types.UID]*Pod // with NodeName set
 	namespaces map[string]labels.Set
 	turn       int
+	// nominated are the pods that wait for others to leave a node, and budgets what preemption
+	// tries not to break, by key and in its order.
+	nominated   map[types.UID]nomination
+	budgetByKey map[string]Budget
+	budgets     []Budget
+}
+
+// nomination is a pod and the node where room is made for it.
+type nomination struct {
+	pod  *Pod
+	node string
 }
 
 func newCluster() *cluster {
-	return &cluster{byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]labels.Set{}}
+	return &cluster{
+		byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]labels.Set{},
+		nominated: map[types.UID]nomination{}, budgetByKey: map[string]Budget{},
+	}
 }
 
 func compareName(n *Node, name string) int { return cmp.Compare(n.Name, name) }
@@ -70,6 +85,7 @@ func (c *cluster) setPod(p *Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removeLocked(p.UID)
+	delete(c.nominated, p.UID)
 	c.pods[p.UID] = p
 	c.nodeLocked(p.Spec.NodeName).add(p)
 }
@@ -78,6 +94,7 @@ func (c *cluster) setPod(p *Pod) {
 func (c *cluster) dropPod(uid types.UID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.nominated, uid)
 	return c.removeLocked(uid)
 }
 
@@ -110,21 +127,95 @@ func (c *cluster) setNamespace(name string, l labels.Set) {
 	c.namespaces[name] = l
 }
 
-// place decides about req, and assumes it on the node that was chosen.
-func (c *cluster) place(req *Request) Verdict {
+// setBudget takes a disruption budget in; nil forgets it.
+func (c *cluster) setBudget(key string, b *Budget) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b == nil {
+		delete(c.budgetByKey, key)
+	} else {
+		c.budgetByKey[key] = *b
+	}
+	c.budgets = nil
+	for _, key := range slices.Sorted(maps.Keys(c.budgetByKey)) {
+		c.budgets = append(c.budgets, c.budgetByKey[key])
+	}
+}
+
+// nominate takes in what the API says of a pod without a node, where nothing newer is known.
+func (c *cluster) nominate(p *Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, known := c.nominated[p.UID]
+	switch {
+	case known:
+		c.nominated[p.UID] = nomination{p, n.node}
+	case p.Status.NominatedNodeName != "":
+		c.nominated[p.UID] = nomination{p, p.Status.NominatedNodeName}
+	}
+}
+
+// denominate forgets that room is made for the pod.
+func (c *cluster) denominate(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.nominated, uid)
+}
+
+// place decides about req, and assumes it on the node that was chosen. Where others must leave
+// first, it keeps that node's room; moved are the lesser pods that the room was kept for before.
+func (c *cluster) place(req *Request) (verdict Verdict, moved []*Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.nodes) > 0 {
 		c.turn %= len(c.nodes)
 	}
-	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn}
-	verdict := Decide(snap, req)
+	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn, Budgets: c.budgets, Nominated: c.rivalsLocked()}
+	if n, ok := c.nominated[req.UID]; ok && n.node != req.Status.NominatedNodeName {
+		req = req.nominatedTo(n.node)
+	}
+	verdict = Schedule(snap, req)
 	c.turn = verdict.Turn
-	if verdict.Node != "" {
+	if !verdict.KeepNomination {
+		delete(c.nominated, req.UID)
+	}
+	switch {
+	case verdict.Node != "":
 		c.pods[req.UID] = assumed(req.Pod, verdict.Node)
 		c.byName[verdict.Node].add(c.pods[req.UID])
+	case verdict.Preemption != nil:
+		for uid, n := range c.nominated {
+			if n.node == verdict.Preemption.Node && priorityOf(n.pod) < priorityOf(req.Pod) {
+				delete(c.nominated, uid)
+				moved = append(moved, n.pod)
+			}
+		}
+		c.nominated[req.UID] = nomination{req.Pod, verdict.Preemption.Node}
 	}
-	return verdict
+	return verdict, moved
+}
+
+// rivalsLocked are the nominated pods by node, in an order of their own.
+func (c *cluster) rivalsLocked() map[string][]*Pod {
+	if len(c.nominated) == 0 {
+		return nil
+	}
+	byNode := map[string][]*Pod{}
+	for _, n := range c.nominated {
+		byNode[n.node] = append(byNode[n.node], n.pod)
+	}
+	for _, pods := range byNode {
+		slices.SortFunc(pods, byImportance)
+	}
+	return byNode
+}
+
+// nominatedTo is the request with room made for it on node.
+func (r *Request) nominatedTo(node string) *Request {
+	changed, pod, shallow := *r, *r.Pod, *r.Pod.Pod
+	shallow.Status.NominatedNodeName = node
+	pod.Pod, changed.Pod = &shallow, &pod
+	return &changed
 }
 
 // assumed is pod as it will be when it is bound.

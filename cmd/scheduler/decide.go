@@ -15,6 +15,10 @@ type Verdict struct {
 	// Message says why it fits nowhere, in upstream's words, and Cure what may change that.
 	Message string
 	Cure    event
+	// Preemption is what makes room for it, where something does.
+	Preemption *Preemption
+	// KeepNomination says that the room made for it is still on its way.
+	KeepNomination bool
 	// candidates are nodes that would fit with fewer pods on them.
 	candidates []*Node
 }
@@ -25,6 +29,8 @@ type decision struct {
 	req        *Request
 	near       *neighbours
 	hard, soft []*constraint
+	// choosy tells that the pod has affinities of its own.
+	choosy bool
 }
 
 func newDecision(snap *Snapshot, req *Request) *decision {
@@ -34,21 +40,50 @@ func newDecision(snap *Snapshot, req *Request) *decision {
 	return d
 }
 
-// Decide chooses the node for req. Equal arguments give an equal verdict.
+// Decide chooses the node for req among those where it fits now. Equal arguments give an equal verdict.
 func Decide(snap *Snapshot, req *Request) Verdict {
+	verdict, _ := decide(snap, req)
+	return verdict
+}
+
+func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 	total := len(snap.Nodes)
 	if total == 0 {
-		return Verdict{Message: "no nodes available to schedule pods", Cure: nodeChanged}
+		return Verdict{Message: "no nodes available to schedule pods", Cure: nodeChanged}, nil
 	}
 	d := newDecision(snap, req)
-	var feasible []*Node
 	verdict := Verdict{Turn: snap.Turn}
-	counts := map[string]int{}
+	// Where others made room for it, it goes, if there is room.
+	if node := snap.node(req.Status.NominatedNodeName); node != nil && d.admit(node) == nil {
+		verdict.Node = node.Name
+		return verdict, d
+	}
 	enough := enoughOf(total)
-	seen := 0
+	feasible, seen := d.look(&verdict, enough)
+	if len(feasible) == 0 {
+		return verdict, d
+	}
+	chosen := feasible[0]
+	if len(feasible) > 1 {
+		chosen = pick(feasible, d.rank(feasible))
+	}
+	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil
+	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	verdict.Turn = (at + 1) % total // the next begins behind this one: equals take turns
+	if total > enough {
+		verdict.Turn = (snap.Turn + seen) % total
+	}
+	return verdict, d
+}
+
+// look finds up to enough nodes where the pod fits, and says how many it looked at. Of the
+// others it notes in verdict what is wrong with them.
+func (d *decision) look(verdict *Verdict, enough int) (feasible []*Node, seen int) {
+	total := len(d.snap.Nodes)
+	counts := map[string]int{}
 	for ; seen < total && len(feasible) < enough; seen++ {
-		node := snap.Nodes[(snap.Turn+seen)%total]
-		misfits := d.filter(node)
+		node := d.snap.Nodes[(d.snap.Turn+seen)%total]
+		misfits := d.admit(node)
 		if misfits == nil {
 			feasible = append(feasible, node)
 			continue
@@ -65,19 +100,8 @@ func Decide(snap *Snapshot, req *Request) Verdict {
 	}
 	if len(feasible) == 0 {
 		verdict.Message = explain(total, counts)
-		return verdict
 	}
-	chosen := feasible[0]
-	if len(feasible) > 1 {
-		chosen = pick(feasible, d.rank(feasible))
-	}
-	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil
-	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
-	verdict.Turn = (at + 1) % total // the next begins behind this one: equals take turns
-	if total > enough {
-		verdict.Turn = (snap.Turn + seen) % total
-	}
-	return verdict
+	return feasible, seen
 }
 
 // pick returns the first of those with the highest score.

@@ -84,7 +84,7 @@ func New(name string, client kubernetes.Interface, shared informers.SharedInform
 			}
 		},
 	})
-	return s, errors.Join(err1, err2, err3, s.lookup.onVolumes(func() { s.queue.happened(volumeChanged) }))
+	return s, errors.Join(err1, err2, err3, s.watchBudgets(shared), s.lookup.onVolumes(func() { s.queue.happened(volumeChanged) }))
 }
 
 func (s *Scheduler) namespaceSeen(ns *corev1.Namespace) {
@@ -119,9 +119,12 @@ func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
 		}
 	case pod.Spec.SchedulerName != s.name || pod.DeletionTimestamp != nil:
 		s.queue.drop(pod.UID)
+		s.cluster.denominate(pod.UID)
 	case s.cluster.has(pod.UID): // assumed; the binding is on its way
 	default:
-		s.queue.put(NewPod(pod))
+		p := NewPod(pod)
+		s.cluster.nominate(p)
+		s.queue.put(p)
 	}
 }
 
@@ -161,9 +164,9 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		s.failed(ctx, pod, err.Error(), volumeChanged, "")
 		return
 	}
-	verdict := s.cluster.place(req)
+	verdict, moved := s.cluster.place(req)
 	if verdict.Node == "" {
-		s.unplaced(ctx, req, verdict)
+		s.unplaced(ctx, req.Pod, verdict, moved)
 		return
 	}
 	s.async(ctx, func() { s.bind(ctx, pod, verdict.Node) })
@@ -217,10 +220,6 @@ func (s *Scheduler) shown(pod *Pod) string {
 		return seen.Spec.NodeName
 	}
 	return ""
-}
-
-func (s *Scheduler) unplaced(ctx context.Context, req *Request, verdict Verdict) {
-	s.failed(ctx, req.Pod, verdict.Message, verdict.Cure, "")
 }
 
 // failed parks the pod, and tells its owner why.

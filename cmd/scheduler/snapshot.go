@@ -266,6 +266,10 @@ type Snapshot struct {
 	NamespaceLabels map[string]labels.Set
 	// Turn says with which node to begin, so that equals take turns.
 	Turn int
+	// Nominated are, by node, the pods that wait there for others to end.
+	Nominated map[string][]*Pod
+	// Budgets are those that preemption tries not to break.
+	Budgets []Budget
 }
 
 func (s *Snapshot) node(name string) *Node {

@@ -81,24 +81,52 @@ func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constrain
 func (c *constraint) count(d *decision) {
 	c.counts = map[string]int{}
 	for _, node := range d.snap.Nodes {
-		value, ok := node.Labels[c.key]
-		if !ok || !c.honours(node) || !d.hasAllHardKeys(node) {
+		value, ok := c.place(d, node)
+		if !ok {
 			continue
 		}
 		n := 0
 		for _, other := range node.pods {
-			if other.Namespace == d.req.Namespace && other.DeletionTimestamp == nil && other.UID != d.req.UID && c.selector.Matches(labels.Set(other.Labels)) {
+			if c.speaksOf(d.req, other) {
 				n++
 			}
 		}
 		c.counts[value] += n
 	}
+	c.settle()
+}
+
+// place is where node is by c's key; ok is false for nodes that do not count.
+func (c *constraint) place(d *decision, node *Node) (value string, ok bool) {
+	value, ok = node.Labels[c.key]
+	return value, ok && c.honours(node) && d.hasAllHardKeys(node)
+}
+
+func (c *constraint) speaksOf(req *Request, other *Pod) bool {
+	return other.Namespace == req.Namespace && other.DeletionTimestamp == nil && other.UID != req.UID && c.selector.Matches(labels.Set(other.Labels))
+}
+
+// settle finds the place with the fewest. With fewer places than wanted, one more is taken to be empty.
+func (c *constraint) settle() {
 	c.lowest = math.MaxInt
 	for _, n := range c.counts {
 		c.lowest = min(c.lowest, n)
 	}
 	if len(c.counts) < c.minDomains {
 		c.lowest = 0
+	}
+}
+
+// recount counts other, on node, by times in the hard constraints.
+func (d *decision) recount(node *Node, other *Pod, by int) {
+	for _, c := range d.hard {
+		if !c.speaksOf(d.req, other) {
+			continue
+		}
+		if value, ok := c.place(d, node); ok {
+			c.counts[value] += by
+			c.settle()
+		}
 	}
 }
 
