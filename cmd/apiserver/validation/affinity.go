@@ -1,6 +1,8 @@
 package validation
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -56,10 +58,22 @@ func podTerms(needed []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAff
 func podTerm(t *corev1.PodAffinityTerm, p *field.Path) field.ErrorList {
 	errs := labelSelector(p.Child("labelSelector"), t.LabelSelector)
 	errs = append(errs, labelSelector(p.Child("namespaceSelector"), t.NamespaceSelector)...)
-	for i, ns := range t.Namespaces {
-		errs = append(errs, invalid(p.Child("namespaces").Index(i), ns, validation.IsDNS1123Label(ns))...)
+	for _, ns := range t.Namespaces {
+		errs = append(errs, invalid(p.Child("namespace"), ns, validation.IsDNS1123Label(ns))...)
 	}
+	errs = append(errs, labelKeys("matchLabelKeys", t.MatchLabelKeys, t.LabelSelector, p)...)
+	errs = append(errs, mismatchLabelKeys(t, p)...)
 	return append(errs, topologyKey(t.TopologyKey, p.Child("topologyKey"))...)
+}
+
+func mismatchLabelKeys(t *corev1.PodAffinityTerm, p *field.Path) field.ErrorList {
+	errs := labelKeys("mismatchLabelKeys", t.MismatchLabelKeys, t.LabelSelector, p)
+	for i, k := range t.MismatchLabelKeys {
+		if slices.Contains(t.MatchLabelKeys, k) {
+			errs = append(errs, field.Invalid(p.Child("mismatchLabelKeys").Index(i), k, "exists in both matchLabelKeys and mismatchLabelKeys"))
+		}
+	}
+	return errs
 }
 
 func nodeSelector(s *corev1.NodeSelector, p *field.Path) field.ErrorList {
@@ -107,6 +121,10 @@ func nodeSelectorTerm(t *corev1.NodeSelectorTerm, p *field.Path) field.ErrorList
 		}
 		if r.Key != "metadata.name" {
 			errs = append(errs, field.Invalid(at.Child("key"), r.Key, "not a valid field selector key"))
+			continue
+		}
+		for j, v := range r.Values {
+			errs = append(errs, nodeName(v, at.Child("values").Index(j))...)
 		}
 	}
 	return errs

@@ -175,9 +175,7 @@ func priorityClassUpdate(c, old *schedulingv1.PriorityClass) field.ErrorList {
 func runtimeClass(c *nodev1.RuntimeClass) field.ErrorList {
 	errs := invalid(field.NewPath("handler"), c.Handler, validation.IsDNS1123Label(c.Handler))
 	if c.Overhead != nil {
-		for name, q := range c.Overhead.PodFixed {
-			errs = append(errs, containerResource(field.NewPath("overhead", "podFixed").Key(string(name)), field.NewPath("overhead", "podFixed"), name, q)...)
-		}
+		errs = append(errs, containerResources(field.NewPath("overhead"), &corev1.ResourceRequirements{Limits: c.Overhead.PodFixed}, nil)...)
 	}
 	if c.Scheduling != nil {
 		errs = append(errs, metavalidation.ValidateLabels(c.Scheduling.NodeSelector, field.NewPath("scheduling", "nodeSelector"))...)

@@ -2,9 +2,10 @@ package validation
 
 import (
 	"fmt"
-	"path"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -13,42 +14,32 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// podNames are the names that a pod's containers share or refer to.
-type podNames struct {
-	containers sets.Set[string]
-	volumes    map[string]corev1.VolumeSource
-	hostPorts  sets.Set[string]
-	// hostNetwork, hostUsers and the like change what a container may ask for.
-	hostNetwork bool
-	claims      sets.Set[string]
-}
-
 // containers validates the main containers.
-func containers(list []corev1.Container, names podNames, p *field.Path) field.ErrorList {
+func containers(list []corev1.Container, in scope, p *field.Path) field.ErrorList {
 	if len(list) == 0 {
 		return field.ErrorList{field.Required(p, "")}
 	}
 	var errs field.ErrorList
 	for i := range list {
 		at := p.Index(i)
-		errs = append(errs, container(&list[i], names, at)...)
-		errs = append(errs, lifecycle(list[i].Lifecycle, at.Child("lifecycle"))...)
-		errs = append(errs, probes(&list[i], at)...)
-		errs = append(errs, hostPortConflicts(list[i].Ports, names.hostPorts, at.Child("ports"))...)
+		errs = append(errs, container(&list[i], in, at)...)
+		errs = append(errs, lifecycle(list[i].Lifecycle, in, at.Child("lifecycle"))...)
+		errs = append(errs, probes(&list[i], in, at)...)
+		errs = append(errs, hostPortConflicts(list[i].Ports, in.hostPorts, at.Child("ports"))...)
 	}
 	return errs
 }
 
 // initContainers validates the containers that run before the main ones, or, restarted always, beside them.
-func initContainers(list []corev1.Container, names podNames, p *field.Path) field.ErrorList {
+func initContainers(list []corev1.Container, in scope, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i := range list {
 		c, at := &list[i], p.Index(i)
-		errs = append(errs, container(c, names, at)...)
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			errs = append(errs, lifecycle(c.Lifecycle, at.Child("lifecycle"))...)
-			errs = append(errs, probes(c, at)...)
-			errs = append(errs, hostPortConflicts(c.Ports, names.hostPorts, at.Child("ports"))...)
+		errs = append(errs, container(c, in, at)...)
+		if isSidecar(c) {
+			errs = append(errs, lifecycle(c.Lifecycle, in, at.Child("lifecycle"))...)
+			errs = append(errs, probes(c, in, at)...)
+			errs = append(errs, hostPortConflicts(c.Ports, in.hostPorts, at.Child("ports"))...)
 			continue
 		}
 		// Such containers run to their end one by one: ports may repeat among them, but not within one.
@@ -57,89 +48,139 @@ func initContainers(list []corev1.Container, names podNames, p *field.Path) fiel
 			name string
 			set  bool
 		}{
-			{"lifecycle", c.Lifecycle != nil && (c.Lifecycle.PostStart != nil || c.Lifecycle.PreStop != nil)},
-			{"livenessProbe", c.LivenessProbe != nil}, {"readinessProbe", c.ReadinessProbe != nil}, {"startupProbe", c.StartupProbe != nil},
+			{"lifecycle", c.Lifecycle != nil}, {"livenessProbe", c.LivenessProbe != nil},
+			{"readinessProbe", c.ReadinessProbe != nil}, {"startupProbe", c.StartupProbe != nil},
 		} {
 			if f.set {
 				errs = append(errs, field.Forbidden(at.Child(f.name), "may not be set for init containers without restartPolicy=Always"))
 			}
 		}
+		if len(c.ResizePolicy) > 0 {
+			errs = append(errs, field.Invalid(at.Child("resizePolicy"), c.ResizePolicy, "must not be set for init containers"))
+		}
 	}
 	return errs
 }
 
-// ephemeralContainers validates containers added to a running pod for debugging.
-func ephemeralContainers(s *corev1.PodSpec, names podNames, p *field.Path) field.ErrorList {
+// ephemeralFields are what a container may have that is added to a running pod for debugging. What is not in the list is
+// refused, so that new fields are until somebody thought about them.
+func ephemeralFields() []string {
+	return []string{"Name", "Image", "Command", "Args", "WorkingDir", "EnvFrom", "Env", "VolumeMounts", "VolumeDevices",
+		"TerminationMessagePath", "TerminationMessagePolicy", "ImagePullPolicy", "SecurityContext", "Stdin", "StdinOnce", "TTY"}
+}
+
+func ephemeralContainers(in scope, p *field.Path) field.ErrorList {
+	const refused = "cannot be set for an Ephemeral Container"
 	var errs field.ErrorList
 	targets := sets.New[string]()
-	for _, c := range append(slices.Clone(s.Containers), s.InitContainers...) {
+	for _, c := range allContainers(in.spec) {
 		targets.Insert(c.Name)
 	}
-	for i := range s.EphemeralContainers {
-		e, at := &s.EphemeralContainers[i], p.Index(i)
+	for i := range in.spec.EphemeralContainers {
+		e, at := &in.spec.EphemeralContainers[i], p.Index(i)
 		c := corev1.Container(e.EphemeralContainerCommon)
-		errs = append(errs, container(&c, names, at)...)
+		errs = append(errs, container(&c, in, at)...)
 		if e.TargetContainerName != "" && !targets.Has(e.TargetContainerName) {
 			errs = append(errs, field.NotFound(at.Child("targetContainerName"), e.TargetContainerName))
 		}
-		for _, f := range []struct {
-			name string
-			set  bool
-		}{
-			{"ports", len(c.Ports) > 0}, {"livenessProbe", c.LivenessProbe != nil}, {"readinessProbe", c.ReadinessProbe != nil},
-			{"startupProbe", c.StartupProbe != nil}, {"lifecycle", c.Lifecycle != nil}, {"resizePolicy", len(c.ResizePolicy) > 0},
-			{"resources", len(c.Resources.Limits)+len(c.Resources.Requests)+len(c.Resources.Claims) > 0}, {"restartPolicy", c.RestartPolicy != nil},
-		} {
-			if f.set {
-				errs = append(errs, field.Forbidden(at.Child(f.name), "cannot be set for an Ephemeral Container"))
+		fields := reflect.ValueOf(&e.EphemeralContainerCommon).Elem()
+		for j := range fields.NumField() {
+			name := fields.Type().Field(j).Name
+			if !fields.Field(j).IsZero() && !slices.Contains(ephemeralFields(), name) {
+				errs = append(errs, field.Forbidden(at.Child(lowerFirst(name)), refused))
 			}
 		}
 		for j, m := range c.VolumeMounts {
 			if m.SubPath != "" {
-				errs = append(errs, field.Forbidden(at.Child("volumeMounts").Index(j).Child("subPath"), "cannot be set for an Ephemeral Container"))
+				errs = append(errs, field.Forbidden(at.Child("volumeMounts").Index(j).Child("subPath"), refused))
+			}
+			if m.SubPathExpr != "" {
+				errs = append(errs, field.Forbidden(at.Child("volumeMounts").Index(j).Child("subPathExpr"), refused))
 			}
 		}
 	}
 	return errs
 }
 
+func lowerFirst(s string) string { return string(unicode.ToLower(rune(s[0]))) + s[1:] }
+
 // container validates what all sorts of containers have in common.
-func container(c *corev1.Container, names podNames, p *field.Path) field.ErrorList {
+func container(c *corev1.Container, in scope, p *field.Path) field.ErrorList {
 	errs := requiredName(p.Child("name"), c.Name, validation.IsDNS1123Label)
-	if c.Name != "" && names.containers.Has(c.Name) {
+	if c.Name != "" && in.containers.Has(c.Name) {
 		errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
 	}
-	names.containers.Insert(c.Name)
+	in.containers.Insert(c.Name)
 	switch {
 	case c.Image == "":
 		errs = append(errs, field.Required(p.Child("image"), ""))
-	case c.Image != strings.TrimSpace(c.Image):
+	case in.meta != nil && c.Image != strings.TrimSpace(c.Image):
 		errs = append(errs, field.Invalid(p.Child("image"), c.Image, "must not have leading or trailing whitespace"))
 	}
-	if c.RestartPolicy != nil {
-		errs = append(errs, oneOf(p.Child("restartPolicy"), *c.RestartPolicy, corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
-	}
-	errs = append(errs, oneOf(p.Child("terminationMessagePolicy"), c.TerminationMessagePolicy, corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
-	errs = append(errs, oneOf(p.Child("imagePullPolicy"), c.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, containerPorts(c.Ports, names.hostNetwork, p.Child("ports"))...)
-	errs = append(errs, env(c.Env, p.Child("env"))...)
+	errs = append(errs, restartRules(c, p)...)
+	errs = append(errs, oneOf(p.Child("terminationMessagePolicy"), c.TerminationMessagePolicy, corev1.TerminationMessageFallbackToLogsOnError, corev1.TerminationMessageReadFile)...)
+	errs = append(errs, containerPorts(c.Ports, p.Child("ports"))...)
+	errs = append(errs, env(c.Env, in, p.Child("env"))...)
 	errs = append(errs, envFrom(c.EnvFrom, p.Child("envFrom"))...)
-	errs = append(errs, volumeMounts(c, names, p)...)
-	errs = append(errs, containerResources(p.Child("resources"), &c.Resources)...)
-	for i, claim := range c.Resources.Claims {
-		if !names.claims.Has(claim.Name) {
-			errs = append(errs, field.NotFound(p.Child("resources", "claims").Index(i), claim.Name))
-		}
-	}
-	for i, r := range c.ResizePolicy {
-		at := p.Child("resizePolicy").Index(i)
-		errs = append(errs, oneOf(at.Child("resourceName"), r.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)...)
-		errs = append(errs, oneOf(at.Child("restartPolicy"), r.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)...)
-	}
-	return append(errs, containerSecurity(c.SecurityContext, p.Child("securityContext"))...)
+	errs = append(errs, volumeMounts(c, in, p.Child("volumeMounts"))...)
+	errs = append(errs, volumeDevices(c, in, p.Child("volumeDevices"))...)
+	errs = append(errs, oneOf(p.Child("imagePullPolicy"), c.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
+	errs = append(errs, containerResources(p.Child("resources"), &c.Resources, in.claims)...)
+	errs = append(errs, resizePolicy(c.ResizePolicy, in.spec.RestartPolicy, p.Child("resizePolicy"))...)
+	return append(errs, containerSecurity(c.SecurityContext, in, p.Child("securityContext"))...)
 }
 
-func containerPorts(ports []corev1.ContainerPort, hostNetwork bool, p *field.Path) field.ErrorList {
+// Limits of a container's restart rules.
+const (
+	maxRestartRules = 20
+	maxExitCodes    = 255
+)
+
+func restartRules(c *corev1.Container, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	at := p.Child("restartPolicy")
+	if c.RestartPolicy != nil {
+		errs = append(errs, supported(at, *c.RestartPolicy, corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
+	} else if len(c.RestartPolicyRules) > 0 {
+		errs = append(errs, field.Required(at, "must specify restartPolicy when restart rules are used"))
+	}
+	rules := p.Child("restartPolicyRules")
+	if n := len(c.RestartPolicyRules); n > maxRestartRules {
+		errs = append(errs, field.TooMany(rules, n, maxRestartRules))
+	}
+	for i, r := range c.RestartPolicyRules {
+		errs = append(errs, supported(rules.Index(i).Child("action"), r.Action, corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)...)
+		codes := rules.Index(i).Child("exitCodes")
+		if r.ExitCodes == nil {
+			errs = append(errs, field.Required(codes, "must be specified"))
+			continue
+		}
+		errs = append(errs, supported(codes.Child("operator"), r.ExitCodes.Operator, corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)...)
+		if n := len(r.ExitCodes.Values); n > maxExitCodes {
+			errs = append(errs, field.TooMany(codes.Child("values"), n, maxExitCodes))
+		}
+	}
+	return errs
+}
+
+func resizePolicy(list []corev1.ContainerResizePolicy, restart corev1.RestartPolicy, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := sets.New[corev1.ResourceName]()
+	for i, r := range list {
+		if seen.Has(r.ResourceName) {
+			errs = append(errs, field.Duplicate(p.Index(i), r.ResourceName))
+		}
+		seen.Insert(r.ResourceName)
+		errs = append(errs, oneOf(p, r.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)...)
+		errs = append(errs, oneOf(p, r.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)...)
+		if restart == corev1.RestartPolicyNever && r.RestartPolicy != corev1.NotRequired {
+			errs = append(errs, field.Invalid(p, r.RestartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
+		}
+	}
+	return errs
+}
+
+func containerPorts(ports []corev1.ContainerPort, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	names := sets.New[string]()
 	for i, port := range ports {
@@ -159,9 +200,6 @@ func containerPorts(ports []corev1.ContainerPort, hostNetwork bool, p *field.Pat
 		}
 		if port.HostPort != 0 {
 			errs = append(errs, portNumber(at.Child("hostPort"), port.HostPort)...)
-		}
-		if hostNetwork && port.HostPort != 0 && port.HostPort != port.ContainerPort {
-			errs = append(errs, field.Invalid(at.Child("containerPort"), port.ContainerPort, "must match `hostPort` when `hostNetwork` is true"))
 		}
 		errs = append(errs, oneOf(at.Child("protocol"), port.Protocol, protocols()...)...)
 		if port.HostIP != "" {
@@ -190,153 +228,22 @@ func hostPortConflicts(ports []corev1.ContainerPort, seen sets.Set[string], p *f
 	return errs
 }
 
-func env(vars []corev1.EnvVar, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for i := range vars {
-		at := p.Index(i)
-		errs = append(errs, requiredName(at.Child("name"), vars[i].Name, validation.IsRelaxedEnvVarName)...)
-		if vars[i].ValueFrom != nil {
-			errs = append(errs, envSource(&vars[i], at.Child("valueFrom"))...)
-		}
-	}
-	return errs
-}
-
-func envSource(v *corev1.EnvVar, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	sources, s := 0, v.ValueFrom
-	if s.FieldRef != nil {
-		sources++
-		errs = append(errs, fieldRef(s.FieldRef, envFields(), p.Child("fieldRef"))...)
-	}
-	if s.ResourceFieldRef != nil {
-		sources++
-		errs = append(errs, resourceFieldRef(s.ResourceFieldRef, false, p.Child("resourceFieldRef"))...)
-	}
-	if s.ConfigMapKeyRef != nil {
-		sources++
-		errs = append(errs, required(p.Child("configMapKeyRef", "name"), s.ConfigMapKeyRef.Name)...)
-		errs = append(errs, requiredName(p.Child("configMapKeyRef", "key"), s.ConfigMapKeyRef.Key, validation.IsConfigMapKey)...)
-	}
-	if s.SecretKeyRef != nil {
-		sources++
-		errs = append(errs, required(p.Child("secretKeyRef", "name"), s.SecretKeyRef.Name)...)
-		errs = append(errs, requiredName(p.Child("secretKeyRef", "key"), s.SecretKeyRef.Key, validation.IsConfigMapKey)...)
-	}
-	if s.FileKeyRef != nil {
-		sources++
-		errs = append(errs, requiredName(p.Child("fileKeyRef", "volumeName"), s.FileKeyRef.VolumeName, validation.IsDNS1123Label)...)
-		errs = append(errs, requiredName(p.Child("fileKeyRef", "key"), s.FileKeyRef.Key, validation.IsRelaxedEnvVarName)...)
-		errs = append(errs, descendingPath(s.FileKeyRef.Path, p.Child("fileKeyRef", "path"), true)...)
-	}
-	switch {
-	case sources == 0:
-		errs = append(errs, field.Invalid(p, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"))
-	case v.Value != "":
-		errs = append(errs, field.Invalid(p, "", "may not be specified when `value` is not empty"))
-	case sources > 1:
-		errs = append(errs, field.Invalid(p, "", "may not have more than one field specified at a time"))
-	}
-	return errs
-}
-
-func envFields() []string {
-	return []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
-}
-
-// fieldRef validates a reference to a field of the pod: one of fields, or one label or annotation.
-func fieldRef(r *corev1.ObjectFieldSelector, fields []string, p *field.Path) field.ErrorList {
-	if r.APIVersion == "" {
-		return field.ErrorList{field.Required(p.Child("apiVersion"), "")}
-	}
-	if r.FieldPath == "" {
-		return field.ErrorList{field.Required(p.Child("fieldPath"), "")}
-	}
-	if r.APIVersion != "v1" {
-		return field.ErrorList{field.Invalid(p.Child("fieldPath"), r.FieldPath, fmt.Sprintf("error converting fieldPath: unsupported pod version: %s", r.APIVersion))}
-	}
-	if name, subscript, ok := splitSubscript(r.FieldPath); ok {
-		switch name {
-		case "metadata.annotations":
-			return invalid(p, subscript, validation.IsQualifiedName(strings.ToLower(subscript)))
-		case "metadata.labels":
-			return invalid(p, subscript, validation.IsQualifiedName(subscript))
-		}
-		return field.ErrorList{field.Invalid(p, r.FieldPath, "does not support subscript")}
-	}
-	if !slices.Contains(fields, r.FieldPath) {
-		return field.ErrorList{field.NotSupported(p.Child("fieldPath"), r.FieldPath, fields)}
-	}
-	return nil
-}
-
-// splitSubscript splits a['b'] into a and b.
-func splitSubscript(s string) (name, subscript string, ok bool) {
-	rest, ok := strings.CutSuffix(s, "']")
-	if !ok {
-		return "", "", false
-	}
-	name, subscript, ok = strings.Cut(rest, "['")
-	return name, subscript, ok && name != ""
-}
-
-func resourceFieldRef(r *corev1.ResourceFieldSelector, volume bool, p *field.Path) field.ErrorList {
-	if volume && r.ContainerName == "" {
-		return field.ErrorList{field.Required(p.Child("containerName"), "")}
-	}
-	if r.Resource == "" {
-		return field.ErrorList{field.Required(p.Child("resource"), "")}
-	}
-	allowed := []string{"limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"}
-	if slices.Contains(allowed, r.Resource) || strings.HasPrefix(r.Resource, "limits.hugepages-") || strings.HasPrefix(r.Resource, "requests.hugepages-") {
-		return nil
-	}
-	return field.ErrorList{field.NotSupported(p.Child("resource"), r.Resource, allowed)}
-}
-
-func envFrom(sources []corev1.EnvFromSource, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for i, s := range sources {
-		at := p.Index(i)
-		if s.Prefix != "" {
-			errs = append(errs, invalid(at.Child("prefix"), s.Prefix, validation.IsRelaxedEnvVarName(s.Prefix))...)
-		}
-		if s.ConfigMapRef != nil {
-			errs = append(errs, required(at.Child("configMapRef", "name"), s.ConfigMapRef.Name)...)
-		}
-		if s.SecretRef != nil {
-			errs = append(errs, required(at.Child("secretRef", "name"), s.SecretRef.Name)...)
-		}
-		switch {
-		case s.ConfigMapRef == nil && s.SecretRef == nil:
-			errs = append(errs, field.Invalid(p, "", "must specify one of: `configMapRef` or `secretRef`"))
-		case s.ConfigMapRef != nil && s.SecretRef != nil:
-			errs = append(errs, field.Invalid(p, "", "may not have more than one field specified at a time"))
-		}
-	}
-	return errs
-}
-
-// descendingPath demands a relative path that does not climb.
-func descendingPath(s string, p *field.Path, needed bool) field.ErrorList {
-	if s == "" {
-		if needed {
-			return field.ErrorList{field.Required(p, "")}
-		}
+// hostNetworkPorts holds that a port of the host's network has one number. In a template it may still be without its second.
+func hostNetworkPorts(in scope, p *field.Path) field.ErrorList {
+	if !in.spec.HostNetwork {
 		return nil
 	}
 	var errs field.ErrorList
-	if path.IsAbs(s) {
-		errs = append(errs, field.Invalid(p, s, "must be a relative path"))
+	for i, c := range in.spec.Containers {
+		for j, port := range c.Ports {
+			if port.HostPort == port.ContainerPort || port.HostPort == 0 && in.meta == nil {
+				continue
+			}
+			errs = append(errs, field.Invalid(p.Child("containers").Index(i).Child("ports").Index(j).Child("containerPort"), port.ContainerPort,
+				"must match `hostPort` when `hostNetwork` is true"))
+		}
 	}
-	return append(errs, noBacksteps(s, p)...)
-}
-
-func noBacksteps(s string, p *field.Path) field.ErrorList {
-	if slices.Contains(strings.Split(strings.ReplaceAll(s, "\\", "/"), "/"), "..") {
-		return field.ErrorList{field.Invalid(p, s, "must not contain '..'")}
-	}
-	return nil
+	return errs
 }
 
 func portOrName(port intstr.IntOrString, p *field.Path) field.ErrorList {

@@ -30,7 +30,7 @@ func coreRules(obj runtime.Object) (rules, bool) {
 	case *corev1.Namespace:
 		return kind(namespace, nil, namespaceStatus), true
 	case *corev1.PersistentVolume:
-		return kind(persistentVolume, persistentVolumeUpdate, nil), true
+		return kind(persistentVolume, persistentVolumeUpdate, persistentVolumeStatus), true
 	case *corev1.PersistentVolumeClaim:
 		return kind(claim, claimUpdate, claimStatus), true
 	case *corev1.Node:

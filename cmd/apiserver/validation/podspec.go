@@ -1,48 +1,84 @@
 package validation
 
 import (
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// podSpec validates a pod's spec, or a template's.
-func podSpec(s *corev1.PodSpec, p *field.Path) field.ErrorList {
-	byName, errs := volumes(s.Volumes, p.Child("volumes"))
-	names := podNames{containers: sets.New[string](), volumes: byName, hostPorts: sets.New[string](), hostNetwork: s.HostNetwork, claims: sets.New[string]()}
-	for i, c := range s.ResourceClaims {
-		at := p.Child("resourceClaims").Index(i)
-		errs = append(errs, requiredName(at.Child("name"), c.Name, validation.IsDNS1123Label)...)
-		if names.claims.Has(c.Name) {
-			errs = append(errs, field.Duplicate(at.Child("name"), c.Name))
-		}
-		names.claims.Insert(c.Name)
-		if (c.ResourceClaimName == nil) == (c.ResourceClaimTemplateName == nil) {
-			errs = append(errs, field.Invalid(at, c, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
-		}
-	}
-	errs = append(errs, containers(s.Containers, names, p.Child("containers"))...)
-	errs = append(errs, initContainers(s.InitContainers, names, p.Child("initContainers"))...)
-	errs = append(errs, ephemeralContainers(s, names, p.Child("ephemeralContainers"))...)
-	errs = append(errs, graceOfHooks(s, p)...)
+// scope is what the parts of a pod's spec must know of the whole.
+type scope struct {
+	spec *corev1.PodSpec
+	// meta is the pod's metadata, nil for a template. A few rules came late and hold for pods alone, so that what had been
+	// stored in a template before them stays valid.
+	meta       *metav1.ObjectMeta
+	containers sets.Set[string]
+	volumes    map[string]corev1.VolumeSource
+	hostPorts  sets.Set[string]
+	claims     sets.Set[string]
+}
+
+// podSpec validates a pod's spec, or, without metadata, a template's.
+func podSpec(s *corev1.PodSpec, meta *metav1.ObjectMeta, p *field.Path) field.ErrorList {
+	in := scope{spec: s, meta: meta, containers: sets.New[string](), hostPorts: sets.New[string](), claims: sets.New[string]()}
+	var errs field.ErrorList
+	in.volumes, errs = volumes(s.Volumes, in, p.Child("volumes"))
+	errs = append(errs, podClaims(s.ResourceClaims, in, p.Child("resourceClaims"))...)
+	errs = append(errs, containers(s.Containers, in, p.Child("containers"))...)
+	errs = append(errs, initContainers(s.InitContainers, in, p.Child("initContainers"))...)
+	errs = append(errs, ephemeralContainers(in, p.Child("ephemeralContainers"))...)
+	errs = append(errs, podResources(s, p)...)
+	errs = append(errs, hostNetworkPorts(in, p)...)
 	errs = append(errs, lifetime(s, p)...)
 	errs = append(errs, dns(s, p)...)
-	errs = append(errs, podNamesAndHosts(s, p)...)
+	errs = append(errs, podNames(s, p)...)
+	errs = append(errs, podHostname(s, p)...)
+	errs = append(errs, gates(s, p)...)
 	errs = append(errs, podSecurity(s, p)...)
+	errs = append(errs, hostUsers(s, p)...)
+	errs = append(errs, hostProcess(s, p)...)
+	errs = append(errs, podOS(s, p)...)
 	errs = append(errs, scheduling(s, p)...)
-	if s.Resources != nil {
-		errs = append(errs, containerResources(p.Child("resources"), s.Resources)...)
+	errs = append(errs, schedulingGroup(s, p)...)
+	return append(errs, evictionResponders(s, p.Child("evictionResponders"))...)
+}
+
+func podClaims(list []corev1.PodResourceClaim, in scope, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, c := range list {
+		at := p.Index(i)
+		errs = append(errs, requiredName(at.Child("name"), c.Name, validation.IsDNS1123Label)...)
+		if c.Name != "" && in.claims.Has(c.Name) {
+			errs = append(errs, field.Duplicate(at.Child("name"), c.Name))
+		}
+		in.claims.Insert(c.Name)
+		switch {
+		case c.ResourceClaimName != nil && c.ResourceClaimTemplateName != nil:
+			errs = append(errs, field.Invalid(at, c, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"))
+		case c.ResourceClaimName == nil && c.ResourceClaimTemplateName == nil:
+			errs = append(errs, field.Invalid(at, c, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+		}
+		if n := c.ResourceClaimName; n != nil {
+			errs = append(errs, invalid(at.Child("resourceClaimName"), *n, validation.IsDNS1123Subdomain(*n))...)
+		}
+		if n := c.ResourceClaimTemplateName; n != nil {
+			errs = append(errs, invalid(at.Child("resourceClaimTemplateName"), *n, validation.IsDNS1123Subdomain(*n))...)
+		}
 	}
 	return errs
 }
 
 func lifetime(s *corev1.PodSpec, p *field.Path) field.ErrorList {
-	errs := oneOf(p.Child("restartPolicy"), s.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
+	errs := oneOf(p.Child("restartPolicy"), s.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure)
 	if s.TerminationGracePeriodSeconds == nil {
 		errs = append(errs, field.Required(p.Child("terminationGracePeriodSeconds"), ""))
 	}
@@ -52,41 +88,62 @@ func lifetime(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	return errs
 }
 
+// Limits of a resolver's configuration.
+const (
+	maxNameservers = 3
+	maxSearches    = 32
+	maxSearchChars = 2048
+)
+
 func dns(s *corev1.PodSpec, p *field.Path) field.ErrorList {
-	errs := oneOf(p.Child("dnsPolicy"), s.DNSPolicy, corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)
+	errs := oneOf(p.Child("dnsPolicy"), s.DNSPolicy, corev1.DNSClusterFirst, corev1.DNSClusterFirstWithHostNet, corev1.DNSDefault, corev1.DNSNone)
 	c, at := s.DNSConfig, p.Child("dnsConfig")
-	if s.DNSPolicy == corev1.DNSNone && (c == nil || len(c.Nameservers) == 0) {
-		errs = append(errs, field.Required(at.Child("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None"))
+	if s.DNSPolicy == corev1.DNSNone {
+		if c == nil {
+			return append(errs, field.Required(at, fmt.Sprintf("must provide `dnsConfig` when `dnsPolicy` is %s", corev1.DNSNone)))
+		}
+		if len(c.Nameservers) == 0 {
+			errs = append(errs, field.Required(at.Child("nameservers"), fmt.Sprintf("must provide at least one DNS nameserver when `dnsPolicy` is %s", corev1.DNSNone)))
+		}
 	}
 	if c == nil {
 		return errs
 	}
-	if len(c.Nameservers) > 3 {
-		errs = append(errs, field.Invalid(at.Child("nameservers"), c.Nameservers, "must not have more than 3 nameservers"))
+	if len(c.Nameservers) > maxNameservers {
+		errs = append(errs, field.Invalid(at.Child("nameservers"), c.Nameservers, fmt.Sprintf("must not have more than %d nameservers", maxNameservers)))
 	}
 	for i, ns := range c.Nameservers {
 		errs = append(errs, validation.IsValidIPForLegacyField(at.Child("nameservers").Index(i), ns, false, nil)...)
 	}
-	if len(c.Searches) > 32 {
-		errs = append(errs, field.Invalid(at.Child("searches"), c.Searches, "must not have more than 32 search paths"))
-	}
-	for i, search := range c.Searches {
-		if search == "." {
-			continue
-		}
-		if n := len(search); n > 0 && search[n-1] == '.' {
-			search = search[:n-1]
-		}
-		errs = append(errs, invalid(at.Child("searches").Index(i), search, validation.IsDNS1123SubdomainWithUnderscore(search))...)
-	}
+	errs = append(errs, searches(c.Searches, at.Child("searches"))...)
 	for i, o := range c.Options {
-		errs = append(errs, required(at.Child("options").Index(i), o.Name)...)
+		if o.Name == "" {
+			errs = append(errs, field.Required(at.Child("options").Index(i), "must not be empty"))
+		}
 	}
 	return errs
 }
 
-// podNamesAndHosts validates the names in a pod's spec and its hosts file.
-func podNamesAndHosts(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+func searches(list []string, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(list) > maxSearches {
+		errs = append(errs, field.Invalid(p, list, fmt.Sprintf("must not have more than %d search paths", maxSearches)))
+	}
+	if len(strings.Join(list, " ")) > maxSearchChars {
+		errs = append(errs, field.Invalid(p, list, fmt.Sprintf("must not have more than %d characters (including spaces) in the search list", maxSearchChars)))
+	}
+	for i, search := range list {
+		if search == "." {
+			continue
+		}
+		search = strings.TrimSuffix(search, ".")
+		errs = append(errs, invalid(p.Index(i), search, validation.IsDNS1123SubdomainWithUnderscore(search))...)
+	}
+	return errs
+}
+
+// podNames validates the names in a pod's spec and its hosts file.
+func podNames(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for _, f := range []struct {
 		name, value string
@@ -97,14 +154,13 @@ func podNamesAndHosts(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 		{"hostname", s.Hostname, validation.IsDNS1123Label},
 		{"subdomain", s.Subdomain, validation.IsDNS1123Label},
 		{"priorityClassName", s.PriorityClassName, validation.IsDNS1123Subdomain},
-		{"schedulerName", s.SchedulerName, validation.IsQualifiedName},
 	} {
 		if f.value != "" {
 			errs = append(errs, invalid(p.Child(f.name), f.value, f.shape(f.value))...)
 		}
 	}
-	if s.RuntimeClassName != nil {
-		errs = append(errs, invalid(p.Child("runtimeClassName"), *s.RuntimeClassName, validation.IsDNS1123Subdomain(*s.RuntimeClassName))...)
+	if n := s.RuntimeClassName; n != nil {
+		errs = append(errs, invalid(p.Child("runtimeClassName"), *n, validation.IsDNS1123Subdomain(*n))...)
 	}
 	for i, a := range s.HostAliases {
 		at := p.Child("hostAliases").Index(i)
@@ -113,111 +169,117 @@ func podNamesAndHosts(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 			errs = append(errs, invalid(at.Child("hostnames").Index(j), h, validation.IsDNS1123Subdomain(h))...)
 		}
 	}
+	return errs
+}
+
+// maxHostname is the longest name that Linux gives a host.
+const maxHostname = 64
+
+func podHostname(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	if s.HostnameOverride == nil {
+		return nil
+	}
+	at := p.Child("hostnameOverride")
+	var errs field.ErrorList
+	if s.SetHostnameAsFQDN != nil && *s.SetHostnameAsFQDN {
+		errs = append(errs, field.Forbidden(at, "may not be specified when `setHostnameAsFQDN` is true"))
+	}
+	if s.HostNetwork {
+		errs = append(errs, field.Forbidden(at, "may not be specified when `hostNetwork` is true"))
+	}
+	if len(*s.HostnameOverride) > maxHostname {
+		errs = append(errs, field.TooLong(at, *s.HostnameOverride, maxHostname))
+	}
+	return append(errs, invalid(at, *s.HostnameOverride, validation.IsDNS1123Subdomain(*s.HostnameOverride))...)
+}
+
+func gates(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	for i, r := range s.ReadinessGates {
 		errs = append(errs, invalid(p.Child("readinessGates").Index(i).Child("conditionType"), r.ConditionType, validation.IsQualifiedName(string(r.ConditionType)))...)
 	}
-	gates := sets.New[string]()
+	seen := sets.New[string]()
 	for i, g := range s.SchedulingGates {
 		at := p.Child("schedulingGates").Index(i)
 		errs = append(errs, invalid(at.Child("name"), g.Name, validation.IsQualifiedName(g.Name))...)
-		if gates.Has(g.Name) {
+		if seen.Has(g.Name) {
 			errs = append(errs, field.Duplicate(at.Child("name"), g.Name))
 		}
-		gates.Insert(g.Name)
-	}
-	if s.OS != nil {
-		errs = append(errs, oneOf(p.Child("os", "name"), s.OS.Name, corev1.Linux, corev1.Windows)...)
+		seen.Insert(g.Name)
 	}
 	return errs
 }
 
-func scheduling(s *corev1.PodSpec, p *field.Path) field.ErrorList {
-	errs := metavalidation.ValidateLabels(s.NodeSelector, p.Child("nodeSelector"))
-	errs = append(errs, tolerations(s.Tolerations, p.Child("tolerations"))...)
-	if s.Affinity != nil {
-		errs = append(errs, affinity(s.Affinity, p.Child("affinity"))...)
+func schedulingGroup(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	if s.SchedulingGroup == nil {
+		return nil
 	}
-	if s.PreemptionPolicy != nil {
-		errs = append(errs, oneOf(p.Child("preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
+	at := p.Child("schedulingGroup")
+	if s.SchedulingGroup.PodGroupName == nil {
+		return field.ErrorList{field.Required(at, "must specify one of: `podGroupName`")}
 	}
-	for name, q := range s.Overhead {
-		errs = append(errs, containerResource(p.Child("overhead").Key(string(name)), p.Child("overhead"), name, q)...)
-	}
-	type pair struct {
-		key  string
-		when corev1.UnsatisfiableConstraintAction
-	}
-	seen := sets.New[pair]()
-	for i, c := range s.TopologySpreadConstraints {
-		at := p.Child("topologySpreadConstraints").Index(i)
-		if c.MaxSkew <= 0 {
-			errs = append(errs, field.Invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
-		}
-		errs = append(errs, topologyKey(c.TopologyKey, at.Child("topologyKey"))...)
-		errs = append(errs, oneOf(at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
-		if seen.Has(pair{c.TopologyKey, c.WhenUnsatisfiable}) {
-			errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), "{"+c.TopologyKey+", "+string(c.WhenUnsatisfiable)+"}"))
-		}
-		seen.Insert(pair{c.TopologyKey, c.WhenUnsatisfiable})
-		if m := c.MinDomains; m != nil && *m <= 0 {
-			errs = append(errs, field.Invalid(at.Child("minDomains"), *m, "must be greater than zero"))
-		}
-		if m := c.MinDomains; m != nil && c.WhenUnsatisfiable != corev1.DoNotSchedule {
-			errs = append(errs, field.Invalid(at.Child("minDomains"), *m, "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not "+string(c.WhenUnsatisfiable)))
-		}
-		errs = append(errs, labelSelector(at.Child("labelSelector"), c.LabelSelector)...)
-	}
-	return errs
+	return requiredName(at.Child("podGroupName"), *s.SchedulingGroup.PodGroupName, validation.IsDNS1123Subdomain)
 }
 
-func topologyKey(key string, p *field.Path) field.ErrorList {
-	if key == "" {
-		return field.ErrorList{field.Required(p, "can not be empty")}
-	}
-	return metavalidation.ValidateLabelName(key, p)
-}
+// Priorities below reservedPriorities belong to responders of Kubernetes itself.
+const (
+	maxEvictionResponders  = 10
+	reservedPriorities     = 1000
+	maxResponderPriority   = 100000
+	kubernetesDomainSuffix = ".k8s.io"
+)
 
-func tolerations(list []corev1.Toleration, p *field.Path) field.ErrorList {
+func evictionResponders(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	for i, t := range list {
+	if len(s.EvictionResponders) > 0 && s.SchedulingGroup != nil {
+		errs = append(errs, field.Forbidden(p, "may not be specified when `schedulingGroup` is specified"))
+	}
+	if n := len(s.EvictionResponders); n > maxEvictionResponders {
+		errs = append(errs, field.TooMany(p, n, maxEvictionResponders))
+	}
+	seen := sets.New[string]()
+	for i, r := range s.EvictionResponders {
 		at := p.Index(i)
-		if t.Key != "" {
-			errs = append(errs, metavalidation.ValidateLabelName(t.Key, at.Child("key"))...)
-		}
-		if t.Key == "" && t.Operator != corev1.TolerationOpExists {
-			errs = append(errs, field.Invalid(at.Child("operator"), t.Operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""))
-		}
-		if t.TolerationSeconds != nil && t.Effect != corev1.TaintEffectNoExecute {
-			errs = append(errs, field.Invalid(at.Child("effect"), t.Effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"))
-		}
-		switch t.Operator {
-		case corev1.TolerationOpEqual, "":
-			errs = append(errs, invalid(at.Child("operator"), t.Value, validation.IsValidLabelValue(t.Value))...)
-		case corev1.TolerationOpExists:
-			if t.Value != "" {
-				errs = append(errs, field.Invalid(at.Child("operator"), t, "value must be empty when `operator` is 'Exists'"))
-			}
+		domain, _, prefixed := strings.Cut(r.Name, "/")
+		switch {
+		case r.Name == "":
+			errs = append(errs, field.Required(at.Child("name"), ""))
+		case !prefixed:
+			errs = append(errs, field.Invalid(at.Child("name"), r.Name, "must be a domain-prefixed key (such as \"acme.io/foo\")"))
 		default:
-			errs = append(errs, field.NotSupported(at.Child("operator"), t.Operator, []corev1.TolerationOperator{corev1.TolerationOpEqual, corev1.TolerationOpExists}))
+			errs = append(errs, invalid(at.Child("name"), r.Name, validation.IsQualifiedName(r.Name))...)
 		}
-		if t.Effect != "" {
-			errs = append(errs, taintEffect(t.Effect, at.Child("effect"))...)
+		if r.Name != "" && seen.Has(r.Name) {
+			errs = append(errs, field.Duplicate(at, r.Name))
+		}
+		seen.Insert(r.Name)
+		switch n := r.Priority; {
+		case n == nil:
+			errs = append(errs, field.Required(at.Child("priority"), ""))
+		case *n < 0:
+			errs = append(errs, field.Invalid(at.Child("priority"), *n, "must be greater than or equal to 0"))
+		case *n > maxResponderPriority:
+			errs = append(errs, field.Invalid(at.Child("priority"), *n, fmt.Sprintf("must be less than or equal to %d", maxResponderPriority)))
+		case *n < reservedPriorities && !strings.HasSuffix(domain, kubernetesDomainSuffix):
+			errs = append(errs, field.Invalid(at.Child("priority"), *n, "the interval 0-999 is reserved for responders with *.k8s.io suffix"))
 		}
 	}
 	return errs
-}
-
-func taintEffect(e corev1.TaintEffect, p *field.Path) field.ErrorList {
-	return oneOf(p, e, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)
 }
 
 // podTemplate validates a template with its labels and annotations.
 func podTemplate(t *corev1.PodTemplateSpec, p *field.Path) field.ErrorList {
 	errs := metavalidation.ValidateLabels(t.Labels, p.Child("labels"))
 	errs = append(errs, apivalidation.ValidateAnnotations(t.Annotations, p.Child("annotations"))...)
-	errs = append(errs, podSpec(&t.Spec, p.Child("spec"))...)
+	errs = append(errs, podAnnotations(t.Annotations, &t.Spec, p.Child("annotations"))...)
+	errs = append(errs, podSpec(&t.Spec, nil, p.Child("spec"))...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(p.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
 	}
 	return errs
+}
+
+// allContainers are the main and the init containers.
+func allContainers(s *corev1.PodSpec) []corev1.Container {
+	return slices.Concat(s.InitContainers, s.Containers)
 }

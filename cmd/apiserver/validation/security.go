@@ -2,6 +2,7 @@ package validation
 
 import (
 	"regexp"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -11,62 +12,100 @@ import (
 
 func podSecurity(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if s.ShareProcessNamespace != nil && *s.ShareProcessNamespace && s.HostPID {
-		errs = append(errs, field.Invalid(p.Child("shareProcessNamespace"), *s.ShareProcessNamespace, "ShareProcessNamespace and HostPID cannot both be enabled"))
-	}
-	if s.HostUsers != nil && !*s.HostUsers {
-		for name, on := range map[string]bool{"hostNetwork": s.HostNetwork, "hostPID": s.HostPID, "hostIPC": s.HostIPC} {
-			if on {
-				errs = append(errs, field.Forbidden(p.Child("hostUsers"), "when `hostUsers` is false, `"+name+"` must be false"))
-			}
-		}
-	}
 	c, at := s.SecurityContext, p.Child("securityContext")
+	if isTrue(s.ShareProcessNamespace) && s.HostPID {
+		errs = append(errs, field.Invalid(at.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
+	}
 	if c == nil {
 		return errs
 	}
+	errs = append(errs, groupID(c.FSGroup, at.Child("fsGroup"))...)
 	errs = append(errs, userID(c.RunAsUser, at.Child("runAsUser"))...)
 	errs = append(errs, groupID(c.RunAsGroup, at.Child("runAsGroup"))...)
-	errs = append(errs, groupID(c.FSGroup, at.Child("fsGroup"))...)
 	for i := range c.SupplementalGroups {
 		errs = append(errs, groupID(&c.SupplementalGroups[i], at.Child("supplementalGroups").Index(i))...)
 	}
-	errs = append(errs, sysctls(c.Sysctls, at.Child("sysctls"))...)
+	errs = append(errs, sysctls(s, at.Child("sysctls"))...)
 	if c.FSGroupChangePolicy != nil {
-		errs = append(errs, oneOf(at.Child("fsGroupChangePolicy"), *c.FSGroupChangePolicy, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
+		errs = append(errs, supported(at.Child("fsGroupChangePolicy"), *c.FSGroupChangePolicy, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
 	}
 	if c.SupplementalGroupsPolicy != nil {
-		errs = append(errs, oneOf(at.Child("supplementalGroupsPolicy"), *c.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+		errs = append(errs, supported(at.Child("supplementalGroupsPolicy"), *c.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+	}
+	if c.SELinuxChangePolicy != nil {
+		errs = append(errs, supported(at.Child("seLinuxChangePolicy"), *c.SELinuxChangePolicy, corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
 	}
 	errs = append(errs, seccomp(c.SeccompProfile, at.Child("seccompProfile"))...)
-	return append(errs, appArmor(c.AppArmorProfile, at.Child("appArmorProfile"))...)
+	errs = append(errs, appArmor(c.AppArmorProfile, at.Child("appArmorProfile"))...)
+	return append(errs, windowsOptions(c.WindowsOptions, at.Child("windowsOptions"))...)
 }
 
-func containerSecurity(c *corev1.SecurityContext, p *field.Path) field.ErrorList {
+// hostUsers holds that a pod with users of its own shares none of the host's other namespaces.
+func hostUsers(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	if s.HostUsers == nil || *s.HostUsers {
+		return nil
+	}
+	const why = "when `hostUsers` is false"
+	var errs field.ErrorList
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"hostNetwork", s.HostNetwork}, {"HostPID", s.HostPID}, {"HostIPC", s.HostIPC}} {
+		if f.set {
+			errs = append(errs, field.Forbidden(p.Child(f.name), why))
+		}
+	}
+	for _, l := range containerLists(s) {
+		for i, c := range l.list {
+			if len(c.VolumeDevices) > 0 {
+				errs = append(errs, field.Forbidden(p.Child(l.name).Index(i).Child("volumeDevices"), why))
+			}
+		}
+	}
+	return errs
+}
+
+type containerList struct {
+	name string
+	list []corev1.Container
+}
+
+// containerLists are all containers of a pod, by field. The ephemeral ones are given as ordinary containers.
+func containerLists(s *corev1.PodSpec) []containerList {
+	ephemeral := make([]corev1.Container, len(s.EphemeralContainers))
+	for i := range ephemeral {
+		ephemeral[i] = corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
+	}
+	return []containerList{{"initContainers", s.InitContainers}, {"containers", s.Containers}, {"ephemeralContainers", ephemeral}}
+}
+
+func containerSecurity(c *corev1.SecurityContext, in scope, p *field.Path) field.ErrorList {
 	if c == nil {
 		return nil
 	}
 	errs := userID(c.RunAsUser, p.Child("runAsUser"))
 	errs = append(errs, groupID(c.RunAsGroup, p.Child("runAsGroup"))...)
 	if c.ProcMount != nil {
-		errs = append(errs, oneOf(p.Child("procMount"), *c.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		errs = append(errs, supported(p.Child("procMount"), *c.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		if *c.ProcMount == corev1.UnmaskedProcMount && (in.spec.HostUsers == nil || *in.spec.HostUsers) {
+			errs = append(errs, field.Invalid(p.Child("procMount"), *c.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
+		}
 	}
 	errs = append(errs, seccomp(c.SeccompProfile, p.Child("seccompProfile"))...)
-	errs = append(errs, appArmor(c.AppArmorProfile, p.Child("appArmorProfile"))...)
-	if c.AllowPrivilegeEscalation == nil || *c.AllowPrivilegeEscalation {
-		return errs
-	}
-	if c.Privileged != nil && *c.Privileged {
-		errs = append(errs, field.Invalid(p, c, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
-	}
-	if c.Capabilities != nil {
-		for _, capability := range c.Capabilities.Add {
-			if capability == "CAP_SYS_ADMIN" {
-				errs = append(errs, field.Invalid(p, c, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
+	if c.AllowPrivilegeEscalation != nil && !*c.AllowPrivilegeEscalation {
+		if isTrue(c.Privileged) {
+			errs = append(errs, field.Invalid(p, c, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
+		}
+		if c.Capabilities != nil {
+			for _, capability := range c.Capabilities.Add {
+				if capability == "CAP_SYS_ADMIN" {
+					errs = append(errs, field.Invalid(p, c, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
+				}
 			}
 		}
 	}
-	return errs
+	errs = append(errs, windowsOptions(c.WindowsOptions, p.Child("windowsOptions"))...)
+	return append(errs, appArmor(c.AppArmorProfile, p.Child("appArmorProfile"))...)
 }
 
 func userID(id *int64, p *field.Path) field.ErrorList {
@@ -83,24 +122,39 @@ func groupID(id *int64, p *field.Path) field.ErrorList {
 	return invalid(p, *id, validation.IsValidGroupID(*id))
 }
 
-func sysctls(list []corev1.Sysctl, p *field.Path) field.ErrorList {
+func sysctls(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	const segment = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 	shape := regexp.MustCompile("^(" + segment + "[\\./])*" + segment + "$")
 	var errs field.ErrorList
 	names := sets.New[string]()
-	for i, s := range list {
-		at := p.Index(i).Child("name")
+	for i, c := range s.SecurityContext.Sysctls {
+		at, name := p.Index(i).Child("name"), dotted(c.Name)
 		switch {
-		case s.Name == "":
+		case c.Name == "":
 			errs = append(errs, field.Required(at, ""))
-		case len(s.Name) > 253 || !shape.MatchString(s.Name):
-			errs = append(errs, field.Invalid(at, s.Name, "must have at most 253 characters and match regex "+shape.String()))
-		case names.Has(s.Name):
-			errs = append(errs, field.Duplicate(at, s.Name))
+		case len(c.Name) > 253 || !shape.MatchString(c.Name):
+			errs = append(errs, field.Invalid(at, c.Name, "must have at most 253 characters and match regex "+shape.String()))
+		case names.Has(name):
+			errs = append(errs, field.Duplicate(at, c.Name))
 		}
-		names.Insert(s.Name)
+		names.Insert(name)
+		if s.HostNetwork && strings.HasPrefix(name, "net.") {
+			errs = append(errs, field.Invalid(at, c.Name, "may not be specified when 'hostNetwork' is true"))
+		}
+		ipc := strings.HasPrefix(name, "kernel.shm") || strings.HasPrefix(name, "kernel.msg") || name == "kernel.sem" || strings.HasPrefix(name, "fs.mqueue.")
+		if s.HostIPC && ipc {
+			errs = append(errs, field.Invalid(at, c.Name, "may not be specified when 'hostIPC' is true"))
+		}
 	}
 	return errs
+}
+
+// dotted gives a sysctl's name with dots between its parts: if slashes come first, dots and slashes have changed places.
+func dotted(name string) string {
+	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
+		return name
+	}
+	return strings.NewReplacer("/", ".", ".", "/").Replace(name)
 }
 
 func seccomp(s *corev1.SeccompProfile, p *field.Path) field.ErrorList {
@@ -110,32 +164,47 @@ func seccomp(s *corev1.SeccompProfile, p *field.Path) field.ErrorList {
 	if s.Type == "" {
 		return field.ErrorList{field.Required(p.Child("type"), "type is required when seccompProfile is set")}
 	}
-	errs := oneOf(p.Child("type"), s.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
-	if s.Type != corev1.SeccompProfileTypeLocalhost {
-		if s.LocalhostProfile != nil {
-			errs = append(errs, field.Invalid(p.Child("localhostProfile"), s, "can only be set when seccomp type is Localhost"))
-		}
-		return errs
+	errs := supported(p.Child("type"), s.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
+	at := p.Child("localhostProfile")
+	switch {
+	case s.Type == corev1.SeccompProfileTypeLocalhost && s.LocalhostProfile == nil:
+		errs = append(errs, field.Required(at, "must be set when seccomp type is Localhost"))
+	case s.Type == corev1.SeccompProfileTypeLocalhost:
+		errs = append(errs, descendingPath(*s.LocalhostProfile, at)...)
+	case s.LocalhostProfile != nil:
+		errs = append(errs, field.Invalid(at, s, "can only be set when seccomp type is Localhost"))
 	}
-	if s.LocalhostProfile == nil || *s.LocalhostProfile == "" {
-		return append(errs, field.Required(p.Child("localhostProfile"), "must be set when seccomp type is Localhost"))
-	}
-	return append(errs, descendingPath(*s.LocalhostProfile, p.Child("localhostProfile"), true)...)
+	return errs
 }
+
+// maxAppArmorProfile is the longest name of a profile.
+const maxAppArmorProfile = 4095
 
 func appArmor(a *corev1.AppArmorProfile, p *field.Path) field.ErrorList {
 	if a == nil {
 		return nil
 	}
-	if a.Type == "" {
+	at := p.Child("localhostProfile")
+	switch a.Type {
+	case corev1.AppArmorProfileTypeLocalhost:
+		switch {
+		case a.LocalhostProfile == nil:
+			return field.ErrorList{field.Required(at, "must be set when AppArmor type is Localhost")}
+		case strings.TrimSpace(*a.LocalhostProfile) != *a.LocalhostProfile:
+			return field.ErrorList{field.Invalid(at, *a.LocalhostProfile, "must not be padded with whitespace")}
+		case *a.LocalhostProfile == "":
+			return field.ErrorList{field.Required(at, "must be set when AppArmor type is Localhost")}
+		case len(*a.LocalhostProfile) > maxAppArmorProfile:
+			return field.ErrorList{field.TooLong(at, *a.LocalhostProfile, maxAppArmorProfile)}
+		}
+	case corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined:
+		if a.LocalhostProfile != nil {
+			return field.ErrorList{field.Invalid(at, a.LocalhostProfile, "can only be set when AppArmor type is Localhost")}
+		}
+	case "":
 		return field.ErrorList{field.Required(p.Child("type"), "type is required when appArmorProfile is set")}
+	default:
+		return supported(p.Child("type"), a.Type, corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
 	}
-	errs := oneOf(p.Child("type"), a.Type, corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
-	switch {
-	case a.Type == corev1.AppArmorProfileTypeLocalhost && (a.LocalhostProfile == nil || *a.LocalhostProfile == ""):
-		errs = append(errs, field.Required(p.Child("localhostProfile"), "must be set when AppArmor type is Localhost"))
-	case a.Type != corev1.AppArmorProfileTypeLocalhost && a.LocalhostProfile != nil:
-		errs = append(errs, field.Invalid(p.Child("localhostProfile"), a.LocalhostProfile, "can only be set when AppArmor type is Localhost"))
-	}
-	return errs
+	return nil
 }
