@@ -74,7 +74,10 @@ func (r Records) Current(ctx context.Context, owner Owner) (*appsv1.ControllerRe
 	if len(owned) > 0 {
 		next = owned[len(owned)-1].Revision + 1
 	}
-	i := slices.IndexFunc(owned, func(rev *appsv1.ControllerRevision) bool { return sameJSON(rev.Data.Raw, data) })
+	i := len(owned) - 1 // of several alike, the newest
+	for i >= 0 && !sameJSON(owned[i].Data.Raw, data) {
+		i--
+	}
 	if i < 0 {
 		made, err := r.create(ctx, owner, data, next)
 		return made, owned, err

@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/orlop-io/orlop/cmd/controllers/podset"
 )
@@ -17,12 +18,19 @@ import (
 type Plan struct {
 	// Create are the ordinals that need a pod, with whether it gets the update revision.
 	Create []creation
-	Delete []*corev1.Pod
+	// Delete are pods to replace or to do without, in this order.
+	Delete []deletion
 }
 
 type creation struct {
 	ordinal int
 	updated bool
+}
+
+// deletion is a pod that goes; why is the reason of an event about it, "" where its end says enough.
+type deletion struct {
+	pod *corev1.Pod
+	why string
 }
 
 // ordinal returns the number in the name of set's pod, and -1 where it has none.
@@ -57,90 +65,148 @@ func partition(set *appsv1.StatefulSet) int {
 // Decide compares set with its pods. update is the revision of the present template.
 func Decide(set *appsv1.StatefulSet, pods []*corev1.Pod, update string, now time.Time) Plan {
 	var plan Plan
-	first, end := span(set)
-	parallel := set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
-	minReady := time.Duration(set.Spec.MinReadySeconds) * time.Second
-	byOrdinal := map[int]*corev1.Pod{}
-	var excess []*corev1.Pod
-	for _, pod := range pods {
-		if n := ordinal(set, pod); n >= first && n < end {
-			byOrdinal[n] = pod
-		} else {
-			excess = append(excess, pod)
-		}
+	if set.DeletionTimestamp != nil {
+		return plan
 	}
-	available := func(pod *corev1.Pod) bool {
-		ok, _ := podset.Available(pod, minReady, now)
-		return ok && pod.DeletionTimestamp == nil
-	}
+	l := lineup(set, pods, update, now)
 	settled := true // all before are there and available
-	for n := first; n < end && (settled || parallel); n++ {
-		pod := byOrdinal[n]
+	for n := l.first; n < l.end && (settled || l.parallel); n++ {
+		pod := l.pods[n]
 		switch {
 		case pod == nil:
-			updated := n-first >= partition(set) || set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType
+			updated := n-l.first >= partition(set) || set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType
 			plan.Create = append(plan.Create, creation{n, updated})
-			settled = false
 		case pod.DeletionTimestamp != nil:
-			settled = false
-		case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
-			plan.Delete = append(plan.Delete, pod)
-			settled = false
-		case !available(pod):
-			settled = false
+		case pod.Status.Phase == corev1.PodFailed:
+			plan.Delete = append(plan.Delete, deletion{pod, "RecreatingFailedPod"})
+		case pod.Status.Phase == corev1.PodSucceeded:
+			plan.Delete = append(plan.Delete, deletion{pod, "RecreatingTerminatedPod"})
+		case l.available(pod):
+			continue
+		}
+		settled = false
+	}
+	if !settled && !l.parallel {
+		// A pod that never starts must not stop its own repair by a new template.
+		if pod := l.highestOutdated(); pod != nil && len(plan.Delete) == 0 && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodPending {
+			plan.Delete = append(plan.Delete, deletion{pod: pod})
+		}
+		return plan
+	}
+	if len(l.excess) > 0 {
+		if plan.Delete = append(plan.Delete, l.shrink()...); !l.parallel {
+			return plan
 		}
 	}
-	if !settled && !parallel {
-		// A pod that never becomes ready must not stop its own repair by a new template.
-		plan.Delete = append(plan.Delete, brokenOutdated(set, byOrdinal, update, first, end)...)
-		return plan
-	}
-	if len(excess) > 0 {
-		plan.Delete = append(plan.Delete, shrink(set, excess, parallel)...)
-		return plan
-	}
-	if settled && len(plan.Create) == 0 {
-		plan.Delete = append(plan.Delete, outdated(set, byOrdinal, update, first, end)...)
+	if set.Spec.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && len(plan.Delete) == 0 {
+		plan.Delete = append(plan.Delete, l.roll()...)
 	}
 	return plan
 }
 
-// shrink takes pods beyond the wanted number away, the highest first, one at a time where ordered.
-func shrink(set *appsv1.StatefulSet, excess []*corev1.Pod, parallel bool) []*corev1.Pod {
-	slices.SortFunc(excess, func(a, b *corev1.Pod) int { return ordinal(set, b) - ordinal(set, a) })
-	var gone []*corev1.Pod
-	for _, pod := range excess {
-		if pod.DeletionTimestamp != nil {
-			if parallel {
-				continue
-			}
-			return nil // wait for it
+// line is set's pods in their places.
+type line struct {
+	set        *appsv1.StatefulSet
+	update     string
+	now        time.Time
+	first, end int
+	parallel   bool
+	pods       map[int]*corev1.Pod
+	// excess are pods beyond the wanted numbers, the highest first.
+	excess []*corev1.Pod
+}
+
+func lineup(set *appsv1.StatefulSet, pods []*corev1.Pod, update string, now time.Time) line {
+	l := line{set: set, update: update, now: now, parallel: set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement, pods: map[int]*corev1.Pod{}}
+	l.first, l.end = span(set)
+	for _, pod := range pods {
+		if n := ordinal(set, pod); n >= l.first && n < l.end {
+			l.pods[n] = pod
+		} else if n >= 0 {
+			l.excess = append(l.excess, pod)
 		}
-		gone = append(gone, pod)
-		if !parallel {
-			break
+	}
+	slices.SortFunc(l.excess, func(a, b *corev1.Pod) int { return ordinal(set, b) - ordinal(set, a) })
+	return l
+}
+
+func (l line) available(pod *corev1.Pod) bool {
+	ok, _ := podset.Available(pod, time.Duration(l.set.Spec.MinReadySeconds)*time.Second, l.now)
+	return ok && podset.Active(pod)
+}
+
+// shrink takes the excess away, the highest first. An ordered set takes one at a time, and waits for a pod that is not
+// well, unless no lower one is unwell too.
+func (l line) shrink() []deletion {
+	var lowestSick *corev1.Pod
+	for _, pod := range l.excess {
+		if !l.available(pod) {
+			lowestSick = pod
+		}
+	}
+	var gone []deletion
+	for _, pod := range l.excess {
+		switch {
+		case l.parallel:
+			if pod.DeletionTimestamp == nil {
+				gone = append(gone, deletion{pod: pod})
+			}
+		case pod.DeletionTimestamp != nil || !l.available(pod) && pod != lowestSick:
+			return nil
+		default:
+			return []deletion{{pod: pod}}
 		}
 	}
 	return gone
 }
 
-// outdated returns the one pod to replace next, the highest of those with an old revision.
-func outdated(set *appsv1.StatefulSet, byOrdinal map[int]*corev1.Pod, update string, first, end int) []*corev1.Pod {
-	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
-		return nil
-	}
-	for n := end - 1; n >= first+partition(set); n-- {
-		if pod := byOrdinal[n]; pod != nil && revisionOf(pod) != update {
-			return []*corev1.Pod{pod}
+// roll replaces pods with an old revision, the highest first, as many as may be unavailable. Those that are unavailable
+// already cost nothing.
+func (l line) roll() []deletion {
+	room := maxUnavailable(l.set)
+	for n := l.first; n < l.end; n++ {
+		if pod := l.pods[n]; pod == nil || !l.available(pod) {
+			room--
 		}
 	}
-	return nil
+	var gone []deletion
+	for n := l.end - 1; n >= l.first+partition(l.set); n-- {
+		pod := l.pods[n]
+		if pod == nil || revisionOf(pod) == l.update || pod.DeletionTimestamp != nil {
+			continue
+		}
+		if l.available(pod) {
+			if room <= 0 {
+				break
+			}
+			room--
+		}
+		gone = append(gone, deletion{pod: pod})
+	}
+	return gone
 }
 
-func brokenOutdated(set *appsv1.StatefulSet, byOrdinal map[int]*corev1.Pod, update string, first, end int) []*corev1.Pod {
-	for _, pod := range outdated(set, byOrdinal, update, first, end) {
-		if pod.DeletionTimestamp == nil && !podset.Ready(pod) && pod.Status.Phase == corev1.PodPending {
-			return []*corev1.Pod{pod}
+func maxUnavailable(set *appsv1.StatefulSet) int {
+	r := set.Spec.UpdateStrategy.RollingUpdate
+	if r == nil || r.MaxUnavailable == nil {
+		return 1
+	}
+	first, end := span(set)
+	n, err := intstr.GetScaledValueFromIntOrPercent(r.MaxUnavailable, end-first, true)
+	if err != nil {
+		return 1
+	}
+	return max(n, 1)
+}
+
+// highestOutdated is the pod that is to be replaced next, nil where none is.
+func (l line) highestOutdated() *corev1.Pod {
+	if l.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+		return nil
+	}
+	for n := l.end - 1; n >= l.first+partition(l.set); n-- {
+		if pod := l.pods[n]; pod != nil && revisionOf(pod) != l.update {
+			return pod
 		}
 	}
 	return nil
@@ -186,7 +252,8 @@ func Observe(set *appsv1.StatefulSet, pods []*corev1.Pod, current, update string
 			soonest = wait
 		}
 	}
-	if int(updated) == end-first && s.Replicas == updated && partition(set) == 0 {
+	rolling := set.Spec.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType
+	if rolling && int(updated) == end-first && s.Replicas == updated {
 		s.CurrentRevision, s.CurrentReplicas = update, updated // the rollout is over
 	}
 	return s, soonest

@@ -1,8 +1,8 @@
 // Package statefulset keeps numbered pods, each with its own name and claims.
 //
 // Ordered sets take one step at a time: a pod is made when all before it are available,
-// and the highest goes first. Claims are made before their pod and never deleted:
-// persistentVolumeClaimRetentionPolicy Delete has no effect here.
+// and the highest goes first. Claims are made before their pod. It deletes none: where
+// persistentVolumeClaimRetentionPolicy says so, it gives them an owner with which they go.
 package statefulset
 
 import (
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,6 +32,12 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 	"github.com/orlop-io/orlop/cmd/controllers/podset"
 )
+
+// errClaimGoes says that a claim is about to be deleted with its former pod.
+var errClaimGoes = errors.New("claim is going")
+
+// claimPause is how long to wait for such a claim to be gone.
+const claimPause = time.Second
 
 // Controller syncs all StatefulSets. Pods have fixed names, so making one twice fails.
 type Controller struct {
@@ -57,7 +64,9 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	c.loop = loop.New("statefulset", c.sync, log)
 	_, err1 := sets.Informer().AddEventHandler(c.loop.Handler())
 	_, err2 := pods.Informer().AddEventHandler(loop.On(func(pod *corev1.Pod) {
-		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && ref.Kind == "StatefulSet" {
+		if ref := metav1.GetControllerOfNoCopy(pod); ref == nil {
+			c.orphanSeen(pod)
+		} else if ref.Kind == "StatefulSet" {
 			c.loop.Add(pod.Namespace + "/" + ref.Name)
 		}
 	}))
@@ -66,6 +75,20 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 
 // Run syncs until ctx ends.
 func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, 5, c.synced...) }
+
+// orphanSeen wakes the set that pod's name and labels fit.
+func (c *Controller) orphanSeen(pod *corev1.Pod) {
+	sets, err := c.sets.StatefulSets(pod.Namespace).List(labels.Everything())
+	if err != nil {
+		return
+	}
+	for _, set := range sets {
+		selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+		if err == nil && ordinal(set, pod) >= 0 && selector.Matches(labels.Set(pod.Labels)) {
+			c.loop.AddObject(set)
+		}
+	}
+}
 
 func (c *Controller) sync(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
@@ -89,7 +112,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	pods, err := c.owned(set, selector)
+	pods, err := c.claim(ctx, set, selector)
 	if err != nil {
 		return err
 	}
@@ -108,7 +131,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		inUse[revisionOf(pod)] = true
 	}
 	now := time.Now()
-	actErr := c.carryOut(ctx, set, Decide(set, pods, newest.Name, now), newest, old)
+	actErr := c.carryOut(ctx, set, pods, Decide(set, pods, newest.Name, now), newest, old)
 	if limit := set.Spec.RevisionHistoryLimit; limit != nil && actErr == nil {
 		actErr = c.records.Trim(ctx, others, int(*limit), inUse)
 	}
@@ -119,16 +142,46 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	return errors.Join(actErr, c.writeStatus(ctx, set, status))
 }
 
-// owned lists set's pods, by owner and by selector.
-func (c *Controller) owned(set *appsv1.StatefulSet, selector labels.Selector) ([]*corev1.Pod, error) {
-	all, err := c.pods.Pods(set.Namespace).List(selector)
+// claim returns set's pods. Those that fit and belong to nobody it adopts; those that fit no longer it lets go.
+func (c *Controller) claim(ctx context.Context, set *appsv1.StatefulSet, selector labels.Selector) ([]*corev1.Pod, error) {
+	all, err := c.pods.Pods(set.Namespace).List(labels.Everything())
 	if err != nil {
 		return nil, err
 	}
-	return podset.Claim(set, selector, all).Owned, nil
+	claims := podset.Claim(set, selector, all)
+	act := podset.Pods{Client: c.client, Events: c.events}
+	var errs []error
+	for _, pod := range claims.Release {
+		errs = append(errs, act.Release(ctx, pod, set.UID))
+	}
+	claims.Adopt = slices.DeleteFunc(claims.Adopt, func(pod *corev1.Pod) bool { return ordinal(set, pod) < 0 })
+	if len(claims.Adopt) == 0 {
+		return claims.Owned, errors.Join(errs...)
+	}
+	// The cache may hold a set that was deleted and made again: ask.
+	live, err := c.client.AppsV1().StatefulSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read before adopting: %w", err)
+	}
+	if live.UID != set.UID || live.DeletionTimestamp != nil {
+		return claims.Owned, errors.Join(errs...)
+	}
+	ref := metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))
+	for _, pod := range claims.Adopt {
+		if err := act.Adopt(ctx, pod, ref); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		claims.Owned = append(claims.Owned, pod)
+	}
+	return claims.Owned, errors.Join(errs...)
 }
 
-func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, plan Plan, newest, old *appsv1.ControllerRevision) error {
+func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, pods []*corev1.Pod, plan Plan, newest, old *appsv1.ControllerRevision) error {
+	// A claim must know that it goes with its pod before the pod goes.
+	if err := c.keepClaims(ctx, set, pods); err != nil {
+		return err
+	}
 	var errs []error
 	for _, next := range plan.Create {
 		rev := old
@@ -137,13 +190,46 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, plan
 		}
 		errs = append(errs, c.create(ctx, set, next.ordinal, rev))
 	}
-	for _, pod := range plan.Delete {
-		err := c.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+	for _, d := range plan.Delete {
+		if kind := map[string]string{"RecreatingFailedPod": "failed", "RecreatingTerminatedPod": "terminated"}[d.why]; kind != "" {
+			c.events.Eventf(set, corev1.EventTypeWarning, d.why, "StatefulSet %s/%s is recreating %s Pod %s", set.Namespace, set.Name, kind, d.pod.Name)
+		}
+		err := c.client.CoreV1().Pods(d.pod.Namespace).Delete(ctx, d.pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(d.pod.UID))})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			continue
 		}
-		c.tell(set, err, "Delete", "delete Pod %s in StatefulSet %s", pod.Name, set.Name)
+		c.tell(set, err, "Delete", "delete Pod %s in StatefulSet %s", d.pod.Name, set.Name)
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// keepClaims makes the claims that waiting pods lack, and gives all claims the owners that their retention asks for.
+func (c *Controller) keepClaims(ctx context.Context, set *appsv1.StatefulSet, pods []*corev1.Pod) error {
+	var errs []error
+	for _, pod := range pods {
+		for i := range set.Spec.VolumeClaimTemplates {
+			template := &set.Spec.VolumeClaimTemplates[i]
+			claim, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(claimName(template.Name, pod.Name))
+			if apierrors.IsNotFound(err) {
+				if pod.Status.Phase == corev1.PodPending && pod.DeletionTimestamp == nil {
+					errs = append(errs, c.ensureClaim(ctx, set, template, pod.Name))
+				}
+				continue
+			}
+			if err != nil || claim.DeletionTimestamp != nil {
+				continue
+			}
+			owners, changed := ownersOf(set, claim, pod)
+			if !changed {
+				continue
+			}
+			claim = claim.DeepCopy()
+			claim.OwnerReferences = owners
+			if _, err := c.client.CoreV1().PersistentVolumeClaims(set.Namespace).Update(ctx, claim, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				errs = append(errs, fmt.Errorf("set owners of claim %s: %w", claim.Name, err))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -165,7 +251,12 @@ func (c *Controller) create(ctx context.Context, set *appsv1.StatefulSet, n int,
 	}
 	pod := podOf(set, template, n, rev.Name)
 	for i := range set.Spec.VolumeClaimTemplates {
-		if err := c.ensureClaim(ctx, set, &set.Spec.VolumeClaimTemplates[i], pod.Name); err != nil {
+		err := c.ensureClaim(ctx, set, &set.Spec.VolumeClaimTemplates[i], pod.Name)
+		if errors.Is(err, errClaimGoes) {
+			c.loop.AddAfter(set.Namespace+"/"+set.Name, claimPause)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -179,7 +270,10 @@ func (c *Controller) create(ctx context.Context, set *appsv1.StatefulSet, n int,
 
 func (c *Controller) ensureClaim(ctx context.Context, set *appsv1.StatefulSet, template *corev1.PersistentVolumeClaim, pod string) error {
 	name := claimName(template.Name, pod)
-	if _, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(name); err == nil || !apierrors.IsNotFound(err) {
+	if there, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(name); err == nil || !apierrors.IsNotFound(err) {
+		if err == nil && stale(there, pod) {
+			return errClaimGoes
+		}
 		return err
 	}
 	claim := template.DeepCopy()
@@ -188,6 +282,9 @@ func (c *Controller) ensureClaim(ctx context.Context, set *appsv1.StatefulSet, t
 		claim.Labels = map[string]string{}
 	}
 	maps.Copy(claim.Labels, set.Spec.Selector.MatchLabels)
+	if p := set.Spec.PersistentVolumeClaimRetentionPolicy; p != nil && p.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+		claim.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))}
+	}
 	_, err := c.client.CoreV1().PersistentVolumeClaims(set.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
