@@ -5,6 +5,7 @@ package podgc
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -137,16 +139,17 @@ func Surplus(pods []*corev1.Pod, gone map[string]bool, threshold int) []*corev1.
 	return result
 }
 
-// remove deletes pod at once. One whose node is gone is marked as failed first, so that its owner counts it so.
+// remove deletes pod at once. One that has not ended is marked as failed first, so that its owner counts it so; where
+// its node is gone, a condition says that.
 func (c *Collector) remove(ctx context.Context, pod *corev1.Pod, orphan bool) error {
-	if orphan && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-		changed := pod.DeepCopy()
-		changed.Status.Phase = corev1.PodFailed
-		changed.Status.Conditions = append(changed.Status.Conditions, corev1.PodCondition{
-			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC",
-			Message: "PodGC: node no longer exists", LastTransitionTime: metav1.Now(),
-		})
-		if _, err := c.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+		patch, err := json.Marshal(failed(pod, orphan, metav1.Now()))
+		if err != nil {
+			return err
+		}
+		// A patch: of a pod's status this account may write nothing else.
+		_, err = c.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("mark pod %s/%s failed: %w", pod.Namespace, pod.Name, err)
 		}
 	}
@@ -158,4 +161,16 @@ func (c *Collector) remove(ctx context.Context, pod *corev1.Pod, orphan bool) er
 		return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
+}
+
+// failed is the patch that marks pod as failed.
+func failed(pod *corev1.Pod, orphan bool, now metav1.Time) map[string]any {
+	status := map[string]any{"phase": corev1.PodFailed}
+	if orphan {
+		status["conditions"] = []corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC",
+			Message: "PodGC: node no longer exists", LastTransitionTime: now, ObservedGeneration: pod.Generation,
+		}}
+	}
+	return map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status}
 }
