@@ -97,16 +97,23 @@ func (d *decision) checkAffinity(node *Node) []misfit {
 	if len(d.near.avoided)+len(d.near.refusing) == 0 {
 		return nil
 	}
-	for key, value := range node.Labels {
-		p := place{key, value}
-		if d.near.avoided[p] > 0 {
-			return []misfit{{"node(s) didn't match pod anti-affinity rules", cure, true}}
-		}
-		if d.near.refusing[p] > 0 {
-			return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", cure, true}}
-		}
+	if hit(d.near.avoided, node) {
+		return []misfit{{"node(s) didn't match pod anti-affinity rules", cure, true}}
+	}
+	if hit(d.near.refusing, node) {
+		return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", cure, true}}
 	}
 	return nil
+}
+
+// hit tells whether node is in one of the places counted.
+func hit(counts map[place]int, node *Node) bool {
+	for key, value := range node.Labels {
+		if counts[place{key, value}] > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // affinityMet tells whether all the pod's terms find a match where node is. The first pod

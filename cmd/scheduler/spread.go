@@ -37,8 +37,8 @@ func (d *decision) spreadOut() {
 	if len(pod.Spec.TopologySpreadConstraints) > 0 || d.req.Siblings == nil {
 		return
 	}
-	for key, skew := range map[string]int{corev1.LabelHostname: 3, corev1.LabelTopologyZone: 5} {
-		c := &constraint{key: key, maxSkew: skew, selector: d.req.Siblings, honours: func(*Node) bool { return true }}
+	for _, c := range []*constraint{{key: corev1.LabelHostname, maxSkew: 3}, {key: corev1.LabelTopologyZone, maxSkew: 5}} {
+		c.selector, c.honours = d.req.Siblings, func(*Node) bool { return true }
 		c.count(d)
 		if len(c.counts) > 0 {
 			d.soft = append(d.soft, c)
