@@ -8,6 +8,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -158,6 +159,11 @@ func (b *base) newAggregator(core *genericapiserver.GenericAPIServer, extensions
 	s, err := cfg.Complete().NewWithDelegate(core)
 	if err != nil {
 		return nil, fmt.Errorf("build aggregator: %w", err)
+	}
+	// Aggregated discovery has the order of the other one.
+	for _, service := range builtinServices() {
+		gv := metav1.GroupVersion{Group: service.Spec.Group, Version: service.Spec.Version}
+		b.config.AggregatedDiscoveryGroupManager.SetGroupVersionPriority(gv, int(service.Spec.GroupPriorityMinimum), int(service.Spec.VersionPriority))
 	}
 	return s, b.register(s, extensions)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -26,14 +27,17 @@ func componentChecks(storage *serverstorage.DefaultStorageFactory) map[string]co
 	for i, backend := range storage.Backends() {
 		config := storage.StorageConfig
 		config.Transport.ServerList = []string{backend.Server}
-		checks[fmt.Sprintf("etcd-%d", i)] = func(ctx context.Context) error {
+		checks[fmt.Sprintf("etcd-%d", i)] = func(ctx context.Context) components.Answer {
 			stop := make(chan struct{})
 			defer close(stop)
 			probe, err := factory.CreateHealthCheck(config, stop)
-			if err != nil {
-				return err
+			if err == nil {
+				err = retryUntil(ctx, probe)
 			}
-			return retryUntil(ctx, probe)
+			if err != nil {
+				return components.Answer{Error: err.Error()}
+			}
+			return components.Answer{Healthy: true, Message: "ok"}
 		}
 	}
 	return checks
@@ -55,19 +59,23 @@ func retryUntil(ctx context.Context, probe func() error) error {
 }
 
 func healthy(client *http.Client, url string) components.Check {
-	return func(ctx context.Context) error {
+	return func(ctx context.Context) components.Answer {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
-			return err
+			return components.Answer{Error: err.Error()}
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return err
+			return components.Answer{Message: err.Error()}
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("HTTP status %s", resp.Status)
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		switch {
+		case err != nil:
+			return components.Answer{Error: err.Error()}
+		case resp.StatusCode < 200 || resp.StatusCode >= 400:
+			return components.Answer{Message: fmt.Sprintf("HTTP probe failed with statuscode: %d", resp.StatusCode)}
 		}
-		return nil
+		return components.Answer{Healthy: true, Message: string(body)}
 	}
 }

@@ -3,7 +3,6 @@ package components
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
 )
@@ -19,8 +20,15 @@ import (
 // patience is how long a component may take to answer.
 const patience = 5 * time.Second
 
-// Check asks one component. It returns what is wrong.
-type Check func(ctx context.Context) error
+// Answer is what asking a component brought: in Message what it said, or that it could not be asked; in Error what else
+// is wrong.
+type Answer struct {
+	Healthy        bool
+	Message, Error string
+}
+
+// Check asks one component.
+type Check func(ctx context.Context) Answer
 
 // REST is the storage of componentstatuses. Nothing is stored.
 type REST struct {
@@ -54,11 +62,10 @@ func (r *REST) List(ctx context.Context, options *internalversion.ListOptions) (
 		all.Go(func() { list.Items[i] = r.ask(ctx, name) })
 	}
 	all.Wait()
-	if options != nil && options.FieldSelector != nil {
-		if name, ok := options.FieldSelector.RequiresExactMatch("metadata.name"); ok {
-			list.Items = slices.DeleteFunc(list.Items, func(s corev1.ComponentStatus) bool { return s.Name != name })
-		}
-	}
+	list.Items = slices.DeleteFunc(list.Items, func(s corev1.ComponentStatus) bool {
+		return options != nil && (options.FieldSelector != nil && !options.FieldSelector.Matches(fields.Set{"metadata.name": s.Name}) ||
+			options.LabelSelector != nil && !options.LabelSelector.Matches(labels.Set{}))
+	})
 	return list, nil
 }
 
@@ -73,9 +80,10 @@ func (r *REST) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runt
 func (r *REST) ask(ctx context.Context, name string) corev1.ComponentStatus {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c := corev1.ComponentCondition{Type: corev1.ComponentHealthy, Status: corev1.ConditionTrue, Message: "ok"}
-	if err := r.checks[name](ctx); err != nil {
-		c.Status, c.Message, c.Error = corev1.ConditionFalse, fmt.Sprint(err), fmt.Sprint(err)
+	answer := r.checks[name](ctx)
+	c := corev1.ComponentCondition{Type: corev1.ComponentHealthy, Status: corev1.ConditionTrue, Message: answer.Message, Error: answer.Error}
+	if !answer.Healthy {
+		c.Status = corev1.ConditionFalse
 	}
 	return corev1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: name}, Conditions: []corev1.ComponentCondition{c}}
 }

@@ -56,9 +56,27 @@ type Storage struct {
 	*store.Storage
 }
 
-// Finalize is the storage of namespaces/finalize.
+// DeleteCollection has not the signature that the API machinery looks for, so that no request deletes many namespaces:
+// upstream does not serve that either.
+func (s *Storage) DeleteCollection() {}
+
+// Finalize is the storage of namespaces/finalize. It is written, never read.
 type Finalize struct {
-	*store.Subresource
+	write *store.Subresource
+}
+
+func (f *Finalize) New() runtime.Object { return f.write.New() }
+
+// Destroy does nothing: the store belongs to the namespaces.
+func (f *Finalize) Destroy() {}
+
+func (f *Finalize) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+	update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	return f.write.Update(ctx, name, info, create, update, force, options)
+}
+
+func (f *Finalize) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return f.write.GetResetFields()
 }
 
 // New returns the storages of namespaces and of their finalize subresource. s was made from Resource.
