@@ -171,6 +171,7 @@ func (b *builder) pods() error {
 		"pods/binding":             binding,
 		"pods/ephemeralcontainers": pods.NewEphemeralContainers(main),
 		"pods/eviction":            pods.NewEviction(main, b.stores[policyv1.Resource("poddisruptionbudgets")]),
+		"pods/resize":              pods.NewResize(main),
 		"pods/log":                 streams.Log(),
 		"pods/exec":                streams.Exec(),
 		"pods/attach":              streams.Attach(),

@@ -69,20 +69,55 @@ func (e *Eviction) Create(ctx context.Context, name string, obj runtime.Object, 
 	if dryrun.IsDryRun(o.DryRun) {
 		options.DryRun = o.DryRun
 	}
-	pod, err := e.get(ctx, name)
+	pinned := options.Preconditions != nil && options.Preconditions.ResourceVersion != nil
+	err := retry.OnError(retry.DefaultRetry, func(err error) bool { return apierrors.IsConflict(err) && !pinned }, func() error {
+		return e.evict(ctx, name, options.DeepCopy())
+	})
 	if err != nil {
 		return nil, err
 	}
+	return &metav1.Status{Status: metav1.StatusSuccess}, nil
+}
+
+func (e *Eviction) evict(ctx context.Context, name string, options *metav1.DeleteOptions) error {
+	pod, err := e.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	// Before the budget is asked: a pod that is not the one meant must cost it nothing.
+	if err := mustBe(pod, options.Preconditions); err != nil {
+		return err
+	}
 	if err := e.allow(ctx, pod, options); err != nil {
-		return nil, err
+		return err
 	}
 	if err := e.mark(ctx, name, options); err != nil {
-		return nil, err
+		return err
 	}
-	if _, _, err := e.pods.Delete(ctx, name, rest.ValidateAllObjectFunc, options); err != nil {
-		return nil, err
+	_, _, err = e.pods.Delete(ctx, name, rest.ValidateAllObjectFunc, options)
+	return err
+}
+
+// mustBe compares pod with what the client demands of it.
+func mustBe(pod *corev1.Pod, p *metav1.Preconditions) error {
+	gr := schema.GroupResource{Resource: "pods"}
+	switch {
+	case p == nil:
+	case p.UID != nil && *p.UID != pod.UID:
+		return apierrors.NewConflict(gr, pod.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, pod.UID))
+	case p.ResourceVersion != nil && *p.ResourceVersion != pod.ResourceVersion:
+		return apierrors.NewConflict(gr, pod.Name,
+			fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, pod.ResourceVersion))
 	}
-	return &metav1.Status{Status: metav1.StatusSuccess}, nil
+	return nil
+}
+
+// pin makes the deletion one of pod as it is: what was judged of it must still hold when it goes.
+func pin(pod *corev1.Pod, options *metav1.DeleteOptions) {
+	if options.Preconditions == nil {
+		options.Preconditions = &metav1.Preconditions{}
+	}
+	options.Preconditions.ResourceVersion = &pod.ResourceVersion
 }
 
 func (e *Eviction) get(ctx context.Context, name string) (*corev1.Pod, error) {
@@ -96,6 +131,9 @@ func (e *Eviction) get(ctx context.Context, name string) (*corev1.Pod, error) {
 // allow asks the budget of pod, and takes one disruption from it. It returns nil for a pod that counts for nothing.
 func (e *Eviction) allow(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions) error {
 	if ignoresBudget(pod) {
+		if pod.Status.Phase == corev1.PodPending && pod.DeletionTimestamp == nil {
+			pin(pod, options) // it must not have started meanwhile
+		}
 		return nil
 	}
 	budgets, err := e.matching(ctx, pod)
@@ -111,11 +149,7 @@ func (e *Eviction) allow(ctx context.Context, pod *corev1.Pod, options *metav1.D
 	}
 	budget := &budgets[0]
 	if !ready(pod) && unhealthyMayGo(budget) {
-		// It must still be the pod that was not ready when it goes.
-		if options.Preconditions == nil {
-			options.Preconditions = &metav1.Preconditions{}
-		}
-		options.Preconditions.ResourceVersion = &pod.ResourceVersion
+		pin(pod, options)
 		return nil
 	}
 	return e.take(ctx, pod.Name, budget.Name, options)
