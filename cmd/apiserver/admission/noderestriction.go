@@ -108,7 +108,7 @@ func (p *nodeRestriction) restrict(ctx context.Context, a adm.Attributes) error 
 	case certv1.Resource("certificatesigningrequests"):
 		err = restrictCSR(node, a)
 	case certv1.Resource("podcertificaterequests"):
-		err = restrictPodCertificate(node, a)
+		err = p.podCertificate(ctx, node, a)
 	}
 	if err != nil && !apierrors.IsForbidden(err) {
 		return adm.NewForbidden(a, err)
@@ -238,6 +238,9 @@ func restrictPodStatus(node string, a adm.Attributes) error {
 	}
 	if !equal(old.Status.ResourceClaimStatuses, pod.Status.ResourceClaimStatuses) {
 		return fmt.Errorf("node %q cannot update resource claim statuses", node)
+	}
+	if !equal(old.Status.ExtendedResourceClaimStatus, pod.Status.ExtendedResourceClaimStatus) {
+		return fmt.Errorf("node %q cannot update extended resource claim status", node)
 	}
 	return nil
 }

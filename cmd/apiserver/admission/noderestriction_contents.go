@@ -272,20 +272,6 @@ func restrictSlice(name string, a adm.Attributes) error {
 	return nil
 }
 
-func restrictPodCertificate(name string, a adm.Attributes) error {
-	if a.GetOperation() != adm.Create || a.GetSubresource() != "" {
-		return fmt.Errorf("unexpected operation %q, node %q can only create podcertificaterequests", a.GetOperation(), name)
-	}
-	req, ok := a.GetObject().(*certv1.PodCertificateRequest)
-	if !ok {
-		return errUnexpected(a.GetObject())
-	}
-	if string(req.Spec.NodeName) != name {
-		return fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", req.Spec.NodeName, name)
-	}
-	return nil
-}
-
 // restrictCSR refuses a kubelet's request for another node's certificate.
 func restrictCSR(name string, a adm.Attributes) error {
 	if a.GetOperation() != adm.Create || a.GetSubresource() != "" {

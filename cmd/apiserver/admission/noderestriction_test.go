@@ -30,7 +30,7 @@ func onlyAcme(_ context.Context, a authorizer.Attributes) (authorizer.Decision, 
 }
 
 func onNode(name, node string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + "-uid")}, Spec: corev1.PodSpec{NodeName: node,
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + "-uid")}, Spec: corev1.PodSpec{NodeName: node, ServiceAccountName: "robot",
 		Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "vault"}}}}}}}}}
 }
@@ -61,7 +61,8 @@ func tokenFor(pod, uid string, audiences ...string) *authnv1.TokenRequest {
 }
 
 func TestNodeRestriction(t *testing.T) {
-	p := ready(t, newNodeRestriction(), onNode("mine", "n1"), onNode("yours", "n2"), node("n1", nil))
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "robot", UID: "robot-uid"}}
+	p := ready(t, newNodeRestriction(), onNode("mine", "n1"), onNode("yours", "n2"), node("n1", nil), account)
 	nodes, accounts := corev1.SchemeGroupVersion.WithResource("nodes"), corev1.SchemeGroupVersion.WithResource("serviceaccounts")
 	leases, csrs := coordinationv1.SchemeGroupVersion.WithResource("leases"), certv1.SchemeGroupVersion.WithResource("certificatesigningrequests")
 	relabelled := onNode("mine", "n1")
@@ -79,6 +80,16 @@ func TestNodeRestriction(t *testing.T) {
 	token := func(r *authnv1.TokenRequest) write {
 		return write{op: adm.Create, resource: accounts, sub: "token", ns: "shop", name: "robot", obj: r}
 	}
+	certificate := func(edit func(*certv1.PodCertificateRequestSpec)) write {
+		r := &certv1.PodCertificateRequest{Spec: certv1.PodCertificateRequestSpec{PodName: "mine", PodUID: "mine-uid",
+			ServiceAccountName: "robot", ServiceAccountUID: "robot-uid", NodeName: "n1", NodeUID: "n1-uid"}}
+		if edit != nil {
+			edit(&r.Spec)
+		}
+		return write{op: adm.Create, resource: certv1.SchemeGroupVersion.WithResource("podcertificaterequests"), ns: "shop", obj: r}
+	}
+	claimed := onNode("mine", "n1")
+	claimed.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "c"}
 	update := func(old, now *corev1.Node) write {
 		return write{op: adm.Update, resource: nodes, name: now.Name, obj: now, old: old}
 	}
@@ -101,6 +112,15 @@ func TestNodeRestriction(t *testing.T) {
 		{"status of own pod", write{op: adm.Update, resource: pods(), sub: "status", ns: "shop", name: "mine", obj: onNode("mine", "n1"), old: onNode("mine", "n1")}, ""},
 		{"status of another's", write{op: adm.Update, resource: pods(), sub: "status", ns: "shop", name: "yours", obj: onNode("yours", "n1"), old: onNode("yours", "n2")}, "can only update pod status"},
 		{"labels by status", write{op: adm.Update, resource: pods(), sub: "status", ns: "shop", name: "mine", obj: relabelled, old: onNode("mine", "n1")}, "cannot update labels"},
+		{"claims by status", write{op: adm.Update, resource: pods(), sub: "status", ns: "shop", name: "mine", obj: claimed, old: onNode("mine", "n1")}, "cannot update extended resource claim status"},
+		{"resize", write{op: adm.Update, resource: pods(), sub: "resize", ns: "shop", name: "mine", obj: onNode("mine", "n1"), old: onNode("mine", "n1")},
+			`unexpected pod subresource "resize", only 'status' and 'eviction' are allowed`},
+		{"certificate of own pod", certificate(nil), ""},
+		{"certificate of another's pod", certificate(func(s *certv1.PodCertificateRequestSpec) { s.PodName, s.PodUID = "yours", "yours-uid" }), "is not running on node"},
+		{"certificate for another node", certificate(func(s *certv1.PodCertificateRequestSpec) { s.NodeName = "n2" }), "which is not the requesting node"},
+		{"certificate of another account", certificate(func(s *certv1.PodCertificateRequestSpec) { s.ServiceAccountName = "admin" }), "differs from running pod"},
+		{"certificate of an account made anew", certificate(func(s *certv1.PodCertificateRequestSpec) { s.ServiceAccountUID = "old" }), "ServiceAccountUID"},
+		{"certificate of a node made anew", certificate(func(s *certv1.PodCertificateRequestSpec) { s.NodeUID = "old" }), "inconsistent"},
 		{"evict own", write{op: adm.Create, resource: pods(), sub: "eviction", ns: "shop", name: "mine", obj: &policyv1.Eviction{}}, ""},
 		{"evict another's", write{op: adm.Create, resource: pods(), sub: "eviction", ns: "shop", name: "yours", obj: &policyv1.Eviction{}}, "can only evict"},
 		{"bind", write{op: adm.Create, resource: pods(), sub: "binding", ns: "shop", name: "mine", obj: &corev1.Binding{}}, "unexpected pod subresource"},

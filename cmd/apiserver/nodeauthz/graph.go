@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"sync"
 
+	certv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
@@ -22,9 +25,14 @@ const (
 	resourceClaimKind
 	volumeKind
 	attachmentKind
+	sliceKind
+	certificateKind
 )
 
-func (k kind) namespaced() bool { return k != volumeKind && k != attachmentKind }
+func (k kind) namespaced() bool { return k != volumeKind && k != attachmentKind && k != sliceKind }
+
+// owned says whether objects of the kind name their node themselves.
+func (k kind) owned() bool { return k == attachmentKind || k == sliceKind || k == certificateKind }
 
 type objectKey struct {
 	kind            kind
@@ -47,8 +55,8 @@ type graph struct {
 	// volumes maps a persistent volume's name to its claim and secrets; byClaimSecret maps back from a secret.
 	volumes       map[string]volume
 	secretVolumes map[objectKey]map[string]bool
-	// attachments maps a volume attachment to its node.
-	attachments map[string]string
+	// owners maps an object that names its node to that node.
+	owners map[objectKey]string
 }
 
 type podRefs struct {
@@ -62,7 +70,7 @@ func newGraph() *graph {
 		uses:          map[objectKey]map[string]int{},
 		volumes:       map[string]volume{},
 		secretVolumes: map[objectKey]map[string]bool{},
-		attachments:   map[string]string{},
+		owners:        map[objectKey]string{},
 	}
 }
 
@@ -70,10 +78,10 @@ func newGraph() *graph {
 func (g *graph) reaches(node string, key objectKey) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	switch key.kind {
-	case attachmentKind:
-		return node != "" && g.attachments[key.name] == node
-	case volumeKind:
+	if key.kind.owned() {
+		return node != "" && g.owners[key] == node
+	}
+	if key.kind == volumeKind {
 		v, ok := g.volumes[key.name]
 		return ok && g.uses[v.claim][node] > 0
 	}
@@ -161,32 +169,35 @@ func (g *graph) forgetVolumeLocked(name string) {
 	delete(g.volumes, name)
 }
 
-func (g *graph) setAttachment(name, node string) {
+func (g *graph) setOwner(key objectKey, node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.attachments[name] = node
+	g.owners[key] = node
 }
 
-func (g *graph) forgetAttachment(name string) {
+func (g *graph) forgetOwner(key objectKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.attachments, name)
+	delete(g.owners, key)
 }
 
 // follow keeps the graph up to date from factory's informers.
 func (g *graph) follow(factory informers.SharedInformerFactory, synced *[]func() bool) error {
-	pods := factory.Core().V1().Pods().Informer()
-	volumes := factory.Core().V1().PersistentVolumes().Informer()
-	attachments := factory.Storage().V1().VolumeAttachments().Informer()
+	core, certificates := factory.Core().V1(), factory.Certificates().V1()
 	for _, f := range []struct {
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
 	}{
-		{pods, handler(podChanged(g), g.setPod, func(p *corev1.Pod) { g.forgetPod(p.UID) })},
-		{volumes, handler(always[*corev1.PersistentVolume], g.setVolume, func(v *corev1.PersistentVolume) { g.forgetVolume(v.Name) })},
-		{attachments, handler(always[*storagev1.VolumeAttachment],
-			func(a *storagev1.VolumeAttachment) { g.setAttachment(a.Name, a.Spec.NodeName) },
-			func(a *storagev1.VolumeAttachment) { g.forgetAttachment(a.Name) })},
+		{core.Pods().Informer(), handler(podChanged(g), g.setPod, func(p *corev1.Pod) { g.forgetPod(p.UID) })},
+		{core.PersistentVolumes().Informer(), handler(always[*corev1.PersistentVolume], g.setVolume, func(v *corev1.PersistentVolume) { g.forgetVolume(v.Name) })},
+		{factory.Storage().V1().VolumeAttachments().Informer(), owner(g, attachmentKind, func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName })},
+		{factory.Resource().V1().ResourceSlices().Informer(), owner(g, sliceKind, func(s *resourcev1.ResourceSlice) string {
+			if s.Spec.NodeName == nil {
+				return ""
+			}
+			return *s.Spec.NodeName
+		})},
+		{certificates.PodCertificateRequests().Informer(), owner(g, certificateKind, func(r *certv1.PodCertificateRequest) string { return string(r.Spec.NodeName) })},
 	} {
 		reg, err := f.informer.AddEventHandler(f.handler)
 		if err != nil {
@@ -198,6 +209,13 @@ func (g *graph) follow(factory informers.SharedInformerFactory, synced *[]func()
 }
 
 func always[T any](_, _ T) bool { return true }
+
+// owner follows objects that name their node.
+func owner[T metav1.Object](g *graph, kind kind, node func(T) string) cache.ResourceEventHandler {
+	key := func(o T) objectKey { return objectKey{kind, o.GetNamespace(), o.GetName()} }
+	return handler(func(old, now T) bool { return node(old) != node(now) },
+		func(o T) { g.setOwner(key(o), node(o)) }, func(o T) { g.forgetOwner(key(o)) })
+}
 
 // podChanged spares the graph the many status updates. A pod of the same name but another uid means that we missed the
 // deletion of the old one.

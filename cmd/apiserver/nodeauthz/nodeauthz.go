@@ -108,33 +108,33 @@ func (a *Authorizer) decide(q question) verdict {
 	if attrs.IsResourceRequest() {
 		switch attrs.GetAPIGroup() + "/" + attrs.GetResource() {
 		case "/secrets":
-			return a.readRelated(q, secretKind, "get", "list", "watch")
+			return a.readRelated(q, secretKind)
 		case "/configmaps":
-			return a.readRelated(q, configMapKind, "get", "list", "watch")
+			return a.readRelated(q, configMapKind)
 		case "/persistentvolumeclaims":
 			if attrs.GetSubresource() == "status" {
 				return a.writeStatus(q, claimKind)
 			}
-			return a.readRelated(q, claimKind, "get")
+			return a.getRelated(q, claimKind)
 		case "/persistentvolumes":
-			return a.readRelated(q, volumeKind, "get")
+			return a.getRelated(q, volumeKind)
 		case "resource.k8s.io/resourceclaims":
-			return a.readRelated(q, resourceClaimKind, "get")
+			return a.getRelated(q, resourceClaimKind)
 		case "storage.k8s.io/volumeattachments":
-			return a.readRelated(q, attachmentKind, "get")
+			return a.getRelated(q, attachmentKind)
 		case "/serviceaccounts":
 			if attrs.GetSubresource() == "token" {
 				return a.createToken(q)
 			}
-			return a.readRelated(q, accountKind, "get", "list", "watch")
+			return a.getRelated(q, accountKind)
 		case "coordination.k8s.io/leases":
 			return ownLease(q)
 		case "storage.k8s.io/csinodes":
 			return ownCSINode(q)
 		case "resource.k8s.io/resourceslices":
-			return ownResourceSlice(q)
+			return a.ownResourceSlice(q)
 		case "certificates.k8s.io/podcertificaterequests":
-			return podCertificate(q)
+			return a.podCertificate(q)
 		case "/nodes":
 			return ownNode(q)
 		case "/pods":
@@ -149,14 +149,25 @@ func (a *Authorizer) decide(q question) verdict {
 	return verdict{}
 }
 
-// readRelated allows reading one object by name if a pod of the node uses it.
-func (a *Authorizer) readRelated(q question, kind kind, verbs ...string) verdict {
-	attrs := q.attrs
-	if !slices.Contains(verbs, attrs.GetVerb()) {
-		return refuse("can only %s individual resources of this type", strings.Join(verbs, ", "))
-	}
-	if attrs.GetSubresource() != "" {
+// readRelated allows reading one object by name, also by list and watch of this name, if a pod of the node uses it.
+func (a *Authorizer) readRelated(q question, kind kind) verdict {
+	switch attrs := q.attrs; {
+	case !slices.Contains([]string{"get", "list", "watch"}, attrs.GetVerb()):
+		return refuse("can only read resources of this type")
+	case attrs.GetSubresource() != "":
 		return refuse("cannot read subresource")
+	case attrs.GetNamespace() == "":
+		return refuse("can only read namespaced object of this type")
+	}
+	return a.related(q, kind)
+}
+
+func (a *Authorizer) getRelated(q question, kind kind) verdict {
+	switch attrs := q.attrs; {
+	case attrs.GetVerb() != "get" || attrs.GetName() == "":
+		return refuse("can only get individual resources of this type")
+	case attrs.GetSubresource() != "":
+		return refuse("cannot get subresource")
 	}
 	return a.related(q, kind)
 }
@@ -166,10 +177,10 @@ func (a *Authorizer) related(q question, kind kind) verdict {
 	if attrs.GetName() == "" {
 		return refuse("No Object name found")
 	}
-	if attrs.GetNamespace() == "" && kind.namespaced() {
-		return refuse("can only read namespaced object of this type")
+	key := objectKey{kind: kind, name: attrs.GetName()}
+	if kind.namespaced() {
+		key.namespace = attrs.GetNamespace()
 	}
-	key := objectKey{kind: kind, namespace: attrs.GetNamespace(), name: attrs.GetName()}
 	if a.graph.reaches(q.node, key) {
 		return allow()
 	}
@@ -184,7 +195,7 @@ func (a *Authorizer) writeStatus(q question, kind kind) verdict {
 }
 
 func (a *Authorizer) createToken(q question) verdict {
-	if q.attrs.GetVerb() != "create" {
+	if q.attrs.GetVerb() != "create" || q.attrs.GetName() == "" {
 		return refuse("can only create tokens for individual service accounts")
 	}
 	return a.related(q, accountKind)
@@ -219,36 +230,40 @@ func ownCSINode(q question) verdict {
 	return allow()
 }
 
-func ownResourceSlice(q question) verdict {
+func (a *Authorizer) ownResourceSlice(q question) verdict {
 	attrs := q.attrs
 	if attrs.GetSubresource() != "" {
 		return refuse("cannot authorize ResourceSlice subresources")
 	}
 	switch attrs.GetVerb() {
-	case "create", "get", "update", "patch", "delete":
+	case "create":
 		return allow() // whose slice it is the NodeRestriction plugin checks, which sees the object
+	case "get", "update", "patch", "delete":
+		return a.related(q, sliceKind)
 	case "watch", "list", "deletecollection":
 		if selects(attrs, "spec.nodeName", q.node) {
 			return allow()
 		}
-		return refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")
+		return refuse("can only list/watch/deletecollection resourceslices with spec.nodeName field selector")
 	}
 	return refuse("can only perform standard actions on resourceslices")
 }
 
-func podCertificate(q question) verdict {
+func (a *Authorizer) podCertificate(q question) verdict {
 	attrs := q.attrs
 	if attrs.GetSubresource() != "" {
 		return refuse("cannot authorize PodCertificateRequest subresources")
 	}
 	switch attrs.GetVerb() {
-	case "create", "get":
-		return allow()
+	case "create":
+		return allow() // for which pod the NodeRestriction plugin checks
+	case "get":
+		return a.related(q, certificateKind)
 	case "list", "watch":
 		if selects(attrs, "spec.nodeName", q.node) {
 			return allow()
 		}
-		return refuse("can only list/watch podcertificaterequests with nodeName field selector")
+		return refuse("can only list/watch podcertificaterequests with spec.nodeName field selector")
 	}
 	return refuse("can only create, get, list or watch podcertificaterequests")
 }

@@ -4,7 +4,10 @@ import (
 	"testing"
 	"time"
 
+	certv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -42,7 +45,11 @@ func TestNodeMay(t *testing.T) {
 		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
 			NodeStageSecretRef: &corev1.SecretReference{Namespace: "csi", Name: "stage"}}},
 	}}
-	factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "n1"), mirror, pv), 0)
+	n1 := "n1"
+	slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "gpus"}, Spec: resourcev1.ResourceSliceSpec{NodeName: &n1}}
+	attachment := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: "att"}, Spec: storagev1.VolumeAttachmentSpec{NodeName: "n1"}}
+	certificate := &certv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cert"}, Spec: certv1.PodCertificateRequestSpec{NodeName: "n1"}}
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "n1"), mirror, pv, slice, attachment, certificate), 0)
 	a, err := New(factory)
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +94,19 @@ func TestNodeMay(t *testing.T) {
 		{ask{"create", "", "nodes", "", "", ""}, true, true},
 		{ask{"update", "coordination.k8s.io", "leases", "kube-node-lease", "n1", ""}, true, false},
 		{ask{"update", "coordination.k8s.io", "leases", "kube-system", "n1", ""}, false, false},
+		{ask{"get", "", "serviceaccounts", "shop", "robot", ""}, true, false},
+		{ask{"list", "", "serviceaccounts", "shop", "robot", ""}, false, false},
+		{ask{"list", "", "persistentvolumeclaims", "shop", "data", ""}, false, false},
+		{ask{"get", "storage.k8s.io", "volumeattachments", "", "att", ""}, true, false},
+		{ask{"get", "storage.k8s.io", "csinodes", "", "n1", ""}, true, false},
+		{ask{"get", "resource.k8s.io", "resourceclaims", "shop", "other", ""}, false, false},
+		{ask{"update", "resource.k8s.io", "resourceslices", "", "gpus", ""}, true, false},
+		{ask{"create", "resource.k8s.io", "resourceslices", "", "", ""}, true, true},
+		{ask{"list", "resource.k8s.io", "resourceslices", "", "", ""}, false, false},
+		{ask{"deletecollection", "resource.k8s.io", "resourceslices", "", "", "spec.nodeName=n1"}, true, false},
+		{ask{"get", "certificates.k8s.io", "podcertificaterequests", "shop", "cert", ""}, true, false},
+		{ask{"watch", "certificates.k8s.io", "podcertificaterequests", "", "", "spec.nodeName=n1"}, true, false},
+		{ask{"update", "certificates.k8s.io", "podcertificaterequests/status", "shop", "cert", ""}, false, false},
 		{ask{"list", "", "services", "", "", ""}, true, true},
 		{ask{"create", "authentication.k8s.io", "tokenreviews", "", "", ""}, true, true},
 		{ask{"create", "certificates.k8s.io", "certificatesigningrequests", "", "", ""}, true, true},
