@@ -33,6 +33,7 @@ func kubectlTests() map[string]test {
 		"Kubectl server-side dry-run should check if kubectl can dry-run update Pods":                        quickly(kubectlDryRun),
 		"Proxy server should support --unix-socket=/path":                                                    quickly(kubectlProxy(true)),
 		"Proxy server should support proxy with --port 0":                                                    quickly(kubectlProxy(false)),
+		"Guestbook application should create and stop a working application":                                 slowly(guestbook),
 		"Update Demo should create and stop a replication controller":                                        slowly(updateDemo),
 		"Update Demo should scale a replication controller":                                                  slowly(updateDemo),
 	})
@@ -222,4 +223,59 @@ func updateDemo(t *testing.T, c *clustertest.Cluster) {
 	}
 	kubectl(t, c, ns, "delete", "rc", "web", "--grace-period=0", "--force")
 	waitLiving(t, c, ns, "web", 0, nil)
+}
+
+// guestbook makes an application of three parts, writes to it and reads it back, and removes it, by kubectl.
+func guestbook(t *testing.T, c *clustertest.Cluster) {
+	ns := c.Namespace(t)
+	var manifest strings.Builder
+	for _, part := range []struct {
+		name     string
+		replicas int
+		port     int
+		args     string
+	}{
+		{"agnhost-primary", 1, 6379, `"guestbook", "--http-port", "6379"`},
+		{"agnhost-replica", 2, 6379, `"guestbook", "--replicaof", "agnhost-primary", "--http-port", "6379"`},
+		{"frontend", 3, 80, `"guestbook", "--backend-port", "6379"`},
+	} {
+		fmt.Fprintf(&manifest, `---
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s}
+spec: {selector: {part: %[1]s}, ports: [{port: %[3]d, targetPort: %[3]d}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: %[2]d
+  selector: {matchLabels: {part: %[1]s}}
+  template:
+    metadata: {labels: {part: %[1]s}}
+    spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: %[4]q, args: [%[5]s]}]}
+`, part.name, part.replicas, part.port, c.Image("agnhost"), part.args)
+	}
+	must(c.KubectlIn([]byte(manifest.String()), "-n", ns, "create", "-f", "-"))(t)
+	for _, name := range []string{"agnhost-primary", "agnhost-replica", "frontend"} {
+		kubectl(t, c, ns, "rollout", "status", "--timeout=60s", "deployment/"+name)
+	}
+	ask := func(query, want string) {
+		c.Eventually(t, 60*time.Second, query+" to be answered", func(context.Context) error {
+			code, _, body := raw(t, c, "GET", "/api/v1/namespaces/"+ns+"/services/frontend/proxy/guestbook?"+query, "*/*", "")
+			if code != 200 || body != want {
+				return fmt.Errorf("%d %s", code, body)
+			}
+			return nil
+		})
+	}
+	ask("cmd=get&key=messages&value=", `{"data":""}`)
+	ask("cmd=set&key=messages&value=TestEntry", `{"data":"Updated"}`)
+	for range 5 { // both replicas have it
+		ask("cmd=get&key=messages&value=", `{"data":"TestEntry"}`)
+	}
+	must(c.KubectlIn([]byte(manifest.String()), "-n", ns, "delete", "--grace-period=0", "--force", "-f", "-"))(t)
+	if left := kubectl(t, c, ns, "get", "deployments,services", "-o", "name"); left != "" {
+		t.Errorf("still there: %s", left)
+	}
 }

@@ -45,6 +45,7 @@ func networkTests() map[string]test {
 		"EndpointsController should create Endpoints for Pods matching a Service":                                                    slowly(basicEndpoint),
 		"EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods":                   quickly(emptyEndpoints),
 		"EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods":                  quickly(emptyEndpoints),
+		"EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices": quickly(manualSlicesOfPorts),
 		"EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices":                     slowly(manualSlices),
 		"EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete":                          quickly(mirrored),
 		"Networking Granular Checks: Pods should function for intra-pod communication: http":                                         slowly(reaches("http", false)),
@@ -414,6 +415,26 @@ func manualSlices(t *testing.T, c *clustertest.Cluster) {
 	}
 	answers(t, c, ns, "client", "s/hostname", "one")
 	answers(t, c, ns, "client", "s/hostname", "two")
+}
+
+// manualSlicesOfPorts has one pod that answers on two ports, each in a slice of its own.
+func manualSlicesOfPorts(t *testing.T, c *clustertest.Cluster) {
+	ns := c.Namespace(t)
+	service(t, c, ns, "s", func(s *corev1.Service) {
+		s.Spec.Selector = nil
+		s.Spec.Ports = []corev1.ServicePort{{Name: "one", Port: 81, Protocol: "TCP"}, {Name: "two", Port: 82, Protocol: "TCP"}}
+	})
+	webPod(t, c, ns, "client", "client")
+	ip := c.RunPod(t, ns, c.Pod("ports", []string{"porter"}, first(func(ct *corev1.Container) {
+		ct.Env = []corev1.EnvVar{{Name: "SERVE_PORT_8081", Value: "one"}, {Name: "SERVE_PORT_8082", Value: "two"}}
+	}))).Status.PodIP
+	for i, n := range []string{"one", "two"} {
+		must(c.Client.DiscoveryV1().EndpointSlices(ns).Create(t.Context(), &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Name: "s-" + n, Labels: map[string]string{"kubernetes.io/service-name": "s"}}, AddressType: "IPv4",
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{ip}}}, Ports: []discoveryv1.EndpointPort{{Name: &n, Port: ptr(int32(8081 + i))}}}, metav1.CreateOptions{}))(t)
+	}
+	answers(t, c, ns, "client", "s:81/", "one")
+	answers(t, c, ns, "client", "s:82/", "two")
 }
 
 func mirrored(t *testing.T, c *clustertest.Cluster) {

@@ -62,13 +62,15 @@ func podTests() map[string]test {
 		"Pods should contain environment variables for services": quickly(serviceEnv),
 		"Pods should delete a collection of pods":                quickly(podCollection),
 		"Pods should get a host IP":                              quickly(hostIP),
-		"Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu":                 quickly(qosClass),
-		"Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update [MinimumKubeletVersion:1.34]": quickly(generation),
-		"Pods Extended (pod generation) Pod Generation custom-set generation on new pods and graceful delete":                                  quickly(generationSet),
-		"Variable Expansion should allow substituting values in a volume subpath":                                                              quickly(subPathExpr("", true)),
-		"Variable Expansion should succeed in writing subpaths in container":                                                                   quickly(subPathExpr("", true)),
-		"Variable Expansion should fail substituting values in a volume subpath with absolute path":                                            quickly(subPathExpr("/tmp", false)),
-		"Variable Expansion should fail substituting values in a volume subpath with backticks":                                                quickly(subPathExpr("..", false)),
+		"Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu":                                                  quickly(qosClass),
+		"Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update [MinimumKubeletVersion:1.34]":                                  quickly(generation),
+		"Pods Extended (pod generation) Pod Generation custom-set generation on new pods and graceful delete":                                                                   quickly(generationSet),
+		"Pods Extended (pod generation) Pod Generation issue 500 podspec updates and verify generation and observedGeneration eventually converge [MinimumKubeletVersion:1.34]": slowly(generation500),
+		"Variable Expansion should verify that a failing subpath expansion can be modified during the lifecycle of a container":                                                 quickly(subPathMended),
+		"Variable Expansion should allow substituting values in a volume subpath":                                                                                               quickly(subPathExpr("", true)),
+		"Variable Expansion should succeed in writing subpaths in container":                                                                                                    quickly(subPathExpr("", true)),
+		"Variable Expansion should fail substituting values in a volume subpath with absolute path":                                                                             quickly(subPathExpr("/tmp", false)),
+		"Variable Expansion should fail substituting values in a volume subpath with backticks":                                                                                 quickly(subPathExpr("..", false)),
 	})
 }
 
@@ -460,4 +462,38 @@ func subPathExpr(value string, good bool) func(*testing.T, *clustertest.Cluster)
 			t.Errorf("it printed %q", out)
 		}
 	}
+}
+
+// generation500 changes a pod's tolerations and expects the kubelet to have seen the last change, if not each.
+func generation500(t *testing.T, c *clustertest.Cluster) {
+	ns := c.Namespace(t)
+	c.RunPod(t, ns, c.Pod("one", nil))
+	for i := range 499 {
+		patch := fmt.Sprintf(`[{"op":"add","path":"/spec/tolerations/-","value":{"key":"k%d","operator":"Exists"}}]`, i)
+		must(c.Client.CoreV1().Pods(ns).Patch(t.Context(), "one", types.JSONPatchType, []byte(patch), metav1.PatchOptions{}))(t)
+	}
+	c.WaitPod(t, ns, "one", "observed at generation 500", func(p *corev1.Pod) bool { return p.Generation == 500 && p.Status.ObservedGeneration == 500 })
+}
+
+// subPathMended has a path that cannot be mounted until an annotation that it is made of is changed.
+func subPathMended(t *testing.T, c *clustertest.Cluster) {
+	ns := c.Namespace(t)
+	createPod(t, c, ns, c.Pod("one", nil, sh("echo written > /sub/f; sleep 1000", mounted(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})),
+		func(p *corev1.Pod) { p.Annotations = map[string]string{"mysubpath": "/tmp"} },
+		first(func(ct *corev1.Container) {
+			ct.Env = []corev1.EnvVar{field("SUB", "metadata.annotations['mysubpath']")}
+			ct.VolumeMounts = append(ct.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: "/sub", SubPathExpr: "$(SUB)"})
+		})))
+	c.WaitPod(t, ns, "one", "refused", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting != nil && p.Status.ContainerStatuses[0].State.Waiting.Reason == "CreateContainerConfigError"
+	})
+	must(c.Client.CoreV1().Pods(ns).Patch(t.Context(), "one", types.MergePatchType, []byte(`{"metadata":{"annotations":{"mysubpath":"mypath"}}}`), metav1.PatchOptions{}))(t)
+	c.WaitPod(t, ns, "one", "ready", clustertest.Ready)
+	c.Eventually(t, 10*time.Second, "the file in the new path", func(context.Context) error {
+		out, err := c.InPod(ns, "one", "cat", "/v0/mypath/f")
+		if err == nil && out != "written\n" {
+			err = fmt.Errorf("%q", out)
+		}
+		return err
+	})
 }

@@ -36,7 +36,7 @@ func tools() map[string]tool {
 	return map[string]tool{
 		// agnhost
 		"connect": connect, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
-		"etc-hosts": etcHosts, "grpc-health-checking": grpcHealthChecking, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
+		"etc-hosts": etcHosts, "grpc-health-checking": grpcHealthChecking, "guestbook": guestbook, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
 		"mounttest": mountTest, "mtlsclient": mtlsClient, "mtlsserver": mtlsServer, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
 		"serve-hostname": serveHostname, "test-webserver": testWebserver, "webhook": webhook,
 		// busybox

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -35,6 +36,9 @@ func (m *machine) specChanged(pod *v1.Pod) {
 		}
 	}
 	now, wanted := allocate(pod, allocated)
+	if pod.Generation != m.Pod.Generation || !maps.Equal(pod.Annotations, m.Pod.Annotations) || !maps.Equal(pod.Labels, m.Pod.Labels) {
+		m.retryConfig() // variables and paths are made of these too
+	}
 	m.Pod = now
 	m.Containers = containersOf(pod, m.Containers)
 	if len(wanted) == 0 {

@@ -87,6 +87,11 @@ const configError = "CreateContainerConfigError"
 
 func (m *machine) inputsChanged() {
 	m.volumesRetry, m.volumesStale = retry{}, m.Volumes == Doing
+	m.retryConfig()
+}
+
+// retryConfig lets containers that could not be configured be tried again at once.
+func (m *machine) retryConfig() {
 	for i := range m.Containers {
 		c := &m.Containers[i]
 		c.stale = c.Phase == Starting
