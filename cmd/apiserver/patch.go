@@ -1,83 +1,56 @@
 package apiserver
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 )
 
-// refuseNullTests answers JSON patches that test for a list with null in it. The library that applies JSON patches
-// panics on them (json-patch v4, lazyNode.equal), and whoever may patch anything at all could fill the log with it.
-// maxBody is the size from which a body is refused by those behind this handler anyway.
-func refuseNullTests(next http.Handler, codecs runtime.NegotiatedSerializer, maxBody int64) http.Handler {
+// answerPatchPanics refuses patches that make the libraries that apply them panic: json-patch v4 does on a test for a
+// list with null in it, strategicpatch on a merge key that is an object. Otherwise the connection would die, and
+// whoever may patch anything at all could fill the log with stacks. Panics of anything else go on.
+func answerPatchPanics(next http.Handler, codecs runtime.NegotiatedSerializer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-		if r.Method != http.MethodPatch || err != nil || kind != string(types.JSONPatchType) || r.Body == nil {
+		if r.Method != http.MethodPatch {
 			next.ServeHTTP(w, r)
 			return
 		}
-		read, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-		if err == nil && testsForNull(read) {
-			responsewriters.ErrorNegotiated(apierrors.NewBadRequest("a JSON patch cannot test for a list with null in it"), codecs, schema.GroupVersion{Version: "v1"}, w, r)
-			return
-		}
-		rest := io.Reader(r.Body)
-		if err != nil {
-			rest = failing{fmt.Errorf("read patch: %w", err)}
-		}
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(read), rest), r.Body}
+		defer func() {
+			reason := recover()
+			if reason == nil {
+				return
+			}
+			why, ours := patchPanic(reason)
+			if !ours {
+				panic(reason)
+			}
+			responsewriters.ErrorNegotiated(apierrors.NewBadRequest("the patch cannot be applied: "+why), codecs, schema.GroupVersion{Version: "v1"}, w, r)
+		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// failing is a reader that has failed.
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
-// testsForNull says whether one of a JSON patch's test operations has a list with null in it.
-func testsForNull(patch []byte) bool {
-	var ops []struct {
-		Op    string `json:"op"`
-		Value any    `json:"value"`
+// patchPanic says why a library could not apply a patch, if that is the reason. The handler of patches hands on a panic
+// as a text, with the stack after the first line; the function that panicked stands below the runtime's own.
+func patchPanic(reason any) (why string, ours bool) {
+	why, stack, _ := strings.Cut(fmt.Sprint(reason), "\n")
+	_, stack, found := strings.Cut(stack, "\npanic(")
+	if !found {
+		return "", false
 	}
-	if json.Unmarshal(patch, &ops) != nil {
-		return false // refused by whoever applies it
+	lines := strings.SplitN(stack, "\n", 4) // the rest of panic's line, its place, the function that panicked
+	if len(lines) < 3 {
+		return "", false
 	}
-	for _, op := range ops {
-		if op.Op == "test" && holdsNull(op.Value) {
-			return true
+	for _, library := range []string{"gopkg.in/evanphx/json-patch", "k8s.io/apimachinery/pkg/util/strategicpatch."} {
+		if strings.HasPrefix(lines[2], library) {
+			return why, true
 		}
 	}
-	return false
-}
-
-func holdsNull(value any) bool {
-	switch v := value.(type) {
-	case []any:
-		for _, e := range v {
-			if e == nil || holdsNull(e) {
-				return true
-			}
-		}
-	case map[string]any:
-		for _, e := range v {
-			if holdsNull(e) {
-				return true
-			}
-		}
-	}
-	return false
+	return "", false
 }

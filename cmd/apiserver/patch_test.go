@@ -9,34 +9,46 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-func TestTestsForNull(t *testing.T) {
-	for patch, want := range map[string]bool{
-		`[{"op":"test","path":"/a","value":[null]}]`:                                                    true,
-		`[{"op":"add","path":"/b","value":1},{"op":"test","path":"/a","value":{"b":[{"c":[1,null]}]}}]`: true,
-		`[{"op":"test","path":"/a","value":null}]`:                                                      false,
-		`[{"op":"test","path":"/a","value":{"b":null,"c":[1]}}]`:                                        false,
-		`[{"op":"replace","path":"/a","value":[null]}]`:                                                 false,
-		`[{"op":1}]`: false, `null`: false, ``: false, `{"op":"test","value":[null]}`: false,
+// Without the recovery these requests kill their connection, and the server's log gets a stack.
+func TestPatchesThatPanicAreRefused(t *testing.T) {
+	ns := namespace(t, "patchpanic")
+	p := pod("p", nil)
+	p.Finalizers = []string{"none.example/f"}
+	pods := shared.client.CoreV1().Pods(ns)
+	if _, err := pods.Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		kind        types.PatchType
+		patch, want string
+	}{
+		{types.JSONPatchType, `[{"op":"test","path":"/metadata/finalizers","value":[null]}]`, "the patch cannot be applied: runtime error: invalid memory address or nil pointer dereference"},
+		{types.StrategicMergePatchType, `{"spec":{"containers":[{"name":{}}]}}`, "the patch cannot be applied: runtime error: comparing uncomparable type map[string]interface {}"},
+		{types.StrategicMergePatchType, `{"spec":{"containers":[{"name":"c","image":"other"}]}}`, ""},
 	} {
-		if got := testsForNull([]byte(patch)); got != want {
-			t.Errorf("%s: %v, want %v", patch, got, want)
+		_, err := pods.Patch(t.Context(), "p", tt.kind, []byte(tt.patch), metav1.PatchOptions{})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.patch, err, tt.want)
 		}
+	}
+	if _, err := shared.client.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}}, metav1.CreateOptions{}); err != nil {
+		t.Error(err)
 	}
 }
 
-// Without the check this request kills its connection, and the server's log gets a stack.
-func TestPatchThatTestsForNullIsRefused(t *testing.T) {
-	ns := namespace(t, "nulltest")
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Finalizers: []string{"none.example/f"}}}
-	maps := shared.client.CoreV1().ConfigMaps(ns)
-	if _, err := maps.Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	_, err := maps.Patch(t.Context(), "c", types.JSONPatchType, []byte(`[{"op":"test","path":"/metadata/finalizers","value":[null]}]`), metav1.PatchOptions{})
-	if err == nil || !strings.Contains(err.Error(), "cannot test for a list with null in it") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := maps.Patch(t.Context(), "c", types.JSONPatchType, []byte(`[{"op":"test","path":"/metadata/finalizers","value":["none.example/f"]},{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{}); err != nil {
-		t.Errorf("a good patch: %v", err)
+func TestOnlyPanicsOfPatchLibrariesAreAnswered(t *testing.T) {
+	const above = "goroutine 1 [running]:\nfinisher.finishRequest.func1.1()\n\tfinisher.go:105 +0xa5\npanic({0x1, 0x2})\n\tpanic.go:860 +0x13a\n"
+	for _, tt := range []struct {
+		stack string
+		want  bool
+	}{
+		{above + "gopkg.in/evanphx/json-patch%2ev4.(*lazyNode).equal(0x0, 0x0)\n\tpatch.go:183", true},
+		{above + "k8s.io/apimachinery/pkg/util/strategicpatch.findMapInSliceBasedOnKeyValue()\n\tpatch.go:1662", true},
+		{above + "github.com/orlop-io/orlop/cmd/apiserver/validation.pod()\n\tpod.go:1\nk8s.io/apimachinery/pkg/util/strategicpatch.x()", false},
+		{above, false}, {"", false},
+	} {
+		if _, got := patchPanic("runtime error: x\n" + tt.stack); got != tt.want {
+			t.Errorf("%q: %v, want %v", tt.stack, got, tt.want)
+		}
 	}
 }

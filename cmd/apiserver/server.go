@@ -133,7 +133,7 @@ func (b *base) serving() error {
 	gc.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(refuseNullTests(h, c.Serializer, c.MaxRequestBodyBytes), c)
+		return genericapiserver.DefaultBuildHandlerChain(answerPatchPanics(h, c.Serializer), c)
 	}
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	return nil
