@@ -197,14 +197,18 @@ func (c *Cluster) Eventually(t *testing.T, within time.Duration, what string, ch
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
+	var last error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return
 		}
+		if last == nil || ctx.Err() == nil { // that the time is over says nothing
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %s: %s: %v", within, what, err)
+			t.Fatalf("not within %s: %s: %v", within, what, last)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
