@@ -114,7 +114,7 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 		Signer: b.access.signer, MaxTokenLifetime: o.TokenMaxLifetime, ExtendTokens: o.TokenExtend,
 		Authenticator: c.Authentication.Authenticator, Audiences: c.Authentication.APIAudiences,
 		Authorizer: c.Authorization.Authorizer, Rules: b.access.rules,
-		ComponentChecks: componentChecks(b.factory),
+		ComponentChecks: componentChecks(b.factory), PolicyWritten: b.unenforced.Written,
 	}
 	if o.guarded() {
 		cfg.Guard = &rbac.Guard{Authorizer: c.Authorization.Authorizer, Policy: b.access.rbac, Client: b.client}

@@ -60,6 +60,12 @@ func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServe
 			return fmt.Errorf("add start hook: %w", err)
 		}
 	}
+	if err := s.AddPostStartHook("network-policy-notices", func(h genericapiserver.PostStartHookContext) error {
+		go b.unenforced.Run(h)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("add start hook: %w", err)
+	}
 	return b.addSelf(ctx, s, c, ranges[0])
 }
 

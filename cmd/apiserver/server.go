@@ -28,6 +28,7 @@ import (
 	aggregatoropenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
 	"k8s.io/kube-openapi/pkg/common"
 
+	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
 	"github.com/orlop-io/orlop/cmd/apiserver/defaults"
 	"github.com/orlop-io/orlop/cmd/apiserver/openapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
@@ -52,6 +53,8 @@ type base struct {
 	access    *access
 	resolver  webhook.ServiceResolver
 	outbound  webhook.AuthenticationInfoResolverWrapper
+	// unenforced tells of network policies.
+	unenforced *controlplane.Unenforced
 }
 
 // New builds the server. ctx bounds work that outlives single requests; it must be the one that Run gets.
@@ -93,6 +96,9 @@ func newBase(o *Options) (*base, error) {
 		return nil, fmt.Errorf("make serving certificate: %w", err)
 	}
 	if err := o.Run.DefaultAdvertiseAddress(o.Serving); err != nil {
+		return nil, err
+	}
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	if err := o.Validate(); err != nil {
@@ -145,6 +151,7 @@ func (b *base) clients() error {
 		return fmt.Errorf("make loopback client: %w", err)
 	}
 	b.client = client
+	b.unenforced = controlplane.NewUnenforced(client)
 	b.informers = informers.NewSharedInformerFactoryWithOptions(client, 10*time.Minute, informers.WithTransform(forgetFieldOwners))
 	if err := b.options.Features.ApplyTo(b.config, client, b.informers); err != nil {
 		return fmt.Errorf("apply feature options: %w", err)

@@ -45,12 +45,25 @@ func entries() []entry {
 		{"TaintNodesByCondition", true, func() adm.Interface { return newTaintNodes() }},
 		{"CertificateApproval", true, func() adm.Interface { return newCertificateApproval() }},
 		{"CertificateSigning", true, func() adm.Interface { return newCertificateSigning() }},
+		{"ClusterTrustBundleAttest", true, func() adm.Interface { return newTrustBundleAttest() }},
 		{"CertificateSubjectRestriction", true, func() adm.Interface { return newSubjectRestriction() }},
 		{"DefaultStorageClass", true, func() adm.Interface { return newDefaultStorageClass() }},
 		{"DefaultIngressClass", true, func() adm.Interface { return newDefaultIngressClass() }},
 		{"RuntimeClass", true, func() adm.Interface { return newRuntimeClass() }},
 		{"PodTopologyLabels", true, func() adm.Interface { return newPodTopology() }},
 		{"AlwaysPullImages", false, func() adm.Interface { return newAlwaysPull() }},
+		{"PersistentVolumeClaimResize", true, func() adm.Interface { return newClaimResize() }},
+		{"ClusterTrustBundleAttest", true, func() adm.Interface { return newAttestation() }},
+		// Off until controllers take its finalizers off again.
+		{"StorageObjectInUseProtection", false, func() adm.Interface { return newInUse() }},
+		{"AlwaysAdmit", false, func() adm.Interface { return alwaysAdmit{} }},
+		{"AlwaysDeny", false, func() adm.Interface { return alwaysDeny{} }},
+		{"NamespaceAutoProvision", false, func() adm.Interface { return newAutoProvision() }},
+		{"NamespaceExists", false, func() adm.Interface { return newNamespaceExists() }},
+		{"LimitPodHardAntiAffinityTopology", false, func() adm.Interface { return newHardAntiAffinity() }},
+		{"ExtendedResourceToleration", false, func() adm.Interface { return newExtendedTolerations() }},
+		{"OwnerReferencesPermissionEnforcement", false, func() adm.Interface { return newOwnerReferences() }},
+		{"DenyServiceExternalIPs", false, func() adm.Interface { return newExternalIPs() }},
 	}
 }
 

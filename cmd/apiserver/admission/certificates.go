@@ -45,7 +45,14 @@ func (g *signerGuard) ValidateInitialization() error {
 }
 
 func (g *signerGuard) Validate(ctx context.Context, a adm.Attributes, _ adm.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() != certv1.Resource("certificatesigningrequests") || a.GetSubresource() != g.subresource {
+	if a.GetSubresource() != g.subresource {
+		return nil
+	}
+	switch a.GetResource().GroupResource() {
+	case certv1.Resource("certificatesigningrequests"):
+	case certv1.Resource("podcertificaterequests"):
+		return g.validatePod(ctx, a)
+	default:
 		return nil
 	}
 	old, ok1 := a.GetOldObject().(*certv1.CertificateSigningRequest)

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/csr"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
 	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
@@ -80,7 +81,8 @@ func network() []*store.Resource {
 		{GV: gv, Kind: "IngressClass", Plural: "ingressclasses", Singular: "ingressclass", Cluster: true, Generation: true},
 		{GV: gv, Kind: "Ingress", Plural: "ingresses", Singular: "ingress", Short: []string{"ing"}, Generation: true},
 		{GV: gv, Kind: "ServiceCIDR", Plural: "servicecidrs", Singular: "servicecidr", Cluster: true},
-		{GV: gv, Kind: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy", Short: []string{"netpol"}, Generation: true},
+		{GV: gv, Kind: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy", Short: []string{"netpol"}, Generation: true,
+			Warn: func(runtime.Object) []string { return []string{controlplane.UnenforcedNote} }},
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -59,6 +60,8 @@ type Config struct {
 	Audiences        authenticator.Audiences
 	Authorizer       authorizer.Authorizer
 	Rules            authorizer.RuleResolver
+	// PolicyWritten is told of every network policy that was stored; nil tells nobody.
+	PolicyWritten func(*networkingv1.NetworkPolicy)
 	// ComponentChecks ask the parts of the control plane how they are, by name.
 	ComponentChecks map[string]components.Check
 }
@@ -106,6 +109,7 @@ func Build(ctx context.Context, cfg Config) (*API, error) {
 		return nil, err
 	}
 	b.namespaces()
+	b.networkPolicies()
 	for _, add := range []func() error{b.pods, b.scales, b.access, b.tokens} {
 		if err := add(); err != nil {
 			return nil, err
@@ -150,6 +154,24 @@ func (b *builder) namespaces() {
 	b.put(corev1.SchemeGroupVersion, "namespaces", main)
 	b.put(corev1.SchemeGroupVersion, "namespaces/status", main.Status()) // anew: it must know what New set
 	b.put(corev1.SchemeGroupVersion, "namespaces/finalize", finalize)
+}
+
+// networkPolicies lets others know of policies, but not of those that a dry run only tries.
+func (b *builder) networkPolicies() {
+	if b.cfg.PolicyWritten == nil {
+		return
+	}
+	s := b.stores[networkingv1.Resource("networkpolicies")]
+	s.AfterCreate = func(obj runtime.Object, o *metav1.CreateOptions) {
+		if len(o.DryRun) == 0 {
+			b.cfg.PolicyWritten(obj.(*networkingv1.NetworkPolicy))
+		}
+	}
+	s.AfterUpdate = func(obj runtime.Object, o *metav1.UpdateOptions) {
+		if len(o.DryRun) == 0 {
+			b.cfg.PolicyWritten(obj.(*networkingv1.NetworkPolicy))
+		}
+	}
 }
 
 func (b *builder) pods() error {
