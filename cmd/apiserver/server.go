@@ -98,9 +98,6 @@ func newBase(o *Options) (*base, error) {
 	if err := o.Run.DefaultAdvertiseAddress(o.Serving); err != nil {
 		return nil, err
 	}
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}

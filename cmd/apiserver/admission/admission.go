@@ -52,18 +52,6 @@ func entries() []entry {
 		{"RuntimeClass", true, func() adm.Interface { return newRuntimeClass() }},
 		{"PodTopologyLabels", true, func() adm.Interface { return newPodTopology() }},
 		{"AlwaysPullImages", false, func() adm.Interface { return newAlwaysPull() }},
-		{"PersistentVolumeClaimResize", true, func() adm.Interface { return newClaimResize() }},
-		{"ClusterTrustBundleAttest", true, func() adm.Interface { return newAttestation() }},
-		// Off until controllers take its finalizers off again.
-		{"StorageObjectInUseProtection", false, func() adm.Interface { return newInUse() }},
-		{"AlwaysAdmit", false, func() adm.Interface { return alwaysAdmit{} }},
-		{"AlwaysDeny", false, func() adm.Interface { return alwaysDeny{} }},
-		{"NamespaceAutoProvision", false, func() adm.Interface { return newAutoProvision() }},
-		{"NamespaceExists", false, func() adm.Interface { return newNamespaceExists() }},
-		{"LimitPodHardAntiAffinityTopology", false, func() adm.Interface { return newHardAntiAffinity() }},
-		{"ExtendedResourceToleration", false, func() adm.Interface { return newExtendedTolerations() }},
-		{"OwnerReferencesPermissionEnforcement", false, func() adm.Interface { return newOwnerReferences() }},
-		{"DenyServiceExternalIPs", false, func() adm.Interface { return newExternalIPs() }},
 	}
 }
 
