@@ -4,12 +4,14 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/sets"
 	apiserveradmission "k8s.io/apiserver/pkg/admission"
@@ -141,6 +143,24 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&o.ProxyCertFile, "proxy-client-cert-file", o.ProxyCertFile, "Client certificate for requests to extension API servers.")
 	fs.StringVar(&o.ProxyKeyFile, "proxy-client-key-file", o.ProxyKeyFile, "Key of the client certificate for requests to extension API servers.")
+}
+
+// complete fills in what the flags leave open.
+func (o *Options) complete() error {
+	if !o.Etcd.EnableWatchCache {
+		return nil
+	}
+	// Events are many, short-lived and hardly ever watched: upstream keeps them out of the cache, too.
+	sizes := map[schema.GroupResource]int{{Resource: "events"}: 0, {Group: "events.k8s.io", Resource: "events"}: 0}
+	given, err := genericoptions.ParseWatchCacheSizes(o.Etcd.WatchCacheSizes)
+	if err != nil {
+		return fmt.Errorf("--watch-cache-sizes: %w", err)
+	}
+	maps.Copy(sizes, given)
+	if o.Etcd.WatchCacheSizes, err = genericoptions.WriteWatchCacheSizes(sizes); err != nil {
+		return fmt.Errorf("--watch-cache-sizes: %w", err)
+	}
+	return nil
 }
 
 // Validate joins all complaints.
