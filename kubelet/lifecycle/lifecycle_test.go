@@ -394,3 +394,22 @@ func TestRejected(t *testing.T) {
 		t.Errorf("stage %s, status %+v", w.s.Stage, st)
 	}
 }
+
+// The end of an instance is told by the runtime's event and by whoever stopped it. The next instance, which is being made
+// then, must not be taken for ended, nor be made twice.
+func TestEndToldTwice(t *testing.T) {
+	w := &world{t: t, now: t0, hold: map[string]bool{"start a/1": true}}
+	w.s = New(pod(nil), t0)
+	w.step(Tick{})
+	w.took()
+	was := w.s.Container("a").Facts
+	was.Running, was.Exited, was.FinishedAt = false, true, w.now
+	w.step(ContainerSeen{was})
+	w.step(ContainerSeen{was})
+	if got := w.took(); got != "start a/1" {
+		t.Errorf("it did\n%s\nwant one start", got)
+	}
+	if c := w.s.Container("a"); c.Phase != Starting {
+		t.Errorf("phase %d, want it starting", c.Phase)
+	}
+}

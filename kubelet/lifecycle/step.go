@@ -198,7 +198,7 @@ func (m *machine) seen(f Facts) {
 			c.Phase = Running
 		}
 	case f.ID != c.Facts.ID:
-	case f.Exited && c.Phase != Exited:
+	case f.Exited && !c.Facts.Exited: // told twice, the second would end the instance that is being made
 		m.exit(c, f)
 	case f.Running && c.Phase == Starting:
 		c.Facts.StartedAt, c.Facts.Running = f.StartedAt, true
