@@ -83,6 +83,13 @@ func Decide(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*cor
 			plan.Delete = append(plan.Delete, live[1:]...)
 		}
 	}
+	for name, pods := range byNode { // pinned to a node that went before they were bound
+		if _, there := fits[name]; !there {
+			plan.Delete = append(plan.Delete, slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool {
+				return p.Spec.NodeName != "" || p.DeletionTimestamp != nil
+			})...)
+		}
+	}
 	create, del := roll.decide()
 	plan.Create, plan.Delete = append(plan.Create, create...), append(plan.Delete, del...)
 	return plan

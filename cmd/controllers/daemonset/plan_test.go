@@ -47,6 +47,7 @@ func TestDecide(t *testing.T) {
 		{"not while one is missing", []*corev1.Node{node("a"), node("b")}, pods{"b": {pod("y", "old", true)}}, []string{"a"}, nil},
 		{"not while one is not ready", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "h", false)}, "b": {pod("y", "old", true)}}, nil, nil},
 		{"broken old ones go at once", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "old", false)}, "b": {pod("y", "old", false)}}, nil, []string{"x", "y"}},
+		{"waits for a node that is gone", []*corev1.Node{node("a")}, pods{"a": {pod("x", "h", true)}, "gone": {pod("y", "h", false)}}, nil, []string{"y"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := Decide(&appsv1.DaemonSet{}, tc.nodes, tc.pods, "h", time.Now())

@@ -37,8 +37,9 @@ func ReplicaSets(client kubernetes.Interface, informer appsinformers.ReplicaSetI
 			rs.Status.Replicas, rs.Status.FullyLabeledReplicas = status.Replicas, status.FullyLabeled
 			rs.Status.ReadyReplicas, rs.Status.AvailableReplicas = status.Ready, status.Available
 			rs.Status.TerminatingReplicas, rs.Status.ObservedGeneration = status.Terminating, status.ObservedGeneration
-			rs.Status.Conditions = nil
-			if status.Failure != "" {
+			if status.Failure == "" {
+				rs.Status.Conditions = nil
+			} else if set.Status.Failure == "" {
 				rs.Status.Conditions = []appsv1.ReplicaSetCondition{{
 					Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
 					LastTransitionTime: metav1.Now(), Reason: status.Failure, Message: status.FailureMessage,
@@ -93,8 +94,10 @@ func ReplicationControllers(client kubernetes.Interface, informer coreinformers.
 			rc := set.Object.(*corev1.ReplicationController).DeepCopy()
 			rc.Status.Replicas, rc.Status.FullyLabeledReplicas = status.Replicas, status.FullyLabeled
 			rc.Status.ReadyReplicas, rc.Status.AvailableReplicas = status.Ready, status.Available
-			rc.Status.ObservedGeneration, rc.Status.Conditions = status.ObservedGeneration, nil
-			if status.Failure != "" {
+			rc.Status.ObservedGeneration = status.ObservedGeneration
+			if status.Failure == "" {
+				rc.Status.Conditions = nil
+			} else if set.Status.Failure == "" {
 				rc.Status.Conditions = []corev1.ReplicationControllerCondition{{
 					Type: corev1.ReplicationControllerReplicaFailure, Status: corev1.ConditionTrue,
 					LastTransitionTime: metav1.Now(), Reason: status.Failure, Message: status.FailureMessage,

@@ -1,9 +1,11 @@
 package replicaset
 
 import (
+	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/orlop-io/orlop/cmd/controllers/podset"
@@ -49,12 +51,19 @@ func Observe(set *Set, active []*corev1.Pod, now time.Time, failure error) (Stat
 			soonest = wait
 		}
 	}
-	if failure != nil {
+	switch {
+	case failure == nil:
+	case set.Status.Failure != "": // the first failure stays: each names another pod, and writing it would wake us again
+		status.Failure, status.FailureMessage = set.Status.Failure, set.Status.FailureMessage
+	default:
 		status.Failure = "FailedCreate"
 		if len(active) > set.Replicas {
 			status.Failure = "FailedDelete"
 		}
 		status.FailureMessage = failure.Error()
+		if answer := (*apierrors.StatusError)(nil); errors.As(failure, &answer) {
+			status.FailureMessage = answer.Error()
+		}
 	}
 	return status, soonest
 }
