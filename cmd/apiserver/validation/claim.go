@@ -1,8 +1,6 @@
 package validation
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/diff"
@@ -139,7 +137,7 @@ func claimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 		errs = append(errs, claimResourceName(n, allocated)...)
 		errs = append(errs, nonNegativeQuantity(allocated, c.Status.AllocatedResources[n])...)
 	}
-	return append(errs, volumeHealth(c.Status.HealthStatus, status().Child("healthStatus", "healthConditions"))...)
+	return errs
 }
 
 // claimResourceName demands the one resource that claims have, or one with somebody's domain.
@@ -147,43 +145,6 @@ func claimResourceName(n corev1.ResourceName, p *field.Path) field.ErrorList {
 	errs := invalid(p, n, validation.IsQualifiedName(string(n)))
 	if len(errs) == 0 && isNative(n) && n != corev1.ResourceStorage {
 		errs = append(errs, field.NotSupported(p, n, []corev1.ResourceName{corev1.ResourceStorage}))
-	}
-	return errs
-}
-
-// Limits of what is told of a volume's health.
-const (
-	maxHealthConditions = 16
-	maxHealthReason     = 256
-	maxHealthMessage    = 1024
-)
-
-func volumeHealth(h *corev1.VolumeHealthStatus, p *field.Path) field.ErrorList {
-	if h == nil {
-		return nil
-	}
-	return healthConditions(h.HealthConditions, p)
-}
-
-func healthConditions(list []corev1.VolumeHealthCondition, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if n := len(list); n > maxHealthConditions {
-		errs = append(errs, field.TooMany(p, n, maxHealthConditions))
-	}
-	for i, c := range list {
-		at := p.Index(i)
-		errs = append(errs, required(at.Child("status"), string(c.Status))...)
-		errs = append(errs, required(at.Child("reason"), c.Reason)...)
-		if len(c.Reason) > maxHealthReason {
-			errs = append(errs, field.TooLong(at.Child("reason"), c.Reason, maxHealthReason))
-		}
-		if len(c.Message) > maxHealthMessage {
-			errs = append(errs, field.TooLong(at.Child("message"), c.Message, maxHealthMessage))
-		}
-		same := func(o corev1.VolumeHealthCondition) bool { return o.Status == c.Status && o.Reason == c.Reason }
-		if slices.ContainsFunc(list[:i], same) {
-			errs = append(errs, field.Duplicate(at, map[string]string{"status": string(c.Status), "reason": c.Reason}))
-		}
 	}
 	return errs
 }

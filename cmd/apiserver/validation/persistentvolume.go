@@ -210,10 +210,3 @@ func persistentVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
 	}
 	return errs
 }
-
-func persistentVolumeStatus(v, old *corev1.PersistentVolume) field.ErrorList {
-	if v.ResourceVersion == "" {
-		return field.ErrorList{field.Required(field.NewPath("metadata", "resourceVersion"), "")}
-	}
-	return nil
-}

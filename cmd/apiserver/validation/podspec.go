@@ -221,47 +221,17 @@ func schedulingGroup(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	return requiredName(at.Child("podGroupName"), *s.SchedulingGroup.PodGroupName, validation.IsDNS1123Subdomain)
 }
 
-// Priorities below reservedPriorities belong to responders of Kubernetes itself.
-const (
-	maxEvictionResponders  = 10
-	reservedPriorities     = 1000
-	maxResponderPriority   = 100000
-	kubernetesDomainSuffix = ".k8s.io"
-)
-
+// evictionResponders adds to the tags of the type what they cannot say: whose names and priorities are reserved.
 func evictionResponders(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	const reserved = 1000 // priorities below it
 	var errs field.ErrorList
 	if len(s.EvictionResponders) > 0 && s.SchedulingGroup != nil {
 		errs = append(errs, field.Forbidden(p, "may not be specified when `schedulingGroup` is specified"))
 	}
-	if n := len(s.EvictionResponders); n > maxEvictionResponders {
-		errs = append(errs, field.TooMany(p, n, maxEvictionResponders))
-	}
-	seen := sets.New[string]()
 	for i, r := range s.EvictionResponders {
-		at := p.Index(i)
-		domain, _, prefixed := strings.Cut(r.Name, "/")
-		switch {
-		case r.Name == "":
-			errs = append(errs, field.Required(at.Child("name"), ""))
-		case !prefixed:
-			errs = append(errs, field.Invalid(at.Child("name"), r.Name, "must be a domain-prefixed key (such as \"acme.io/foo\")"))
-		default:
-			errs = append(errs, invalid(at.Child("name"), r.Name, validation.IsQualifiedName(r.Name))...)
-		}
-		if r.Name != "" && seen.Has(r.Name) {
-			errs = append(errs, field.Duplicate(at, r.Name))
-		}
-		seen.Insert(r.Name)
-		switch n := r.Priority; {
-		case n == nil:
-			errs = append(errs, field.Required(at.Child("priority"), ""))
-		case *n < 0:
-			errs = append(errs, field.Invalid(at.Child("priority"), *n, "must be greater than or equal to 0"))
-		case *n > maxResponderPriority:
-			errs = append(errs, field.Invalid(at.Child("priority"), *n, fmt.Sprintf("must be less than or equal to %d", maxResponderPriority)))
-		case *n < reservedPriorities && !strings.HasSuffix(domain, kubernetesDomainSuffix):
-			errs = append(errs, field.Invalid(at.Child("priority"), *n, "the interval 0-999 is reserved for responders with *.k8s.io suffix"))
+		domain, _, _ := strings.Cut(r.Name, "/")
+		if n := r.Priority; n != nil && *n >= 0 && *n < reserved && !strings.HasSuffix(domain, ".k8s.io") {
+			errs = append(errs, field.Invalid(p.Index(i).Child("priority"), *n, "the interval 0-999 is reserved for responders with *.k8s.io suffix"))
 		}
 	}
 	return errs

@@ -1,9 +1,7 @@
 package validation
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,44 +16,53 @@ func service(s *corev1.Service) field.ErrorList {
 	errs := serviceType(&s.Spec)
 	errs = append(errs, servicePorts(&s.Spec)...)
 	errs = append(errs, metavalidation.ValidateLabels(s.Spec.Selector, spec().Child("selector"))...)
-	errs = append(errs, oneOf(spec().Child("sessionAffinity"), s.Spec.SessionAffinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)...)
-	if c := s.Spec.SessionAffinityConfig; s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP && c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
-		if t := *c.ClientIP.TimeoutSeconds; t <= 0 || t > 86400 {
-			errs = append(errs, field.Invalid(spec().Child("sessionAffinityConfig", "clientIP", "timeoutSeconds"), t, "must be greater than 0 and less than or equal to 86400"))
-		}
-	}
+	errs = append(errs, sessionAffinity(&s.Spec)...)
 	errs = append(errs, clusterIPs(&s.Spec)...)
-	errs = append(errs, externalAddresses(&s.Spec)...)
-	errs = append(errs, trafficPolicies(&s.Spec)...)
-	return errs
+	for i, ip := range s.Spec.ExternalIPs {
+		at := spec().Child("externalIPs").Index(i)
+		bad := validation.IsValidIPForLegacyField(at, ip, false, nil)
+		if len(bad) == 0 {
+			bad = specialIP(ip, at)
+		}
+		errs = append(errs, bad...)
+	}
+	errs = append(errs, balancer(s)...)
+	return append(errs, trafficPolicies(&s.Spec)...)
 }
 
+// kubeletPort must not be reachable through a load balancer: whoever can talk to a kubelet may run what he likes.
+const kubeletPort = 10250
+
 func serviceType(s *corev1.ServiceSpec) field.ErrorList {
-	errs := oneOf(spec().Child("type"), s.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
-	switch s.Type {
-	case corev1.ServiceTypeExternalName:
-		if len(s.ClusterIPs) > 0 || s.ClusterIP != "" {
-			errs = append(errs, field.Forbidden(spec().Child("clusterIPs"), "may not be set when `type` is 'ExternalName'"))
-		}
-		name := strings.TrimSuffix(s.ExternalName, ".")
-		errs = append(errs, requiredName(spec().Child("externalName"), name, validation.IsDNS1123Subdomain)...)
-	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
-		if s.ClusterIP == corev1.ClusterIPNone {
-			errs = append(errs, field.Invalid(spec().Child("clusterIPs").Index(0), s.ClusterIP, fmt.Sprintf("may not be set to 'None' for %s services", s.Type)))
-		}
-	}
 	headless := s.ClusterIP == corev1.ClusterIPNone
+	errs := oneOf(spec().Child("type"), s.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
 	if len(s.Ports) == 0 && !headless && s.Type != corev1.ServiceTypeExternalName {
 		errs = append(errs, field.Required(spec().Child("ports"), ""))
 	}
-	if c := s.LoadBalancerClass; c != nil {
-		errs = append(errs, invalid(spec().Child("loadBalancerClass"), *c, validation.IsQualifiedName(*c))...)
-		if s.Type != corev1.ServiceTypeLoadBalancer {
-			errs = append(errs, field.Forbidden(spec().Child("loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'"))
+	switch s.Type {
+	case corev1.ServiceTypeLoadBalancer:
+		for i, p := range s.Ports {
+			if p.Port == kubeletPort {
+				errs = append(errs, field.Invalid(spec().Child("ports").Index(i), p.Port, fmt.Sprintf("may not expose port %d externally since it is used by kubelet", kubeletPort)))
+			}
 		}
-	}
-	if s.AllocateLoadBalancerNodePorts != nil && s.Type != corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, field.Forbidden(spec().Child("allocateLoadBalancerNodePorts"), "may only be used when `type` is 'LoadBalancer'"))
+		fallthrough
+	case corev1.ServiceTypeNodePort:
+		if headless {
+			errs = append(errs, field.Invalid(spec().Child("clusterIPs").Index(0), s.ClusterIP, fmt.Sprintf("may not be set to 'None' for %s services", s.Type)))
+		}
+	case corev1.ServiceTypeExternalName:
+		const refused = "may not be set for ExternalName services"
+		if len(s.ClusterIPs) > 0 || s.ClusterIP != "" {
+			errs = append(errs, field.Forbidden(spec().Child("clusterIPs"), refused))
+		}
+		if len(s.IPFamilies) > 0 {
+			errs = append(errs, field.Forbidden(spec().Child("ipFamilies"), refused))
+		}
+		if s.IPFamilyPolicy != nil {
+			errs = append(errs, field.Forbidden(spec().Child("ipFamilyPolicy"), refused))
+		}
+		errs = append(errs, subdomain(strings.TrimSuffix(s.ExternalName, "."), spec().Child("externalName"))...)
 	}
 	return errs
 }
@@ -78,8 +85,8 @@ func servicePorts(s *corev1.ServiceSpec) field.ErrorList {
 		if p.NodePort == 0 {
 			continue
 		}
-		if s.Type == corev1.ServiceTypeClusterIP || s.Type == corev1.ServiceTypeExternalName {
-			errs = append(errs, field.Forbidden(at.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", s.Type)))
+		if s.Type == corev1.ServiceTypeClusterIP {
+			errs = append(errs, field.Forbidden(at.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
 		}
 		if f := (front{p.Protocol, p.NodePort}); nodePorts.Has(f) {
 			errs = append(errs, field.Duplicate(at.Child("nodePort"), p.NodePort))
@@ -95,10 +102,11 @@ func servicePort(p *corev1.ServicePort, several bool, names sets.Set[string], at
 	switch {
 	case p.Name == "" && several:
 		errs = append(errs, field.Required(at.Child("name"), ""))
-	case p.Name != "" && names.Has(p.Name):
-		errs = append(errs, field.Duplicate(at.Child("name"), p.Name))
 	case p.Name != "":
 		errs = append(errs, invalid(at.Child("name"), p.Name, validation.IsDNS1123Label(p.Name))...)
+		if names.Has(p.Name) {
+			errs = append(errs, field.Duplicate(at.Child("name"), p.Name))
+		}
 		names.Insert(p.Name)
 	}
 	errs = append(errs, portNumber(at.Child("port"), p.Port)...)
@@ -110,59 +118,126 @@ func servicePort(p *corev1.ServicePort, several bool, names sets.Set[string], at
 	return errs
 }
 
+// maxAffinity is how long, in seconds, a client may be sent to the same endpoint.
+const maxAffinity = 86400
+
+func sessionAffinity(s *corev1.ServiceSpec) field.ErrorList {
+	errs := oneOf(spec().Child("sessionAffinity"), s.SessionAffinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)
+	at := spec().Child("sessionAffinityConfig")
+	c := s.SessionAffinityConfig
+	if s.SessionAffinity == corev1.ServiceAffinityNone && c != nil {
+		errs = append(errs, field.Forbidden(at, fmt.Sprintf("must not be set when session affinity is %s", corev1.ServiceAffinityNone)))
+	}
+	if s.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return errs
+	}
+	missing := fmt.Sprintf("when session affinity type is %s", corev1.ServiceAffinityClientIP)
+	switch {
+	case c == nil:
+		errs = append(errs, field.Required(at, missing))
+	case c.ClientIP == nil:
+		errs = append(errs, field.Required(at.Child("clientIP"), missing))
+	case c.ClientIP.TimeoutSeconds == nil:
+		errs = append(errs, field.Required(at.Child("clientIP", "timeoutSeconds"), missing))
+	case *c.ClientIP.TimeoutSeconds <= 0 || *c.ClientIP.TimeoutSeconds > maxAffinity:
+		errs = append(errs, field.Invalid(at.Child("clientIP", "timeoutSeconds"), *c.ClientIP.TimeoutSeconds, fmt.Sprintf("must be greater than 0 and less than %d", maxAffinity)))
+	}
+	return errs
+}
+
 // clusterIPs holds the rules between a service's addresses and its address families.
 func clusterIPs(s *corev1.ServiceSpec) field.ErrorList {
 	if s.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
-	var errs field.ErrorList
+	errs := ipFamilies(s)
 	at := spec().Child("clusterIPs")
-	if len(s.ClusterIPs) == 0 {
-		if s.ClusterIP != "" {
-			errs = append(errs, field.Required(at, ""))
-		}
-		return errs
-	}
-	if s.ClusterIPs[0] != s.ClusterIP {
+	switch {
+	case s.ClusterIP != "" && len(s.ClusterIPs) == 0:
+		errs = append(errs, field.Required(at, ""))
+	case s.ClusterIP != "" && s.ClusterIPs[0] != s.ClusterIP:
 		errs = append(errs, field.Invalid(at, s.ClusterIPs, "first value must match `clusterIP`"))
+	case s.ClusterIP == "" && len(s.ClusterIPs) > 0:
+		errs = append(errs, field.Invalid(at, s.ClusterIPs, "must be empty when `clusterIP` is not specified"))
+	}
+	sound := true
+	for i, ip := range s.ClusterIPs {
+		if i == 0 && ip == corev1.ClusterIPNone {
+			if len(s.ClusterIPs) > 1 {
+				errs, sound = append(errs, field.Invalid(at, s.ClusterIPs, "'None' must be the first and only value")), false
+			}
+			continue
+		}
+		bad := validation.IsValidIPForLegacyField(at.Index(i), ip, false, nil)
+		errs, sound = append(errs, bad...), sound && len(bad) == 0
 	}
 	if len(s.ClusterIPs) > 2 {
 		errs = append(errs, field.Invalid(at, s.ClusterIPs, "may only hold up to 2 values"))
 	}
-	for i, ip := range s.ClusterIPs {
-		switch {
-		case ip == corev1.ClusterIPNone && len(s.ClusterIPs) > 1:
-			errs = append(errs, field.Invalid(at, s.ClusterIPs, "'None' must be the first and only value"))
-		case ip == corev1.ClusterIPNone:
-		default:
-			bad := validation.IsValidIPForLegacyField(at.Index(i), ip, false, nil)
-			errs = append(errs, bad...)
-			if len(bad) == 0 && i < len(s.IPFamilies) && netutils.IsIPv6String(ip) != (s.IPFamilies[i] == corev1.IPv6Protocol) {
-				errs = append(errs, field.Invalid(at.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", s.IPFamilies[i], i)))
-			}
-		}
+	if !sound || s.ClusterIP == corev1.ClusterIPNone {
+		return errs
 	}
-	if len(s.ClusterIPs) == 2 && netutils.IsIPv6String(s.ClusterIPs[0]) == netutils.IsIPv6String(s.ClusterIPs[1]) {
+	if len(s.ClusterIPs) > 1 && netutils.IsIPv6String(s.ClusterIPs[0]) == netutils.IsIPv6String(s.ClusterIPs[1]) {
 		errs = append(errs, field.Invalid(at, s.ClusterIPs, "may specify no more than one IP for each IP family"))
+	}
+	for i, ip := range s.ClusterIPs {
+		if i < len(s.IPFamilies) && netutils.IsIPv6String(ip) != (s.IPFamilies[i] == corev1.IPv6Protocol) {
+			errs = append(errs, field.Invalid(at.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", s.IPFamilies[i], i)))
+		}
 	}
 	return errs
 }
 
-func externalAddresses(s *corev1.ServiceSpec) field.ErrorList {
+func ipFamilies(s *corev1.ServiceSpec) field.ErrorList {
 	var errs field.ErrorList
-	for i, ip := range s.ExternalIPs {
-		at := spec().Child("externalIPs").Index(i)
-		bad := validation.IsValidIPForLegacyField(at, ip, false, nil)
-		if len(bad) == 0 {
-			bad = specialIP(ip, at)
+	seen := sets.New[corev1.IPFamily]()
+	for i, f := range s.IPFamilies {
+		at := spec().Child("ipFamilies").Index(i)
+		errs = append(errs, supported(at, f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
+		if seen.Has(f) {
+			errs = append(errs, field.Duplicate(at, f))
 		}
-		errs = append(errs, bad...)
+		seen.Insert(f)
 	}
-	if len(s.LoadBalancerSourceRanges) > 0 && s.Type != corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, field.Forbidden(spec().Child("loadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'"))
+	if p := s.IPFamilyPolicy; p != nil {
+		errs = append(errs, supported(spec().Child("ipFamilyPolicy"), *p, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
 	}
-	for i, cidr := range s.LoadBalancerSourceRanges {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(spec().Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(cidr), false, nil)...)
+	return errs
+}
+
+// balancer validates what only a load balancer knows.
+func balancer(s *corev1.Service) field.ErrorList {
+	const refused = "may only be used when `type` is 'LoadBalancer'"
+	ours := s.Spec.Type == corev1.ServiceTypeLoadBalancer
+	var errs field.ErrorList
+	ranges, at := s.Spec.LoadBalancerSourceRanges, spec().Child("LoadBalancerSourceRanges")
+	indexed := at.Index
+	if len(ranges) == 0 {
+		annotation := strings.TrimSpace(s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey])
+		at = field.NewPath("metadata", "annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
+		indexed = func(int) *field.Path { return at }
+		if annotation != "" {
+			ranges = strings.Split(annotation, ",")
+		}
+	}
+	if len(ranges) > 0 && !ours {
+		errs = append(errs, field.Forbidden(at, refused))
+	}
+	for i, cidr := range ranges {
+		errs = append(errs, validation.IsValidCIDRForLegacyField(indexed(i), strings.TrimSpace(cidr), false, nil)...)
+	}
+	switch {
+	case s.Spec.AllocateLoadBalancerNodePorts != nil && !ours:
+		errs = append(errs, field.Forbidden(spec().Child("allocateLoadBalancerNodePorts"), refused))
+	case s.Spec.AllocateLoadBalancerNodePorts == nil && ours:
+		errs = append(errs, field.Required(spec().Child("allocateLoadBalancerNodePorts"), ""))
+	}
+	if c := s.Spec.LoadBalancerClass; c != nil {
+		if ours {
+			errs = append(errs, invalid(spec().Child("loadBalancerClass"), *c, validation.IsQualifiedName(*c))...)
+		} else {
+			errs = append(errs, field.Forbidden(spec().Child("loadBalancerClass"), refused))
+		}
 	}
 	return errs
 }
@@ -171,7 +246,7 @@ func externalAddresses(s *corev1.ServiceSpec) field.ErrorList {
 func specialIP(ip string, p *field.Path) field.ErrorList {
 	parsed := netutils.ParseIPSloppy(ip)
 	if parsed == nil {
-		return nil
+		return field.ErrorList{field.Invalid(p, ip, "must be a valid IP address")}
 	}
 	var errs field.ErrorList
 	if parsed.IsUnspecified() {
@@ -207,104 +282,12 @@ func trafficPolicies(s *corev1.ServiceSpec) field.ErrorList {
 		}
 	}
 	if i := s.InternalTrafficPolicy; i != nil {
-		errs = append(errs, oneOf(spec().Child("internalTrafficPolicy"), *i, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+		errs = append(errs, supported(spec().Child("internalTrafficPolicy"), *i, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
 	} else if s.Type != corev1.ServiceTypeExternalName {
 		errs = append(errs, field.Required(spec().Child("internalTrafficPolicy"), ""))
 	}
 	if t := s.TrafficDistribution; t != nil {
-		errs = append(errs, oneOf(spec().Child("trafficDistribution"), *t, corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)...)
+		errs = append(errs, supported(spec().Child("trafficDistribution"), *t, corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameNode, corev1.ServiceTrafficDistributionPreferSameZone)...)
 	}
 	return errs
-}
-
-// serviceUpdate keeps a service's addresses for as long as it has any: they may be released only by becoming an ExternalName.
-func serviceUpdate(s, old *corev1.Service) field.ErrorList {
-	var errs field.ErrorList
-	if old.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.Type != corev1.ServiceTypeExternalName && len(old.Spec.ClusterIPs) > 0 {
-		at := spec().Child("clusterIPs")
-		switch {
-		case len(s.Spec.ClusterIPs) == 0:
-			errs = append(errs, field.Invalid(at.Index(0), s.Spec.ClusterIPs, "primary clusterIP can not be unset"))
-		case s.Spec.ClusterIPs[0] != old.Spec.ClusterIPs[0]:
-			errs = append(errs, field.Invalid(at.Index(0), s.Spec.ClusterIPs, "may not change once set"))
-		}
-		if len(s.Spec.ClusterIPs) == 2 && len(old.Spec.ClusterIPs) == 2 && !slices.Equal(s.Spec.ClusterIPs, old.Spec.ClusterIPs) && s.Spec.ClusterIPs[0] == old.Spec.ClusterIPs[0] {
-			errs = append(errs, field.Invalid(at.Index(1), s.Spec.ClusterIPs, "may not change once set"))
-		}
-		if len(old.Spec.IPFamilies) > 0 && len(s.Spec.IPFamilies) > 0 && s.Spec.IPFamilies[0] != old.Spec.IPFamilies[0] {
-			errs = append(errs, field.Invalid(spec().Child("ipFamilies").Index(0), s.Spec.IPFamilies, "may not change once set"))
-		}
-	}
-	if s.Spec.Type == corev1.ServiceTypeLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, immutable(spec().Child("loadBalancerClass"), s.Spec.LoadBalancerClass, old.Spec.LoadBalancerClass)...)
-	}
-	return append(errs, service(s)...)
-}
-
-func serviceStatus(s, _ *corev1.Service) field.ErrorList {
-	var errs field.ErrorList
-	at := status().Child("loadBalancer", "ingress")
-	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) > 0 {
-		return field.ErrorList{field.Forbidden(at, "may only be used when `spec.type` is \"LoadBalancer\"")}
-	}
-	for i, in := range s.Status.LoadBalancer.Ingress {
-		if in.IP != "" {
-			errs = append(errs, validation.IsValidIPForLegacyField(at.Index(i).Child("ip"), in.IP, false, nil)...)
-		}
-		if in.Hostname != "" {
-			errs = append(errs, invalid(at.Index(i).Child("hostname"), in.Hostname, validation.IsDNS1123Subdomain(in.Hostname))...)
-		}
-	}
-	return errs
-}
-
-func endpoints(e *corev1.Endpoints) field.ErrorList {
-	var errs field.ErrorList
-	for i, s := range e.Subsets {
-		at := field.NewPath("subsets").Index(i)
-		if len(s.Addresses)+len(s.NotReadyAddresses) == 0 {
-			errs = append(errs, field.Required(at, "must specify `addresses` or `notReadyAddresses`"))
-		}
-		for j := range s.Addresses {
-			errs = append(errs, endpointAddress(&s.Addresses[j], at.Child("addresses").Index(j))...)
-		}
-		for j := range s.NotReadyAddresses {
-			errs = append(errs, endpointAddress(&s.NotReadyAddresses[j], at.Child("notReadyAddresses").Index(j))...)
-		}
-		for j, p := range s.Ports {
-			port := at.Child("ports").Index(j)
-			if p.Name == "" && len(s.Ports) > 1 {
-				errs = append(errs, field.Required(port.Child("name"), ""))
-			} else if p.Name != "" {
-				errs = append(errs, invalid(port.Child("name"), p.Name, validation.IsDNS1123Label(p.Name))...)
-			}
-			errs = append(errs, portNumber(port.Child("port"), p.Port)...)
-			errs = append(errs, oneOf(port.Child("protocol"), p.Protocol, protocols()...)...)
-		}
-	}
-	return errs
-}
-
-func endpointAddress(a *corev1.EndpointAddress, p *field.Path) field.ErrorList {
-	errs := validation.IsValidIPForLegacyField(p.Child("ip"), a.IP, false, nil)
-	if a.Hostname != "" {
-		errs = append(errs, invalid(p.Child("hostname"), a.Hostname, validation.IsDNS1123Label(a.Hostname))...)
-	}
-	if a.NodeName != nil {
-		errs = append(errs, nodeName(*a.NodeName, p.Child("nodeName"))...)
-	}
-	if len(errs) > 0 {
-		return errs
-	}
-	return specialIP(a.IP, p.Child("ip"))
-}
-
-func isIPv6CIDR(cidr string) bool { return netutils.IsIPv6CIDRString(cidr) }
-
-// jsonValue demands that a secret's value is JSON.
-func jsonValue(data map[string][]byte, key string, p *field.Path) field.ErrorList {
-	if v, ok := data[key]; ok && !json.Valid(v) {
-		return field.ErrorList{field.Invalid(p.Key(key), "<secret contents redacted>", "invalid JSON")}
-	}
-	return nil
 }
