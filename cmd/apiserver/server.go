@@ -98,6 +98,9 @@ func newBase(o *Options) (*base, error) {
 	if err := o.Run.DefaultAdvertiseAddress(o.Serving); err != nil {
 		return nil, err
 	}
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -136,7 +139,7 @@ func (b *base) serving() error {
 	gc.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(answerPatchPanics(h, c.Serializer), c)
+		return genericapiserver.DefaultBuildHandlerChain(answerMergePanics(h, c.Serializer), c)
 	}
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	return nil

@@ -26,9 +26,11 @@ import (
 
 // cluster is an etcd and an API server in this process.
 type cluster struct {
-	dir    string
-	port   int
-	etcd   *embed.Etcd
+	dir  string
+	port int
+	etcd *embed.Etcd
+	// link is the server's way to etcd; tests cut it.
+	link   *link
 	ca     *x509.Certificate
 	caKey  *ecdsa.PrivateKey
 	admin  *rest.Config
@@ -115,7 +117,7 @@ func start(ctx context.Context, dir string) (*cluster, func(), error) {
 func (c *cluster) startEtcd() error {
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(c.dir, "etcd")
-	cfg.LogLevel, cfg.UnsafeNoFsync = "fatal", true
+	cfg.LogLevel, cfg.UnsafeNoFsync, cfg.QuotaBackendBytes = "fatal", true, etcdQuota
 	client := url.URL{Scheme: "unix", Path: filepath.Join(c.dir, "etcd.sock")}
 	peer := url.URL{Scheme: "unix", Path: filepath.Join(c.dir, "peer.sock")}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
@@ -126,7 +128,8 @@ func (c *cluster) startEtcd() error {
 		return err
 	}
 	<-c.etcd.Server.ReadyNotify()
-	return nil
+	c.link, err = newLink(filepath.Join(c.dir, "link.sock"), client.Path)
+	return err
 }
 
 func (c *cluster) options() *Options {
@@ -134,7 +137,7 @@ func (c *cluster) options() *Options {
 	o.Run.AdvertiseAddress = net.ParseIP("127.0.0.1")
 	o.Serving.BindAddress, o.Serving.BindPort = net.ParseIP("127.0.0.1"), c.port
 	o.Serving.ServerCert.CertKey.CertFile, o.Serving.ServerCert.CertKey.KeyFile = c.file("server.crt"), c.file("server.key")
-	o.Etcd.StorageConfig.Transport.ServerList = []string{"unix://" + filepath.Join(c.dir, "etcd.sock")}
+	o.Etcd.StorageConfig.Transport.ServerList = []string{"unix://" + filepath.Join(c.dir, "link.sock")}
 	o.ClientCAFile = c.file("ca.crt")
 	o.AuthorizationModes = []string{modeNode, modeRBAC}
 	o.TokenIssuers, o.TokenSigningFile = []string{"https://kubernetes.default.svc"}, c.file("server.key")
