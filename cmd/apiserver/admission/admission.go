@@ -52,6 +52,17 @@ func entries() []entry {
 		{"RuntimeClass", true, func() adm.Interface { return newRuntimeClass() }},
 		{"PodTopologyLabels", true, func() adm.Interface { return newPodTopology() }},
 		{"AlwaysPullImages", false, func() adm.Interface { return newAlwaysPull() }},
+		{"PersistentVolumeClaimResize", true, func() adm.Interface { return newClaimResize() }},
+		// Off until controllers take its finalizers off again.
+		{"StorageObjectInUseProtection", false, func() adm.Interface { return newInUse() }},
+		{"AlwaysAdmit", false, func() adm.Interface { return alwaysAdmit{} }},
+		{"AlwaysDeny", false, func() adm.Interface { return alwaysDeny{} }},
+		{"NamespaceAutoProvision", false, func() adm.Interface { return newAutoProvision() }},
+		{"NamespaceExists", false, func() adm.Interface { return newNamespaceExists() }},
+		{"LimitPodHardAntiAffinityTopology", false, func() adm.Interface { return newHardAntiAffinity() }},
+		{"ExtendedResourceToleration", false, func() adm.Interface { return newExtendedTolerations() }},
+		{"OwnerReferencesPermissionEnforcement", false, func() adm.Interface { return newOwnerReferences() }},
+		{"DenyServiceExternalIPs", false, func() adm.Interface { return newExternalIPs() }},
 	}
 }
 
@@ -62,6 +73,7 @@ func Register(plugins *adm.Plugins) {
 	for _, e := range entries() {
 		plugins.Register(e.name, func(io.Reader) (adm.Interface, error) { return e.make(), nil })
 	}
+	plugins.Register(nodeSelectorName, func(config io.Reader) (adm.Interface, error) { return newPodNodeSelector(config) })
 	plugins.Register(podSecurityName, func(config io.Reader) (adm.Interface, error) { return newPodSecurity(config) })
 }
 
@@ -87,6 +99,7 @@ func RecommendedOrder() []string {
 	for _, e := range entries() {
 		known = append(known, e.name)
 	}
+	known = append(known, nodeSelectorName)
 	return slices.DeleteFunc(upstreamOrder(), func(name string) bool { return !slices.Contains(known, name) })
 }
 
@@ -108,8 +121,11 @@ func DefaultOff() []string {
 	return slices.DeleteFunc(RecommendedOrder(), func(name string) bool { return slices.Contains(on, name) })
 }
 
-// podSecurityName is the plugin that takes a configuration, unlike our others.
-const podSecurityName = "PodSecurity"
+// The plugins that take a configuration, unlike our others.
+const (
+	podSecurityName  = "PodSecurity"
+	nodeSelectorName = "PodNodeSelector"
+)
 
 // builtIn lists the plugins that libraries bring; all are on.
 func builtIn() []string {

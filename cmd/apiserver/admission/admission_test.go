@@ -124,7 +124,7 @@ func TestServiceAccount(t *testing.T) {
 		{name: "secret that the account does not list", edit: func(p *corev1.Pod) {
 			p.Spec.ServiceAccountName = "strict"
 			p.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
-		}, want: `secret "s" is not referenced`},
+		}, want: `volume with secret.secretName="s" is not allowed because service account strict does not reference that secret`},
 		{name: "mirror pod with an account", edit: func(p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 			p.Spec.ServiceAccountName = "default"

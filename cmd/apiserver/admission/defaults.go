@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	defaultStorageAnnotation = "storageclass.kubernetes.io/is-default-class"
-	storageClassAnnotation   = "volume.beta.kubernetes.io/storage-class"
+	defaultStorageAnnotation     = "storageclass.kubernetes.io/is-default-class"
+	betaDefaultStorageAnnotation = "storageclass.beta.kubernetes.io/is-default-class"
+	storageClassAnnotation       = "volume.beta.kubernetes.io/storage-class"
 )
 
 // defaultStorageClass gives claims that name no class the default one.
@@ -74,7 +75,9 @@ func (d *defaultStorageClass) Admit(ctx context.Context, a adm.Attributes, _ adm
 	if err != nil {
 		return adm.NewForbidden(a, fmt.Errorf("find the default storage class: %w", err))
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(c *storagev1.StorageClass) bool { return c.Annotations[defaultStorageAnnotation] != "true" })
+	all = slices.DeleteFunc(slices.Clone(all), func(c *storagev1.StorageClass) bool {
+		return c.Annotations[defaultStorageAnnotation] != "true" && c.Annotations[betaDefaultStorageAnnotation] != "true"
+	})
 	if c := newest(all); c != nil {
 		pvc.Spec.StorageClassName = &c.Name
 	}
@@ -242,59 +245,6 @@ func (r *runtimeClass) Validate(ctx context.Context, a adm.Attributes, _ adm.Obj
 		return adm.NewForbidden(a, errors.New("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
 	}
 	return nil
-}
-
-// alwaysPull makes every start of a container prove the right to its image.
-type alwaysPull struct{ *adm.Handler }
-
-var (
-	_ adm.MutationInterface   = alwaysPull{}
-	_ adm.ValidationInterface = alwaysPull{}
-)
-
-func newAlwaysPull() alwaysPull { return alwaysPull{adm.NewHandler(adm.Create, adm.Update)} }
-
-func (alwaysPull) Admit(_ context.Context, a adm.Attributes, _ adm.ObjectInterfaces) error {
-	pod, ok, err := podOf(a, "ephemeralcontainers")
-	if !ok || err != nil {
-		return err
-	}
-	for _, p := range pullPolicies(pod) {
-		*p = corev1.PullAlways
-	}
-	for i := range pod.Spec.Volumes {
-		if v := pod.Spec.Volumes[i].Image; v != nil {
-			v.PullPolicy = corev1.PullAlways
-		}
-	}
-	return nil
-}
-
-func (alwaysPull) Validate(_ context.Context, a adm.Attributes, _ adm.ObjectInterfaces) error {
-	pod, ok, err := podOf(a, "ephemeralcontainers")
-	if !ok || err != nil {
-		return err
-	}
-	for _, p := range pullPolicies(pod) {
-		if *p != corev1.PullAlways {
-			return adm.NewForbidden(a, fmt.Errorf("spec.containers.imagePullPolicy: Unsupported value: %q: supported values: \"Always\"", *p))
-		}
-	}
-	return nil
-}
-
-func pullPolicies(pod *corev1.Pod) []*corev1.PullPolicy {
-	var all []*corev1.PullPolicy
-	for i := range pod.Spec.InitContainers {
-		all = append(all, &pod.Spec.InitContainers[i].ImagePullPolicy)
-	}
-	for i := range pod.Spec.Containers {
-		all = append(all, &pod.Spec.Containers[i].ImagePullPolicy)
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		all = append(all, &pod.Spec.EphemeralContainers[i].ImagePullPolicy)
-	}
-	return all
 }
 
 // podTopology tells a pod where its node stands, by the labels of the binding that puts it there.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -170,7 +171,8 @@ func checkPodLimits(pod *corev1.Pod, limits []corev1.LimitRangeItem) error {
 				}
 			}
 		case corev1.LimitTypePod:
-			opts := podresources.PodResourcesOptions{}
+			// The runtime's overhead is no choice of who makes the pod.
+			opts := podresources.PodResourcesOptions{ExcludeOverhead: true}
 			errs = append(errs, checkBounds(l, podresources.PodRequests(pod, opts), podresources.PodLimits(pod, opts))...)
 		}
 	}
@@ -180,59 +182,95 @@ func checkPodLimits(pod *corev1.Pod, limits []corev1.LimitRangeItem) error {
 func checkClaimLimits(pvc *corev1.PersistentVolumeClaim, limits []corev1.LimitRangeItem) error {
 	var errs []error
 	for _, l := range limits {
-		if l.Type == corev1.LimitTypePersistentVolumeClaim {
-			// A claim has no limit of its own: what it asks for is what it gets.
-			errs = append(errs, checkBounds(l, pvc.Spec.Resources.Requests, pvc.Spec.Resources.Requests)...)
+		if l.Type != corev1.LimitTypePersistentVolumeClaim {
+			continue
 		}
+		// A claim has no limit of its own: what it asks for is what it gets.
+		b := bound{kind: l.Type, requests: pvc.Spec.Resources.Requests}
+		errs = append(errs, each(l.Min, b.requestAtLeast)...)
+		errs = append(errs, each(l.Max, b.requestAtMost)...)
 	}
 	return utilerrors.NewAggregate(errs)
 }
 
 func checkBounds(l corev1.LimitRangeItem, requests, limits corev1.ResourceList) []error {
+	b := bound{l.Type, requests, limits}
+	return slices.Concat(each(l.Min, b.atLeast), each(l.Max, b.atMost), each(l.MaxLimitRequestRatio, b.ratio))
+}
+
+// each asks check about every resource, in the order of their names.
+func each(bounds corev1.ResourceList, check func(corev1.ResourceName, resource.Quantity) error) []error {
 	var errs []error
-	each := func(bounds corev1.ResourceList, f func(corev1.ResourceName, resource.Quantity) error) {
-		for name, q := range bounds {
-			if err := f(name, q); err != nil {
-				errs = append(errs, err)
-			}
+	for _, name := range slices.Sorted(maps.Keys(bounds)) {
+		if err := check(name, bounds[name]); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	each(l.Min, func(name corev1.ResourceName, low resource.Quantity) error {
-		request, ok := requests[name]
-		if !ok {
-			return fmt.Errorf("minimum %s usage per %s is %s.  No request is specified", name, l.Type, low.String())
-		}
-		if request.Cmp(low) < 0 {
-			return fmt.Errorf("minimum %s usage per %s is %s, but request is %s", name, l.Type, low.String(), request.String())
-		}
-		if limit, ok := limits[name]; ok && limit.Cmp(low) < 0 {
-			return fmt.Errorf("minimum %s usage per %s is %s, but limit is %s", name, l.Type, low.String(), limit.String())
-		}
-		return nil
-	})
-	each(l.Max, func(name corev1.ResourceName, high resource.Quantity) error {
-		limit, ok := limits[name]
-		if !ok {
-			return fmt.Errorf("maximum %s usage per %s is %s.  No limit is specified", name, l.Type, high.String())
-		}
-		if limit.Cmp(high) > 0 {
-			return fmt.Errorf("maximum %s usage per %s is %s, but limit is %s", name, l.Type, high.String(), limit.String())
-		}
-		if request, ok := requests[name]; ok && request.Cmp(high) > 0 {
-			return fmt.Errorf("maximum %s usage per %s is %s, but request is %s", name, l.Type, high.String(), request.String())
-		}
-		return nil
-	})
-	each(l.MaxLimitRequestRatio, func(name corev1.ResourceName, most resource.Quantity) error {
-		request, ok1 := requests[name]
-		limit, ok2 := limits[name]
-		if !ok1 || request.IsZero() || !ok2 || limit.IsZero() {
-			return fmt.Errorf("%s max limit to request ratio per %s is %s, but no request or limit is specified or it is 0", name, l.Type, most.String())
-		}
-		if ratio := limit.AsApproximateFloat64() / request.AsApproximateFloat64(); ratio > most.AsApproximateFloat64() {
-			return fmt.Errorf("%s max limit to request ratio per %s is %s, but provided ratio is %f", name, l.Type, most.String(), ratio)
-		}
-		return nil
-	})
 	return errs
+}
+
+// bound compares what one container, pod or claim asks for with one bound.
+type bound struct {
+	kind             corev1.LimitType
+	requests, limits corev1.ResourceList
+}
+
+func (b bound) requestAtLeast(name corev1.ResourceName, low resource.Quantity) error {
+	request, ok := b.requests[name]
+	if !ok {
+		return fmt.Errorf("minimum %s usage per %s is %s.  No request is specified", name, b.kind, low.String())
+	}
+	if request.Cmp(low) < 0 {
+		return fmt.Errorf("minimum %s usage per %s is %s, but request is %s", name, b.kind, low.String(), request.String())
+	}
+	return nil
+}
+
+func (b bound) requestAtMost(name corev1.ResourceName, high resource.Quantity) error {
+	request, ok := b.requests[name]
+	if !ok {
+		return fmt.Errorf("maximum %s usage per %s is %s.  No request is specified", name, b.kind, high.String())
+	}
+	if request.Cmp(high) > 0 {
+		return fmt.Errorf("maximum %s usage per %s is %s, but request is %s", name, b.kind, high.String(), request.String())
+	}
+	return nil
+}
+
+func (b bound) atLeast(name corev1.ResourceName, low resource.Quantity) error {
+	if err := b.requestAtLeast(name, low); err != nil {
+		return err
+	}
+	if limit, ok := b.limits[name]; ok && limit.Cmp(low) < 0 {
+		return fmt.Errorf("minimum %s usage per %s is %s, but limit is %s", name, b.kind, low.String(), limit.String())
+	}
+	return nil
+}
+
+func (b bound) atMost(name corev1.ResourceName, high resource.Quantity) error {
+	limit, ok := b.limits[name]
+	if !ok {
+		return fmt.Errorf("maximum %s usage per %s is %s.  No limit is specified", name, b.kind, high.String())
+	}
+	if limit.Cmp(high) > 0 {
+		return fmt.Errorf("maximum %s usage per %s is %s, but limit is %s", name, b.kind, high.String(), limit.String())
+	}
+	if request, ok := b.requests[name]; ok && request.Cmp(high) > 0 {
+		return fmt.Errorf("maximum %s usage per %s is %s, but request is %s", name, b.kind, high.String(), request.String())
+	}
+	return nil
+}
+
+func (b bound) ratio(name corev1.ResourceName, most resource.Quantity) error {
+	request, limit := b.requests[name], b.limits[name]
+	if request.IsZero() {
+		return fmt.Errorf("%s max limit to request ratio per %s is %s, but no request is specified or request is 0", name, b.kind, most.String())
+	}
+	if limit.IsZero() {
+		return fmt.Errorf("%s max limit to request ratio per %s is %s, but no limit is specified or limit is 0", name, b.kind, most.String())
+	}
+	if ratio := limit.AsApproximateFloat64() / request.AsApproximateFloat64(); ratio > most.AsApproximateFloat64() {
+		return fmt.Errorf("%s max limit to request ratio per %s is %s, but provided ratio is %f", name, b.kind, most.String(), ratio)
+	}
+	return nil
 }

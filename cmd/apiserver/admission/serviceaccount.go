@@ -223,23 +223,56 @@ func tokenSource() *corev1.ProjectedVolumeSource {
 
 // checkMountable refuses secrets that the account does not list.
 func checkMountable(sa *corev1.ServiceAccount, pod *corev1.Pod) error {
-	listed := map[string]bool{}
+	listed, pull := map[string]bool{}, map[string]bool{}
 	for _, s := range sa.Secrets {
 		listed[s.Name] = true
 	}
-	for _, name := range secretNames(pod) {
-		if !listed[name] {
-			return fmt.Errorf("secret %q is not referenced by service account %s", name, sa.Name)
-		}
-	}
-	pull := map[string]bool{}
 	for _, s := range sa.ImagePullSecrets {
 		pull[s.Name] = true
 	}
-	for _, s := range pod.Spec.ImagePullSecrets {
+	for _, v := range pod.Spec.Volumes {
+		if v.Secret != nil && !listed[v.Secret.SecretName] {
+			return fmt.Errorf("volume with secret.secretName=%q is not allowed because service account %s does not reference that secret", v.Secret.SecretName, sa.Name)
+		}
+	}
+	for _, u := range secretUses(pod) {
+		if !listed[u.secret] {
+			return fmt.Errorf("%s referencing secret.secretName=%q is not allowed because service account %s does not reference that secret", u.by, u.secret, sa.Name)
+		}
+	}
+	for i, s := range pod.Spec.ImagePullSecrets {
 		if !pull[s.Name] {
-			return fmt.Errorf("imagePullSecrets with secret name=%q is not referenced by service account %s", s.Name, sa.Name)
+			return fmt.Errorf("imagePullSecrets[%d].name=%q is not allowed because service account %s does not reference that imagePullSecret", i, s.Name, sa.Name)
 		}
 	}
 	return nil
+}
+
+// secretUse is a secret in a container's environment.
+type secretUse struct{ by, secret string }
+
+func secretUses(pod *corev1.Pod) []secretUse {
+	var uses []secretUse
+	add := func(kind, name string, from []corev1.EnvFromSource, env []corev1.EnvVar) {
+		for _, e := range env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+				uses = append(uses, secretUse{fmt.Sprintf("%s %s with envVar %s", kind, name, e.Name), e.ValueFrom.SecretKeyRef.Name})
+			}
+		}
+		for _, f := range from {
+			if f.SecretRef != nil {
+				uses = append(uses, secretUse{fmt.Sprintf("%s %s with envFrom", kind, name), f.SecretRef.Name})
+			}
+		}
+	}
+	for _, c := range pod.Spec.InitContainers {
+		add("init container", c.Name, c.EnvFrom, c.Env)
+	}
+	for _, c := range pod.Spec.Containers {
+		add("container", c.Name, c.EnvFrom, c.Env)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		add("ephemeral container", c.Name, c.EnvFrom, c.Env)
+	}
+	return uses
 }
