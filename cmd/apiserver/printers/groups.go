@@ -289,3 +289,20 @@ func trustBundlePrinter() printer {
 		return []any{b.Name, b.Spec.SignerName}
 	})
 }
+
+func podCertificatePrinter() printer {
+	return newPrinter(columns("PodName", "ServiceAccountName", "NodeName", "SignerName", "State"), func(p *certificatesv1.PodCertificateRequest, _ time.Time) []any {
+		state := "Pending"
+		for _, c := range p.Status.Conditions {
+			switch c.Type {
+			case certificatesv1.PodCertificateRequestConditionTypeIssued, certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed:
+				state = c.Type
+			}
+		}
+		return []any{p.Name, p.Spec.PodName, p.Spec.ServiceAccountName, string(p.Spec.NodeName), p.Spec.SignerName, state}
+	})
+}
+
+func deviceTaintRulePrinter() printer {
+	return newPrinter(columns("Age"), func(r *resourcev1.DeviceTaintRule, now time.Time) []any { return []any{r.Name, age(r, now)} })
+}

@@ -196,11 +196,16 @@ func TestListMetadataAndForeignObjects(t *testing.T) {
 	}
 }
 
+// groups are the API groups that have printers.
+func groups() []string {
+	return []string{"", "events.k8s.io", "apps", "batch", "autoscaling", "policy", "discovery.k8s.io", "networking.k8s.io",
+		"rbac.authorization.k8s.io", "certificates.k8s.io", "coordination.k8s.io", "scheduling.k8s.io", "node.k8s.io", "storage.k8s.io",
+		"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"}
+}
+
 // TestEveryPrinterHasNamesAndFunctions catches a group or resource left half done.
 func TestEveryPrinterHasNamesAndFunctions(t *testing.T) {
-	for _, group := range []string{"", "events.k8s.io", "apps", "batch", "autoscaling", "policy", "discovery.k8s.io", "networking.k8s.io",
-		"rbac.authorization.k8s.io", "certificates.k8s.io", "coordination.k8s.io", "scheduling.k8s.io", "node.k8s.io", "storage.k8s.io",
-		"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"} {
+	for _, group := range groups() {
 		resources := byGroup(group)
 		if len(resources) == 0 {
 			t.Errorf("group %q has no resources", group)

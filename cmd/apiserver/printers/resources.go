@@ -45,7 +45,8 @@ func byGroup(group string) map[string]func() printer {
 	case "rbac.authorization.k8s.io":
 		return map[string]func() printer{"rolebindings": roleBindingPrinter, "clusterrolebindings": clusterRoleBindingPrinter}
 	case "certificates.k8s.io":
-		return map[string]func() printer{"certificatesigningrequests": signingRequestPrinter, "clustertrustbundles": trustBundlePrinter}
+		return map[string]func() printer{"certificatesigningrequests": signingRequestPrinter, "clustertrustbundles": trustBundlePrinter,
+			"podcertificaterequests": podCertificatePrinter}
 	case "coordination.k8s.io":
 		return map[string]func() printer{"leases": leasePrinter}
 	case "scheduling.k8s.io":
@@ -67,7 +68,7 @@ func byGroup(group string) map[string]func() printer {
 		return map[string]func() printer{"flowschemas": flowSchemaPrinter, "prioritylevelconfigurations": priorityLevelPrinter}
 	case "resource.k8s.io":
 		return map[string]func() printer{
-			"deviceclasses": deviceClassPrinter, "resourceclaims": resourceClaimPrinter,
+			"deviceclasses": deviceClassPrinter, "devicetaintrules": deviceTaintRulePrinter, "resourceclaims": resourceClaimPrinter,
 			"resourceclaimtemplates": claimTemplatePrinter, "resourceslices": resourceSlicePrinter,
 		}
 	}

@@ -2,6 +2,7 @@ package scheme
 
 import (
 	"fmt"
+	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -32,6 +33,7 @@ func fieldLabels() map[schema.GroupVersionKind][]string {
 			"reason", "reportingComponent", "source", "type",
 		},
 		batchv1.SchemeGroupVersion.WithKind("Job"):                              {"status.successful"},
+		batchv1.SchemeGroupVersion.WithKind("CronJob"):                          {"status.successful"}, // and no CronJob has it
 		certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"): {"spec.signerName"},
 		certificatesv1.SchemeGroupVersion.WithKind("ClusterTrustBundle"):        {"spec.signerName"},
 		certificatesv1.SchemeGroupVersion.WithKind("PodCertificateRequest"):     {"spec.signerName", "spec.podName", "spec.nodeName"},
@@ -51,9 +53,14 @@ func eventFields() map[string]string {
 	}
 }
 
+// clusterWide tells the kinds of fieldLabels that are in no namespace, which then is no field of theirs.
+func clusterWide(kind string) bool {
+	return slices.Contains([]string{"Node", "Namespace", "CertificateSigningRequest", "ClusterTrustBundle", "ResourceSlice"}, kind)
+}
+
 func addFieldLabels(s *runtime.Scheme) error {
 	for gvk, labels := range fieldLabels() {
-		known := map[string]bool{"metadata.name": true, "metadata.namespace": true}
+		known := map[string]bool{"metadata.name": true, "metadata.namespace": !clusterWide(gvk.Kind)}
 		for _, l := range labels {
 			known[l] = true
 		}
