@@ -56,6 +56,7 @@ func namespace(n *corev1.Namespace) {
 }
 
 func node(n *corev1.Node) {
+	alias(&n.Spec.PodCIDR, &n.Spec.PodCIDRs, func(list []string) string { return list[0] }, func(v string) []string { return []string{v} })
 	roundUp(n.Status.Capacity)
 	roundUp(n.Status.Allocatable)
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {

@@ -21,7 +21,29 @@ func pod(p *corev1.Pod) {
 	}
 	podRequests(p)
 	setPtr(&p.Spec.EnableServiceLinks, true)
-	containerStatuses(&p.Status)
+	podStatus(&p.Status)
+}
+
+func podStatus(s *corev1.PodStatus) {
+	containerStatuses(s)
+	roundUp(s.AllocatedResources)
+	if s.Resources != nil {
+		roundUp(s.Resources.Limits)
+		roundUp(s.Resources.Requests)
+	}
+	ip := func(list []corev1.PodIP) string { return list[0].IP }
+	alias(&s.PodIP, &s.PodIPs, ip, func(v string) []corev1.PodIP { return []corev1.PodIP{{IP: v}} })
+}
+
+// alias keeps a field that holds one value equal to the first of its younger brother, which holds a list. Where both are given
+// and differ, the older field wins: only clients that know no other write it alone.
+func alias[T any](one *string, list *[]T, first func([]T) string, make func(string) []T) {
+	switch {
+	case *one == "" && len(*list) > 0:
+		*one = first(*list)
+	case *one != "" && (len(*list) == 0 || first(*list) != *one):
+		*list = make(*one)
+	}
 }
 
 func containerStatuses(s *corev1.PodStatus) {

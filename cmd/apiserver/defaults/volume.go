@@ -86,6 +86,7 @@ func claim(c *corev1.PersistentVolumeClaim) {
 	set(&c.Status.Phase, corev1.ClaimPending)
 	claimSpec(&c.Spec)
 	roundUp(c.Status.Capacity)
+	roundUp(c.Status.AllocatedResources)
 }
 
 func claimSpec(s *corev1.PersistentVolumeClaimSpec) {
