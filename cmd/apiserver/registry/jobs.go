@@ -20,7 +20,7 @@ func jobResource() *store.Resource {
 }
 
 // selectOwnPods gives a job a selector by its UID, so that no two jobs can count each other's pods, unless its
-// author chose one.
+// author chose one. What the author wrote of it stays, for validation to refuse.
 func selectOwnPods(job *batchv1.Job) {
 	if job.Spec.ManualSelector != nil && *job.Spec.ManualSelector {
 		return
@@ -36,7 +36,9 @@ func selectOwnPods(job *batchv1.Job) {
 		// The names without a prefix are older; what was written for them still selects by them.
 		"job-name": job.Name, "controller-uid": uid,
 	} {
-		labels[key] = value
+		if _, ok := labels[key]; !ok {
+			labels[key] = value
+		}
 	}
 	if job.Spec.Selector == nil {
 		job.Spec.Selector = selectorOf(batchv1.ControllerUidLabel, uid)
@@ -45,7 +47,9 @@ func selectOwnPods(job *batchv1.Job) {
 	if job.Spec.Selector.MatchLabels == nil {
 		job.Spec.Selector.MatchLabels = map[string]string{}
 	}
-	job.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = uid
+	if _, ok := job.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !ok {
+		job.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = uid
+	}
 }
 
 func selectorOf(key, value string) *metav1.LabelSelector {

@@ -54,28 +54,45 @@ func parseCron(s string) error {
 // check judges *, ?, n, n-m, each perhaps with /step.
 func (f cronField) check(item string) error {
 	span, step, stepped := strings.Cut(item, "/")
-	if stepped {
-		if n, err := strconv.Atoi(step); err != nil || n <= 0 {
-			return fmt.Errorf("step of range should be a positive number: %s", item)
+	first, last, ranged := strings.Cut(span, "-")
+	low, high := f.low, f.high
+	if first != "*" && first != "?" {
+		var err error
+		if low, err = f.number(first); err != nil {
+			return err
+		}
+		high = low
+		if strings.Contains(last, "-") {
+			return fmt.Errorf("too many hyphens: %s", item)
+		}
+		if ranged {
+			if high, err = f.number(last); err != nil {
+				return err
+			}
 		}
 	}
-	if span == "*" || span == "?" {
-		return nil
+	every := 1
+	if stepped {
+		if strings.Contains(step, "/") {
+			return fmt.Errorf("too many slashes: %s", item)
+		}
+		var err error
+		if every, err = positive(step); err != nil {
+			return err
+		}
+		if !ranged {
+			high = f.high // n/step is n-max/step
+		}
 	}
-	first, last, ranged := strings.Cut(span, "-")
-	low, err := f.number(first)
-	if err != nil {
-		return err
-	}
-	if !ranged {
-		return nil
-	}
-	high, err := f.number(last)
-	if err != nil {
-		return err
-	}
-	if low > high {
+	switch {
+	case low < f.low:
+		return fmt.Errorf("beginning of range (%d) below minimum (%d): %s", low, f.low, item)
+	case high > f.high:
+		return fmt.Errorf("end of range (%d) above maximum (%d): %s", high, f.high, item)
+	case low > high:
 		return fmt.Errorf("beginning of range (%d) beyond end of range (%d): %s", low, high, item)
+	case every == 0:
+		return fmt.Errorf("step of range should be a positive number: %s", item)
 	}
 	return nil
 }
@@ -84,15 +101,16 @@ func (f cronField) number(s string) (int, error) {
 	if i := strings.Index(f.names, strings.ToLower(s)); f.names != "" && len(s) == 3 && i >= 0 && i%3 == 0 {
 		return f.low + i/3, nil
 	}
+	return positive(s)
+}
+
+func positive(s string) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil {
 		return 0, fmt.Errorf("failed to parse int from %s: %w", s, err)
 	}
-	if n < f.low {
-		return 0, fmt.Errorf("beginning of range (%d) below minimum (%d): %s", n, f.low, s)
-	}
-	if n > f.high {
-		return 0, fmt.Errorf("end of range (%d) above maximum (%d): %s", n, f.high, s)
+	if n < 0 {
+		return 0, fmt.Errorf("negative number (%d) not allowed: %s", n, s)
 	}
 	return n, nil
 }

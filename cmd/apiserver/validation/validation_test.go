@@ -196,17 +196,17 @@ func TestStatefulSet(t *testing.T) {
 	})
 }
 
-const aJob = `{apiVersion: batch/v1, kind: Job, metadata: {name: x, namespace: d}, spec: {selector: {matchLabels: {a: b}},
+const aJob = `{apiVersion: batch/v1, kind: Job, metadata: {name: x, namespace: d}, spec: {manualSelector: true, selector: {matchLabels: {a: b}},
   template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c, image: c}]}}}}`
 
 func TestJob(t *testing.T) {
 	testCreate(t, aJob, []edit{
 		{"always", "restartPolicy: Never", "restartPolicy: Always", `spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"`},
-		{"indexed", "spec: {selector", "spec: {completionMode: Indexed, parallelism: 2, selector", "spec.completions: Required value: when completion mode is Indexed"},
+		{"indexed", "spec: {manual", "spec: {completionMode: Indexed, parallelism: 2, manual", "spec.completions: Required value: when completion mode is Indexed"},
 	})
 	testUpdate(t, aJob, []edit{
-		{"parallelism", "spec: {selector", "spec: {parallelism: 2, completions: 1, selector", ""},
-		{"completions", "spec: {selector", "spec: {completions: 2, parallelism: 1, selector", "spec.completions: Invalid value: 2: field is immutable"},
+		{"parallelism", "spec: {manual", "spec: {parallelism: 2, completions: 1, manual", ""},
+		{"completions", "spec: {manual", "spec: {completions: 2, parallelism: 1, manual", "spec.completions: Invalid value: 2: field is immutable"},
 		{"template", "image: c", "image: d", "spec.template: Invalid value"},
 	})
 }

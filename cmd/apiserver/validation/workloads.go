@@ -43,7 +43,7 @@ func workloadRules(obj runtime.Object) (rules, bool) {
 	case *batchv1.Job:
 		return kind(job, jobUpdate, jobStatus), true
 	case *batchv1.CronJob:
-		return kind(cronJob, nil, nil), true
+		return kind(cronJob, cronJobUpdate, nil), true
 	case *policyv1.PodDisruptionBudget:
 		return kind(disruptionBudget, nil, disruptionBudgetStatus), true
 	case *autoscalingv2.HorizontalPodAutoscaler:
