@@ -41,6 +41,42 @@ func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle
 	return nil
 }
 
+// portsFree says whether the pod's host ports are taken. Static pods are spared: one follows another of the same ports.
+func portsFree(pod *v1.Pod, others []*v1.Pod) *lifecycle.Rejected {
+	if isStatic(pod.Annotations) {
+		return nil
+	}
+	for _, other := range others {
+		for _, taken := range hostPorts(other) {
+			for _, want := range hostPorts(pod) {
+				anywhere := want.HostIP == "" || want.HostIP == "0.0.0.0" || taken.HostIP == "" || taken.HostIP == "0.0.0.0"
+				if want.HostPort == taken.HostPort && protocol(want) == protocol(taken) && (anywhere || want.HostIP == taken.HostIP) {
+					return &lifecycle.Rejected{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func hostPorts(pod *v1.Pod) (ports []v1.ContainerPort) {
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			if p.HostPort > 0 {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
+}
+
+func protocol(p v1.ContainerPort) v1.Protocol {
+	if p.Protocol == "" {
+		return v1.ProtocolTCP
+	}
+	return p.Protocol
+}
+
 // affordable says why the node cannot give a pod the resources of a resize: v1.PodReasonInfeasible if it never can, and
 // v1.PodReasonDeferred if not beside the others. The reason is empty if it can.
 func affordable(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) (reason, message string) {

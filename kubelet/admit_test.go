@@ -37,6 +37,31 @@ func TestFits(t *testing.T) {
 	}
 }
 
+func TestPortsFree(t *testing.T) {
+	pod := func(ip string, port int32, proto v1.Protocol) *v1.Pod {
+		return &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Ports: []v1.ContainerPort{{HostIP: ip, HostPort: port, Protocol: proto}}}}}}
+	}
+	static := pod("", 80, "")
+	static.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
+	for _, tt := range []struct {
+		name       string
+		pod, other *v1.Pod
+		free       bool
+	}{
+		{"same", pod("", 80, ""), pod("", 80, v1.ProtocolTCP), false},
+		{"another port", pod("", 80, ""), pod("", 81, ""), true},
+		{"another protocol", pod("", 80, v1.ProtocolUDP), pod("", 80, v1.ProtocolTCP), true},
+		{"another address", pod("10.0.0.1", 80, ""), pod("10.0.0.2", 80, ""), true},
+		{"all addresses", pod("10.0.0.1", 80, ""), pod("0.0.0.0", 80, ""), false},
+		{"no host port", pod("", 0, ""), pod("", 0, ""), true},
+		{"a static pod follows another", static, pod("", 80, ""), true},
+	} {
+		if r := portsFree(tt.pod, []*v1.Pod{tt.other}); (r == nil) != tt.free {
+			t.Errorf("%s: %v", tt.name, r)
+		}
+	}
+}
+
 func TestSelects(t *testing.T) {
 	pod := &v1.Pod{Spec: v1.PodSpec{NodeSelector: map[string]string{"disk": "ssd"}}}
 	with := &v1.Node{}

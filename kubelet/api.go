@@ -400,7 +400,11 @@ func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
 	if !selects(pod, n.Object()) {
 		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 	}
-	return fits(pod, k.othersLocked(pod.UID), n.Allocatable())
+	others := k.othersLocked(pod.UID)
+	if r := fits(pod, others, n.Allocatable()); r != nil {
+		return r
+	}
+	return portsFree(pod, others)
 }
 
 // othersLocked lists the pods beside one that hold something of the node, with the resources that they hold.
