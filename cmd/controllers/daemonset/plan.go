@@ -77,6 +77,8 @@ func Decide(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*cor
 		case f.run && len(live) == 0 && len(failed) == 0 && !anyTerminating(pods):
 			plan.Create = append(plan.Create, name)
 			roll.missing++
+		case f.run && len(live) == 0: // it comes when the last one is gone
+			roll.missing++
 		case f.run:
 			plan.Delete = append(plan.Delete, roll.consider(live)...)
 		case len(live) > 1:

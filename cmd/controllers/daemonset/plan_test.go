@@ -28,6 +28,8 @@ func TestDecide(t *testing.T) {
 	cordoned := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 	failed := pod("failed", "h", false)
 	failed.Status.Phase = corev1.PodFailed
+	leaving := pod("leaving", "old", true)
+	leaving.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	type pods = map[string][]*corev1.Pod
 	for _, tc := range []struct {
 		name   string
@@ -47,6 +49,7 @@ func TestDecide(t *testing.T) {
 		{"not while one is missing", []*corev1.Node{node("a"), node("b")}, pods{"b": {pod("y", "old", true)}}, []string{"a"}, nil},
 		{"not while one is not ready", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "h", false)}, "b": {pod("y", "old", true)}}, nil, nil},
 		{"broken old ones go at once", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "old", false)}, "b": {pod("y", "old", false)}}, nil, []string{"x", "y"}},
+		{"not while one is leaving", []*corev1.Node{node("a"), node("b")}, pods{"a": {leaving}, "b": {pod("y", "old", true)}}, nil, nil},
 		{"waits for a node that is gone", []*corev1.Node{node("a")}, pods{"a": {pod("x", "h", true)}, "gone": {pod("y", "h", false)}}, nil, []string{"y"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
