@@ -47,13 +47,13 @@ test: ## all tests that CI runs
 	@$(MAKE) --no-print-directory images test-unit test-kernel test-integration
 
 test-unit: ## no root, no kernel
-	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system)
+	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system | grep -v /integration/api)
 
 test-kernel: ## as root: network namespaces, BPF, cgroups
 	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(grep -rl --include=*_test.go '^func TestKernel' . | xargs -n1 dirname | sort -u)
 
 test-integration: ## as root: the built programs, from outside
-	go test -count=1 -p 1 -v -timeout 25m ./integration ./integration/system ./integration/conformance
+	go test -count=1 -p 1 -v -timeout 25m ./integration ./integration/api ./integration/system ./integration/conformance
 
 test-race: ## unit tests under the race detector
 	CGO_ENABLED=1 go test -race -skip '^TestKernel' ./bpf/... ./cni/... ./cri/... ./proxy/... ./kubelet/... ./cmd/...

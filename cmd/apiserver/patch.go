@@ -11,33 +11,30 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 )
 
-// answerPatchPanics refuses patches that make the libraries that apply them panic: json-patch v4 does on a test for a
-// list with null in it, strategicpatch on a merge key that is an object. Otherwise the connection would die, and
-// whoever may patch anything at all could fill the log with stacks. Panics of anything else go on.
-func answerPatchPanics(next http.Handler, codecs runtime.NegotiatedSerializer) http.Handler {
+// answerMergePanics refuses bodies that make the libraries that merge them panic: json-patch v4 does on a test for a
+// list with null in it, strategicpatch on a merge key that is an object, structured-merge-diff on a number of a free-form
+// field that fits no float. Otherwise the connection would die, and
+// whoever may write anything at all could fill the log with stacks. Panics of anything else go on.
+func answerMergePanics(next http.Handler, codecs runtime.NegotiatedSerializer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPatch {
-			next.ServeHTTP(w, r)
-			return
-		}
 		defer func() {
 			reason := recover()
 			if reason == nil {
 				return
 			}
-			why, ours := patchPanic(reason)
+			why, ours := mergePanic(reason)
 			if !ours {
 				panic(reason)
 			}
-			responsewriters.ErrorNegotiated(apierrors.NewBadRequest("the patch cannot be applied: "+why), codecs, schema.GroupVersion{Version: "v1"}, w, r)
+			responsewriters.ErrorNegotiated(apierrors.NewBadRequest("the body cannot be merged: "+why), codecs, schema.GroupVersion{Version: "v1"}, w, r)
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// patchPanic says why a library could not apply a patch, if that is the reason. The handler of patches hands on a panic
+// mergePanic says why a library could not merge a body, if that is the reason. The handlers hand on a panic
 // as a text, with the stack after the first line; the function that panicked stands below the runtime's own.
-func patchPanic(reason any) (why string, ours bool) {
+func mergePanic(reason any) (why string, ours bool) {
 	why, stack, _ := strings.Cut(fmt.Sprint(reason), "\n")
 	_, stack, found := strings.Cut(stack, "\npanic(")
 	if !found {
@@ -47,7 +44,7 @@ func patchPanic(reason any) (why string, ours bool) {
 	if len(lines) < 3 {
 		return "", false
 	}
-	for _, library := range []string{"gopkg.in/evanphx/json-patch", "k8s.io/apimachinery/pkg/util/strategicpatch."} {
+	for _, library := range []string{"gopkg.in/evanphx/json-patch", "k8s.io/apimachinery/pkg/util/strategicpatch.", "sigs.k8s.io/structured-merge-diff/"} {
 		if strings.HasPrefix(lines[2], library) {
 			return why, true
 		}

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -22,8 +21,8 @@ func TestPatchesThatPanicAreRefused(t *testing.T) {
 		kind        types.PatchType
 		patch, want string
 	}{
-		{types.JSONPatchType, `[{"op":"test","path":"/metadata/finalizers","value":[null]}]`, "the patch cannot be applied: runtime error: invalid memory address or nil pointer dereference"},
-		{types.StrategicMergePatchType, `{"spec":{"containers":[{"name":{}}]}}`, "the patch cannot be applied: runtime error: comparing uncomparable type map[string]interface {}"},
+		{types.JSONPatchType, `[{"op":"test","path":"/metadata/finalizers","value":[null]}]`, "the body cannot be merged: runtime error: invalid memory address or nil pointer dereference"},
+		{types.StrategicMergePatchType, `{"spec":{"containers":[{"name":{}}]}}`, "the body cannot be merged: runtime error: comparing uncomparable type map[string]interface {}"},
 		{types.StrategicMergePatchType, `{"spec":{"containers":[{"name":"c","image":"other"}]}}`, ""},
 	} {
 		_, err := pods.Patch(t.Context(), "p", tt.kind, []byte(tt.patch), metav1.PatchOptions{})
@@ -31,12 +30,14 @@ func TestPatchesThatPanicAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", tt.patch, err, tt.want)
 		}
 	}
-	if _, err := shared.client.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}}, metav1.CreateOptions{}); err != nil {
-		t.Error(err)
+	revision := []byte(`{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"c"},"revision":1,"data":1e400}`)
+	err := shared.client.AppsV1().RESTClient().Post().Namespace(ns).Resource("controllerrevisions").SetHeader("Content-Type", "application/json").Body(revision).Do(t.Context()).Error()
+	if err == nil || !strings.Contains(err.Error(), "the body cannot be merged: error decoding number from json") {
+		t.Errorf("a number without a float: %v", err)
 	}
 }
 
-func TestOnlyPanicsOfPatchLibrariesAreAnswered(t *testing.T) {
+func TestOnlyPanicsOfMergeLibrariesAreAnswered(t *testing.T) {
 	const above = "goroutine 1 [running]:\nfinisher.finishRequest.func1.1()\n\tfinisher.go:105 +0xa5\npanic({0x1, 0x2})\n\tpanic.go:860 +0x13a\n"
 	for _, tt := range []struct {
 		stack string
@@ -47,7 +48,7 @@ func TestOnlyPanicsOfPatchLibrariesAreAnswered(t *testing.T) {
 		{above + "github.com/orlop-io/orlop/cmd/apiserver/validation.pod()\n\tpod.go:1\nk8s.io/apimachinery/pkg/util/strategicpatch.x()", false},
 		{above, false}, {"", false},
 	} {
-		if _, got := patchPanic("runtime error: x\n" + tt.stack); got != tt.want {
+		if _, got := mergePanic("runtime error: x\n" + tt.stack); got != tt.want {
 			t.Errorf("%q: %v, want %v", tt.stack, got, tt.want)
 		}
 	}

@@ -2,8 +2,10 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -19,6 +21,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	utilopenapi "k8s.io/apiserver/pkg/util/openapi"
+	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
@@ -156,6 +159,10 @@ func (b *base) clients() error {
 	if err := b.options.Features.ApplyTo(b.config, client, b.informers); err != nil {
 		return fmt.Errorf("apply feature options: %w", err)
 	}
+	b.options.Metrics.Apply()
+	if err := b.options.Traces.ApplyTo(b.config.EgressSelector, b.config); err != nil {
+		return fmt.Errorf("apply tracing options: %w", err)
+	}
 	if err := b.options.Audit.ApplyTo(b.config); err != nil {
 		return fmt.Errorf("apply audit options: %w", err)
 	}
@@ -208,9 +215,15 @@ func (b *base) storage() error {
 	gc, o := b.config, b.options
 	served := serverstorage.NewResourceConfig()
 	served.EnableVersions(scheme.Served()...)
-	gc.MergedResourceConfig = served
+	// With the flag's wishes, only custom resources and what the scheme has may be named: all else is a mistake.
+	if err := errors.Join(o.APIs.Validate(b.types.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme)...); err != nil {
+		return fmt.Errorf("--runtime-config: %w", err)
+	}
+	if err := o.APIs.ApplyTo(gc, served, b.types.Scheme); err != nil {
+		return fmt.Errorf("--runtime-config: %w", err)
+	}
 	encoding := serverstorage.NewDefaultResourceEncodingConfigForEffectiveVersion(b.types.Scheme, gc.EffectiveVersion)
-	b.factory = serverstorage.NewDefaultStorageFactory(o.Etcd.StorageConfig, o.Etcd.DefaultStorageMediaType, b.types.Codecs, encoding, served, storagePrefixes())
+	b.factory = serverstorage.NewDefaultStorageFactory(o.Etcd.StorageConfig, o.Etcd.DefaultStorageMediaType, b.types.Codecs, encoding, gc.MergedResourceConfig, storagePrefixes())
 	b.factory.AddCohabitatingResources(schema.GroupResource{Resource: "events"}, schema.GroupResource{Group: "events.k8s.io", Resource: "events"})
 	b.factory.StorageConfig.StorageObjectCountTracker = gc.StorageObjectCountTracker
 	if err := o.Etcd.ApplyWithStorageFactoryTo(b.factory, gc); err != nil {
@@ -229,7 +242,9 @@ func (b *base) security() error {
 	if err != nil {
 		return fmt.Errorf("make loopback client: %w", err)
 	}
-	b.resolver = aggregatorapiserver.NewClusterIPServiceResolver(b.informers.Core().V1().Services().Lister())
+	if b.resolver, err = b.newResolver(); err != nil {
+		return err
+	}
 	b.outbound = webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, gc.EgressSelector, gc.LoopbackClientConfig, gc.TracerProvider)
 	err = o.Admission.ApplyTo(gc, b.informers, b.client, dyn, utilfeature.DefaultFeatureGate, gc.EffectiveVersion,
 		webhookinit.NewPluginInitializer(b.outbound, b.resolver))
@@ -237,4 +252,23 @@ func (b *base) security() error {
 		return fmt.Errorf("set up admission: %w", err)
 	}
 	return nil
+}
+
+// newResolver finds the servers behind Services. This server itself is one of them, which it must know before its own
+// Service has endpoints.
+func (b *base) newResolver() (webhook.ServiceResolver, error) {
+	services := b.informers.Core().V1().Services().Lister()
+	resolver := aggregatorapiserver.NewClusterIPServiceResolver(services)
+	if b.options.AggregatorRouting {
+		slices, err := proxy.NewEndpointSliceIndexerGetter(b.informers.Discovery().V1().EndpointSlices())
+		if err != nil {
+			return nil, fmt.Errorf("index endpoint slices: %w", err)
+		}
+		resolver = aggregatorapiserver.NewEndpointServiceResolver(services, slices)
+	}
+	self, err := url.Parse(b.config.LoopbackClientConfig.Host)
+	if err != nil {
+		return nil, fmt.Errorf("read own address: %w", err)
+	}
+	return aggregatorapiserver.NewLoopbackServiceResolver(resolver, self), nil
 }
