@@ -179,13 +179,11 @@ func recreate(t *testing.T, c *clustertest.Cluster) {
 	ns := c.Namespace(t)
 	edit := deployment(t, c, ns, 1, appsv1.RecreateDeploymentStrategyType)
 	waitLiving(t, c, ns, "d", 1, nil)
-	w := must(c.Client.CoreV1().Pods(ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=d"}))(t)
-	defer w.Stop()
+	events := record(t, must(c.Client.CoreV1().Pods(ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=d"}))(t))
 	edit(round("2"))
 	waitLiving(t, c, ns, "d", 1, ofRound("2"))
 	running := map[bool]int{} // by "new"
-	for len(w.ResultChan()) > 0 {
-		e := <-w.ResultChan()
+	for _, e := range events() {
 		p := e.Object.(*corev1.Pod)
 		isNew := ofRound("2")(*p)
 		running[isNew] = 0

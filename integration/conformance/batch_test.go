@@ -179,7 +179,7 @@ func jobDisrupted(t *testing.T, c *clustertest.Cluster) {
 			OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}}}}}
 	}}.job(t, c, ns)
 	evicted := waitLiving(t, c, ns, "j", 1, nil)[0]
-	ok(t, c.Client.PolicyV1().Evictions(ns).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: evicted.Name}}))
+	ok(t, c.Client.PolicyV1().Evictions(ns).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: evicted.Name}}))
 	var next corev1.Pod
 	c.Eventually(t, 60*time.Second, "another pod", func(ctx context.Context) error {
 		pods, err := c.Client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: "app=j"})

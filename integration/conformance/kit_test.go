@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/orlop-io/orlop/integration/clustertest"
 )
@@ -84,3 +85,22 @@ func sh(script string, more ...func(*corev1.Pod)) func(*corev1.Pod) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// record keeps what a watch tells from now on; the function that it returns ends the watch and says what that was.
+func record(t *testing.T, w watch.Interface) func() []watch.Event {
+	t.Helper()
+	var events []watch.Event
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for e := range w.ResultChan() {
+			events = append(events, e)
+		}
+	}()
+	t.Cleanup(w.Stop)
+	return func() []watch.Event {
+		w.Stop()
+		<-done
+		return events
+	}
+}

@@ -86,7 +86,10 @@ func (s stateful) ready(ordinal int, yes bool) {
 	if yes {
 		do = "touch"
 	}
-	must(s.InPod(s.ns, name, do, "/tmp/ready"))(s.t)
+	s.Eventually(s.t, 20*time.Second, do+" in "+name, func(context.Context) error { // its phase may be ahead of its container
+		_, err := s.InPod(s.ns, name, do, "/tmp/ready")
+		return err
+	})
 	s.WaitPod(s.t, s.ns, name, fmt.Sprintf("ready %t", yes), func(p *corev1.Pod) bool { return clustertest.Ready(p) == yes })
 }
 
@@ -174,8 +177,7 @@ func statefulBurst(t *testing.T, c *clustertest.Cluster) {
 // The pods come in order and go in the opposite one, and wait for each other.
 func statefulOrder(t *testing.T, c *clustertest.Cluster) {
 	s := newStateful(t, c, 1, false)
-	w := must(c.Client.CoreV1().Pods(s.ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=s"}))(t)
-	defer w.Stop()
+	events := record(t, must(c.Client.CoreV1().Pods(s.ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=s"}))(t))
 	s.wait("0:1")
 	s.scale(3)
 	s.stays("0:1") // the first is not ready: nothing comes
@@ -194,8 +196,8 @@ func statefulOrder(t *testing.T, c *clustertest.Cluster) {
 	}
 	s.wait("")
 	var came, went []string
-	for len(w.ResultChan()) > 0 {
-		switch e := <-w.ResultChan(); e.Type {
+	for _, e := range events() {
+		switch e.Type {
 		case "ADDED":
 			came = append(came, e.Object.(*corev1.Pod).Name)
 		case "DELETED":
@@ -266,8 +268,7 @@ func statefulRollback(t *testing.T, c *clustertest.Cluster) {
 	s := newStateful(t, c, 3, true)
 	s.wait("0:1+ 1:1+ 2:1+")
 	one := s.status("one revision", oneRevision).CurrentRevision
-	w := must(c.Client.CoreV1().Pods(s.ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=s"}))(t)
-	defer w.Stop()
+	events := record(t, must(c.Client.CoreV1().Pods(s.ns).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=s"}))(t))
 	s.ready(1, false)
 	s.round("2")
 	s.stays("0:1+ 1:1 2:1+") // one is sick
@@ -275,8 +276,8 @@ func statefulRollback(t *testing.T, c *clustertest.Cluster) {
 	s.wait("0:2+ 1:2+ 2:2+")
 	two := s.status("the second revision only", oneRevision).CurrentRevision
 	var went []string
-	for len(w.ResultChan()) > 0 {
-		if e := <-w.ResultChan(); e.Type == "DELETED" {
+	for _, e := range events() {
+		if e.Type == "DELETED" {
 			went = append(went, e.Object.(*corev1.Pod).Name)
 		}
 	}

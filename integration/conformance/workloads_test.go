@@ -263,7 +263,7 @@ func deploymentLifecycle(t *testing.T, c *clustertest.Cluster) {
 	if status.Labels["round"] != "two" {
 		t.Errorf("labels %v", status.Labels)
 	}
-	must(api.Patch(t.Context(), "d", types.MergePatchType, []byte(`{"metadata":{"annotations":{"status":"patched"}},"status":{"readyReplicas":0}}`), metav1.PatchOptions{}, "status"))(t)
+	must(api.Patch(t.Context(), "d", types.MergePatchType, []byte(`{"metadata":{"annotations":{"status":"patched"}},"status":{"readyReplicas":0,"availableReplicas":0}}`), metav1.PatchOptions{}, "status"))(t)
 	seen(t, w, watch.Modified, "d", func(o metav1.Object) bool { return o.GetLabels()["round"] == "two" && ready(2)(o) }) // and the controller mends it
 	ok(t, api.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: label}))
 	seen(t, w, watch.Deleted, "d", nil)
