@@ -26,6 +26,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
 	"github.com/orlop-io/orlop/cmd/apiserver/satoken"
 	"github.com/orlop-io/orlop/cmd/apiserver/validation"
+	"github.com/orlop-io/orlop/cmd/apiserver/warnings"
 )
 
 // derive copies the shared configuration for a server whose types are in a scheme of their own, stored as JSON at gv.
@@ -103,6 +104,7 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 		Store: store.Config{
 			Scheme: b.types.Scheme, Options: c.RESTOptionsGetter,
 			ValidateCreate: validation.Create, ValidateUpdate: validation.Update, ValidateStatus: validation.UpdateStatus,
+			Warn:  warnings.For,
 			Table: printers.For,
 		},
 		Kubelet: kubeletclient.Config{

@@ -29,18 +29,22 @@ func (s strategy) AllowUnconditionalUpdate(context.Context) bool { return !s.r.C
 func (s strategy) Canonicalize(runtime.Object)                   {}
 
 func (s strategy) WarningsOnCreate(_ context.Context, obj runtime.Object) []string {
-	return s.warn(obj)
+	return s.warn(obj, nil)
 }
 
-func (s strategy) WarningsOnUpdate(_ context.Context, obj, _ runtime.Object) []string {
-	return s.warn(obj)
+func (s strategy) WarningsOnUpdate(_ context.Context, obj, old runtime.Object) []string {
+	return s.warn(obj, old)
 }
 
-func (s strategy) warn(obj runtime.Object) []string {
-	if s.r.Warn == nil {
-		return nil
+func (s strategy) warn(obj, old runtime.Object) []string {
+	var out []string
+	if s.cfg.Warn != nil {
+		out = s.cfg.Warn(obj, old)
 	}
-	return s.r.Warn(obj)
+	if s.r.Warn != nil {
+		out = append(out, s.r.Warn(obj)...)
+	}
+	return out
 }
 
 func (s strategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
