@@ -20,6 +20,7 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -69,7 +70,9 @@ func workloads() []*store.Resource {
 		{GV: apps, Kind: "DaemonSet", Plural: "daemonsets", Singular: "daemonset", Short: []string{"ds"}, Categories: all(), Generation: true},
 		{GV: apps, Kind: "Deployment", Plural: "deployments", Singular: "deployment", Short: []string{"deploy"}, Categories: all(), Generation: true},
 		{GV: apps, Kind: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", Short: []string{"rs"}, Categories: all(), Generation: true},
-		{GV: apps, Kind: "StatefulSet", Plural: "statefulsets", Singular: "statefulset", Short: []string{"sts"}, Categories: all(), Generation: true},
+		// The name of a stateful set becomes its pods' host name, which holds no dots.
+		{GV: apps, Kind: "StatefulSet", Plural: "statefulsets", Singular: "statefulset", Short: []string{"sts"}, Categories: all(), Generation: true,
+			Name: validation.NameIsDNSLabel},
 		{GV: batch, Kind: "CronJob", Plural: "cronjobs", Singular: "cronjob", Short: []string{"cj"}, Categories: all(), Generation: true},
 		jobResource(),
 	}

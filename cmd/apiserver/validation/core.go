@@ -20,7 +20,7 @@ func coreRules(obj runtime.Object) (rules, bool) {
 		}, nil, nil), true
 	case *corev1.ReplicationController:
 		return kind(replicationController, nil, func(c, _ *corev1.ReplicationController) field.ErrorList {
-			return replicaCounts(c.Status.Replicas, c.Status.FullyLabeledReplicas, c.Status.ReadyReplicas, c.Status.AvailableReplicas, c.Status.ObservedGeneration)
+			return controllerCounts(&c.Status)
 		}), true
 	case *corev1.Service:
 		return kind(service, serviceUpdate, serviceStatus), true

@@ -1,7 +1,6 @@
 package validation
 
 import (
-	"fmt"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -9,7 +8,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,9 +25,7 @@ func workloadRules(obj runtime.Object) (rules, bool) {
 	case *appsv1.ReplicaSet:
 		return kind(replicaSet, func(s, old *appsv1.ReplicaSet) field.ErrorList {
 			return append(replicaSet(s), immutable(spec().Child("selector"), s.Spec.Selector, old.Spec.Selector)...)
-		}, func(s, _ *appsv1.ReplicaSet) field.ErrorList {
-			return replicaCounts(s.Status.Replicas, s.Status.FullyLabeledReplicas, s.Status.ReadyReplicas, s.Status.AvailableReplicas, s.Status.ObservedGeneration)
-		}), true
+		}, replicaSetStatus), true
 	case *appsv1.DaemonSet:
 		return kind(daemonSet, func(d, old *appsv1.DaemonSet) field.ErrorList {
 			return append(daemonSet(d), immutable(spec().Child("selector"), d.Spec.Selector, old.Spec.Selector)...)
@@ -53,14 +49,14 @@ func workloadRules(obj runtime.Object) (rules, bool) {
 }
 
 // matching validates a selector and that it selects the pods of the template: a controller must see what it makes.
-func matching(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec) field.ErrorList {
+func matching(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, what string) field.ErrorList {
 	at := spec().Child("selector")
 	if selector == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
 	errs := labelSelector(at, selector)
 	if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
-		return append(errs, field.Invalid(at, selector, "empty selector is invalid for this resource"))
+		return append(errs, field.Invalid(at, selector, "empty selector is invalid for "+what))
 	}
 	parsed, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
@@ -72,23 +68,44 @@ func matching(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec) field.E
 	return errs
 }
 
-// longRunning validates the template of pods that are meant to run for ever.
-func longRunning(t *corev1.PodTemplateSpec) field.ErrorList {
+// longRunning validates the template of pods that are meant to run for ever; owner is the kind that users are told of.
+func longRunning(t *corev1.PodTemplateSpec, owner string) field.ErrorList {
 	at := spec().Child("template")
 	errs := podTemplate(t, at)
 	if p := t.Spec.RestartPolicy; p != corev1.RestartPolicyAlways {
 		errs = append(errs, field.NotSupported(at.Child("spec", "restartPolicy"), p, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
 	if t.Spec.ActiveDeadlineSeconds != nil {
-		errs = append(errs, field.Forbidden(at.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+		errs = append(errs, field.Forbidden(at.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+owner+" is not Supported"))
+	}
+	return errs
+}
+
+// sharedDisks refuses disks that only one node can write to, in a template of several pods.
+func sharedDisks(volumes []corev1.Volume) field.ErrorList {
+	var errs field.ErrorList
+	for i, v := range volumes {
+		if v.GCEPersistentDisk != nil && !v.GCEPersistentDisk.ReadOnly {
+			errs = append(errs, field.Invalid(spec().Child("template", "spec", "volumes").Index(i).Child("gcePersistentDisk", "readOnly"), false,
+				"must be read-only for replicated pods > 1; GCE PD can only be mounted on multiple machines if it is read-only"))
+		}
+	}
+	return errs
+}
+
+// replicated validates the template of a number of pods that may be any.
+func replicated(t *corev1.PodTemplateSpec, replicas *int32) field.ErrorList {
+	errs := longRunning(t, "ReplicaSet")
+	if replicas != nil && *replicas > 1 {
+		errs = append(errs, sharedDisks(t.Spec.Volumes)...)
 	}
 	return errs
 }
 
 func deployment(d *appsv1.Deployment) field.ErrorList {
 	errs := nonNegativePtr(spec().Child("replicas"), d.Spec.Replicas)
-	errs = append(errs, matching(d.Spec.Selector, &d.Spec.Template)...)
-	errs = append(errs, longRunning(&d.Spec.Template)...)
+	errs = append(errs, matching(d.Spec.Selector, &d.Spec.Template, "deployment")...)
+	errs = append(errs, replicated(&d.Spec.Template, d.Spec.Replicas)...)
 	errs = append(errs, deploymentStrategy(&d.Spec.Strategy, spec().Child("strategy"))...)
 	errs = append(errs, nonNegative(spec().Child("minReadySeconds"), int64(d.Spec.MinReadySeconds))...)
 	errs = append(errs, nonNegativePtr(spec().Child("revisionHistoryLimit"), d.Spec.RevisionHistoryLimit)...)
@@ -102,7 +119,7 @@ func deployment(d *appsv1.Deployment) field.ErrorList {
 }
 
 func deploymentStrategy(s *appsv1.DeploymentStrategy, p *field.Path) field.ErrorList {
-	errs := oneOf(p.Child("type"), s.Type, appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType)
+	errs := supported(p.Child("type"), s.Type, appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType)
 	if s.Type == appsv1.RecreateDeploymentStrategyType && s.RollingUpdate != nil {
 		errs = append(errs, field.Forbidden(p.Child("rollingUpdate"), "may not be specified when strategy `type` is '"+string(s.Type)+"'"))
 	}
@@ -161,29 +178,49 @@ func amount(v *intstr.IntOrString) int {
 	return n
 }
 
-func deploymentStatus(d, _ *appsv1.Deployment) field.ErrorList {
-	errs := replicaCounts(d.Status.Replicas, 0, d.Status.ReadyReplicas, d.Status.AvailableReplicas, d.Status.ObservedGeneration)
-	errs = append(errs, nonNegative(status().Child("updatedReplicas"), int64(d.Status.UpdatedReplicas))...)
-	if d.Status.UpdatedReplicas > d.Status.Replicas {
-		errs = append(errs, field.Invalid(status().Child("updatedReplicas"), d.Status.UpdatedReplicas, "cannot be greater than status.replicas"))
+func deploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
+	s := &d.Status
+	errs := nonNegative(status().Child("observedGeneration"), s.ObservedGeneration)
+	errs = append(errs, replicaCounts(s.Replicas, "readyReplicas", count{"updatedReplicas", s.UpdatedReplicas}, count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})...)
+	errs = append(errs, nonNegative(status().Child("unavailableReplicas"), int64(s.UnavailableReplicas))...)
+	errs = append(errs, nonNegativePtr(status().Child("terminatingReplicas"), s.TerminatingReplicas)...)
+	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
+}
+
+// count is a number of pods in a status, by the name of its field.
+type count struct {
+	name string
+	n    int32
+}
+
+// replicaCounts holds that no count is over that of all, and no more are available than ready.
+func replicaCounts(replicas int32, readyName string, parts ...count) field.ErrorList {
+	errs := nonNegative(status().Child("replicas"), int64(replicas))
+	ready := replicas
+	for _, c := range parts {
+		errs = append(errs, nonNegative(status().Child(c.name), int64(c.n))...)
+		if c.n > replicas {
+			errs = append(errs, field.Invalid(status().Child(c.name), c.n, "cannot be greater than status.replicas"))
+		}
+		if c.name == "readyReplicas" {
+			ready = c.n
+		}
+		if c.name == "availableReplicas" && c.n > ready {
+			errs = append(errs, field.Invalid(status().Child(c.name), c.n, "cannot be greater than "+readyName))
+		}
 	}
 	return errs
 }
 
-// replicaCounts holds available <= ready <= all.
-func replicaCounts(replicas, labeled, ready, available int32, observed int64) field.ErrorList {
-	errs := nonNegative(status().Child("observedGeneration"), observed)
-	for _, c := range []struct {
-		name  string
-		count int32
-	}{{"replicas", replicas}, {"fullyLabeledReplicas", labeled}, {"readyReplicas", ready}, {"availableReplicas", available}} {
-		errs = append(errs, nonNegative(status().Child(c.name), int64(c.count))...)
-		if c.count > replicas {
-			errs = append(errs, field.Invalid(status().Child(c.name), c.count, "cannot be greater than status.replicas"))
+// collisions holds that the count which keeps names unique never falls.
+func collisions(now, was *int32) field.ErrorList {
+	errs := nonNegativePtr(status().Child("collisionCount"), now)
+	if was != nil && (now == nil || *now < *was) {
+		value := int32(0)
+		if now != nil {
+			value = *now
 		}
-	}
-	if available > ready {
-		errs = append(errs, field.Invalid(status().Child("availableReplicas"), available, "cannot be greater than readyReplicas"))
+		errs = append(errs, field.Invalid(status().Child("collisionCount"), value, "cannot be decremented"))
 	}
 	return errs
 }
@@ -191,8 +228,15 @@ func replicaCounts(replicas, labeled, ready, available int32, observed int64) fi
 func replicaSet(s *appsv1.ReplicaSet) field.ErrorList {
 	errs := nonNegativePtr(spec().Child("replicas"), s.Spec.Replicas)
 	errs = append(errs, nonNegative(spec().Child("minReadySeconds"), int64(s.Spec.MinReadySeconds))...)
-	errs = append(errs, matching(s.Spec.Selector, &s.Spec.Template)...)
-	return append(errs, longRunning(&s.Spec.Template)...)
+	errs = append(errs, matching(s.Spec.Selector, &s.Spec.Template, "deployment")...)
+	return append(errs, replicated(&s.Spec.Template, s.Spec.Replicas)...)
+}
+
+func replicaSetStatus(r, _ *appsv1.ReplicaSet) field.ErrorList {
+	s := &r.Status
+	errs := replicaCounts(s.Replicas, "readyReplicas", count{"fullyLabeledReplicas", s.FullyLabeledReplicas}, count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})
+	errs = append(errs, nonNegativePtr(status().Child("terminatingReplicas"), s.TerminatingReplicas)...)
+	return append(errs, nonNegative(status().Child("observedGeneration"), s.ObservedGeneration)...)
 }
 
 func replicationController(c *corev1.ReplicationController) field.ErrorList {
@@ -210,110 +254,61 @@ func replicationController(c *corev1.ReplicationController) field.ErrorList {
 	if selector := labels.Set(c.Spec.Selector).AsSelectorPreValidated(); !selector.Empty() && !selector.Matches(labels.Set(c.Spec.Template.Labels)) {
 		errs = append(errs, field.Invalid(spec().Child("template", "metadata", "labels"), c.Spec.Template.Labels, "`selector` does not match template `labels`"))
 	}
-	return append(errs, longRunning(c.Spec.Template)...)
+	return append(errs, replicated(c.Spec.Template, c.Spec.Replicas)...)
+}
+
+// controllerCounts judges the status of a replication controller, which counts as a replica set does.
+func controllerCounts(s *corev1.ReplicationControllerStatus) field.ErrorList {
+	errs := replicaCounts(s.Replicas, "readyReplicas", count{"fullyLabeledReplicas", s.FullyLabeledReplicas}, count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})
+	return append(errs, nonNegative(status().Child("observedGeneration"), s.ObservedGeneration)...)
 }
 
 func daemonSet(d *appsv1.DaemonSet) field.ErrorList {
-	errs := matching(d.Spec.Selector, &d.Spec.Template)
-	errs = append(errs, longRunning(&d.Spec.Template)...)
+	errs := matching(d.Spec.Selector, &d.Spec.Template, "daemonset")
+	errs = append(errs, longRunning(&d.Spec.Template, "DaemonSet")...)
+	errs = append(errs, sharedDisks(d.Spec.Template.Spec.Volumes)...)
 	errs = append(errs, nonNegative(spec().Child("minReadySeconds"), int64(d.Spec.MinReadySeconds))...)
-	errs = append(errs, nonNegativePtr(spec().Child("revisionHistoryLimit"), d.Spec.RevisionHistoryLimit)...)
-	s, at := &d.Spec.UpdateStrategy, spec().Child("updateStrategy")
-	errs = append(errs, oneOf(at.Child("type"), s.Type, appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType)...)
+	errs = append(errs, daemonSetStrategy(&d.Spec.UpdateStrategy, spec().Child("updateStrategy"))...)
+	return append(errs, nonNegativePtr(spec().Child("revisionHistoryLimit"), d.Spec.RevisionHistoryLimit)...)
+}
+
+func daemonSetStrategy(s *appsv1.DaemonSetUpdateStrategy, p *field.Path) field.ErrorList {
+	errs := supported(p.Child("type"), s.Type, appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType)
 	if s.Type != appsv1.RollingUpdateDaemonSetStrategyType {
 		return errs
 	}
+	p = p.Child("rollingUpdate")
 	if s.RollingUpdate == nil {
-		return append(errs, field.Required(at.Child("rollingUpdate"), ""))
+		return append(errs, field.Required(p, ""))
 	}
-	errs = append(errs, rolling(s.RollingUpdate.MaxUnavailable, s.RollingUpdate.MaxSurge, at.Child("rollingUpdate"))...)
-	if amount(s.RollingUpdate.MaxUnavailable) > 0 && amount(s.RollingUpdate.MaxSurge) > 0 {
-		errs = append(errs, field.Invalid(at.Child("rollingUpdate", "maxSurge"), s.RollingUpdate.MaxSurge, "may not be set when maxUnavailable is non-zero"))
+	unavailable, surge := s.RollingUpdate.MaxUnavailable, s.RollingUpdate.MaxSurge
+	for _, v := range []struct {
+		name  string
+		value *intstr.IntOrString
+	}{{"maxUnavailable", unavailable}, {"maxSurge", surge}} {
+		errs = append(errs, intOrPercent(v.value, p.Child(v.name))...)
+		errs = append(errs, atMostAll(v.value, p.Child(v.name))...)
+	}
+	switch {
+	case amount(unavailable) != 0 && amount(surge) != 0:
+		errs = append(errs, field.Invalid(p.Child("maxSurge"), surge, "may not be set when maxUnavailable is non-zero"))
+	case amount(unavailable) == 0 && amount(surge) == 0:
+		errs = append(errs, field.Required(p.Child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
 	}
 	return errs
 }
 
-func daemonSetStatus(d, _ *appsv1.DaemonSet) field.ErrorList {
+func daemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
 	var errs field.ErrorList
 	s := &d.Status
-	for name, n := range map[string]int64{
-		"currentNumberScheduled": int64(s.CurrentNumberScheduled), "numberMisscheduled": int64(s.NumberMisscheduled), "desiredNumberScheduled": int64(s.DesiredNumberScheduled),
-		"numberReady": int64(s.NumberReady), "observedGeneration": s.ObservedGeneration, "updatedNumberScheduled": int64(s.UpdatedNumberScheduled),
-		"numberAvailable": int64(s.NumberAvailable), "numberUnavailable": int64(s.NumberUnavailable),
+	for _, c := range []count{
+		{"currentNumberScheduled", s.CurrentNumberScheduled}, {"numberMisscheduled", s.NumberMisscheduled}, {"desiredNumberScheduled", s.DesiredNumberScheduled},
+		{"numberReady", s.NumberReady}, {"updatedNumberScheduled", s.UpdatedNumberScheduled}, {"numberAvailable", s.NumberAvailable}, {"numberUnavailable", s.NumberUnavailable},
 	} {
-		errs = append(errs, nonNegative(status().Child(name), n)...)
+		errs = append(errs, nonNegative(status().Child(c.name), int64(c.n))...)
 	}
-	return errs
-}
-
-func statefulSet(s *appsv1.StatefulSet) field.ErrorList {
-	errs := oneOf(spec().Child("podManagementPolicy"), s.Spec.PodManagementPolicy, appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)
-	at := spec().Child("updateStrategy")
-	errs = append(errs, oneOf(at.Child("type"), s.Spec.UpdateStrategy.Type, appsv1.RollingUpdateStatefulSetStrategyType, appsv1.OnDeleteStatefulSetStrategyType)...)
-	if u := s.Spec.UpdateStrategy.RollingUpdate; u != nil {
-		if s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
-			errs = append(errs, field.Invalid(at.Child("rollingUpdate"), u, fmt.Sprintf("only allowed for updateStrategy '%s'", appsv1.RollingUpdateStatefulSetStrategyType)))
-		}
-		errs = append(errs, nonNegativePtr(at.Child("rollingUpdate", "partition"), u.Partition)...)
-		if u.MaxUnavailable != nil {
-			errs = append(errs, intOrPercent(u.MaxUnavailable, at.Child("rollingUpdate", "maxUnavailable"))...)
-			if amount(u.MaxUnavailable) == 0 {
-				errs = append(errs, field.Invalid(at.Child("rollingUpdate", "maxUnavailable"), *u.MaxUnavailable, "cannot be 0"))
-			}
-			errs = append(errs, atMostAll(u.MaxUnavailable, at.Child("rollingUpdate", "maxUnavailable"))...)
-		}
-	}
-	if r := s.Spec.PersistentVolumeClaimRetentionPolicy; r != nil {
-		for name, v := range map[string]appsv1.PersistentVolumeClaimRetentionPolicyType{"whenDeleted": r.WhenDeleted, "whenScaled": r.WhenScaled} {
-			errs = append(errs, oneOf(spec().Child("persistentVolumeClaimRetentionPolicy", name), v, appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType)...)
-		}
-	}
-	errs = append(errs, nonNegativePtr(spec().Child("replicas"), s.Spec.Replicas)...)
-	errs = append(errs, nonNegative(spec().Child("minReadySeconds"), int64(s.Spec.MinReadySeconds))...)
-	errs = append(errs, nonNegativePtr(spec().Child("revisionHistoryLimit"), s.Spec.RevisionHistoryLimit)...)
-	if s.Spec.Ordinals != nil {
-		errs = append(errs, nonNegative(spec().Child("ordinals", "start"), int64(s.Spec.Ordinals.Start))...)
-	}
-	if s.Spec.ServiceName != "" {
-		errs = append(errs, invalid(spec().Child("serviceName"), s.Spec.ServiceName, validation.IsDNS1123Subdomain(s.Spec.ServiceName))...)
-	}
-	errs = append(errs, matching(s.Spec.Selector, &s.Spec.Template)...)
-	// The template may mount volumes that only the claims of its pods will bring.
-	template := s.Spec.Template.DeepCopy()
-	for _, c := range s.Spec.VolumeClaimTemplates {
-		template.Spec.Volumes = withClaim(template.Spec.Volumes, c.Name)
-	}
-	return append(errs, longRunning(template)...)
-}
-
-// withClaim adds or replaces the volume that a claim template brings.
-func withClaim(list []corev1.Volume, name string) []corev1.Volume {
-	source := corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}
-	for i := range list {
-		if list[i].Name == name {
-			list[i].VolumeSource = source
-			return list
-		}
-	}
-	return append(list, corev1.Volume{Name: name, VolumeSource: source})
-}
-
-func statefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
-	errs := statefulSet(s)
-	kept := s.Spec.DeepCopy()
-	kept.Replicas, kept.Template, kept.UpdateStrategy = old.Spec.Replicas, old.Spec.Template, old.Spec.UpdateStrategy
-	kept.MinReadySeconds, kept.Ordinals, kept.RevisionHistoryLimit = old.Spec.MinReadySeconds, old.Spec.Ordinals, old.Spec.RevisionHistoryLimit
-	kept.PersistentVolumeClaimRetentionPolicy = old.Spec.PersistentVolumeClaimRetentionPolicy
-	if !equality.Semantic.DeepEqual(kept, &old.Spec) {
-		errs = append(errs, field.Forbidden(spec(), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
-	}
-	return errs
-}
-
-func statefulSetStatus(s, _ *appsv1.StatefulSet) field.ErrorList {
-	errs := replicaCounts(s.Status.Replicas, 0, s.Status.ReadyReplicas, s.Status.AvailableReplicas, s.Status.ObservedGeneration)
-	errs = append(errs, nonNegative(status().Child("currentReplicas"), int64(s.Status.CurrentReplicas))...)
-	return append(errs, nonNegative(status().Child("updatedReplicas"), int64(s.Status.UpdatedReplicas))...)
+	errs = append(errs, nonNegative(status().Child("observedGeneration"), s.ObservedGeneration)...)
+	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
 }
 
 func controllerRevision(r *appsv1.ControllerRevision) field.ErrorList {
