@@ -1,10 +1,5 @@
 package conformance
 
-import (
-	"slices"
-	"strings"
-)
-
 const (
 	podTemplate = "template: {metadata: {labels: {app: $X}}, spec: {containers: [{name: c, image: nowhere.invalid/none}]}}"
 	workload    = "spec: {replicas: 0, selector: {matchLabels: {app: $X}}, " + podTemplate + "}"
@@ -16,13 +11,10 @@ const (
 func lifecycleTests() map[string]test {
 	rows := map[string]test{}
 	for name, k := range apiKinds() {
-		rows[name] = test{quick: !slices.Contains(unserved, strings.Split(k.resource, "/")[0]) && !slices.Contains(unserved, k.resource), run: k.run}
+		rows[name] = test{quick: !k.slow, run: k.run}
 	}
 	return rows
 }
-
-// unserved are the groups and resources that the API server does not have.
-var unserved = []string{"resource.k8s.io", "storagemigration.k8s.io", "networking.k8s.io/v1/servicecidrs", "certificates.k8s.io/v1/clustertrustbundles"}
 
 func apiKinds() map[string]kind {
 	const machinery, apps, network, node, storage = "[sig-api-machinery] ", "[sig-apps] ", "[sig-network] ", "[sig-node] ", "[sig-storage] "
@@ -84,7 +76,7 @@ func apiKinds() map[string]kind {
 		network + "Ingress API should support creating Ingress API operations":                                                            {resource: "networking.k8s.io/v1/ingresses", object: "kind: Ingress\nspec: {defaultBackend: {service: {name: s, port: {number: 80}}}}", status: `{"loadBalancer":{"ingress":[{"ip":"169.1.1.1"}]}}`},
 		network + "IngressClass API should support creating IngressClass API operations":                                                  {resource: "networking.k8s.io/v1/ingressclasses", cluster: true, object: "kind: IngressClass\nspec: {controller: conf.example/c}"},
 		network + "ServiceCIDR and IPAddress API should support IPAddress API operations":                                                 {resource: "networking.k8s.io/v1/ipaddresses", cluster: true, name: "192.168.77.$N", object: "kind: IPAddress\nspec: {parentRef: {resource: services, name: s, namespace: conf}}"},
-		network + "ServiceCIDR and IPAddress API should support ServiceCIDR API operations":                                               {resource: "networking.k8s.io/v1/servicecidrs", cluster: true, object: "kind: ServiceCIDR\nspec: {cidrs: ['10.196.$N.0/24']}", status: condition},
+		network + "ServiceCIDR and IPAddress API should support ServiceCIDR API operations":                                               {resource: "networking.k8s.io/v1/servicecidrs", cluster: true, slow: true, object: "kind: ServiceCIDR\nspec: {cidrs: ['10.196.$N.0/24']}", status: condition},
 		network + "Services should delete a collection of services":                                                                       service,
 		network + "Services should complete a service status lifecycle":                                                                   {resource: "v1/services", object: "kind: Service\nspec: {type: LoadBalancer, ports: [{port: 80}]}", status: `{"loadBalancer":{"ingress":[{"ip":"203.0.113.1"}]}}`},
 		node + "ConfigMap should run through a ConfigMap lifecycle":                                                                       configMap,

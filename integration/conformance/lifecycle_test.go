@@ -31,6 +31,7 @@ type kind struct {
 	cluster  bool   // not in a namespace
 	status   string // what to write to /status, as JSON; "" where there is none or none is wanted
 	change   string // a merge patch of the object, beside the annotation that always is
+	slow     bool   // a controller takes its time to let go of it
 }
 
 func gvr(resource string) schema.GroupVersionResource {

@@ -215,9 +215,6 @@ func podCertificateStatus(p, old *certificatesv1.PodCertificateRequest) field.Er
 		if decides(c.Type) && c.Status != metav1.ConditionTrue {
 			errs = append(errs, field.NotSupported(at.Index(i).Child("status"), c.Status, []metav1.ConditionStatus{metav1.ConditionTrue}))
 		}
-		if !decides(c.Type) {
-			errs = append(errs, field.NotSupported(at.Index(i).Child("type"), c.Type, []string{"Issued", "Denied", "Failed"}))
-		}
 	}
 	if len(ended) > 0 {
 		if !slices.Equal(end, ended) {
