@@ -63,7 +63,7 @@ func (a *access) authenticate(gc *genericapiserver.Config, o *Options, client ku
 	}
 	cfg := authn.Config{
 		ServiceAccountKeys: keys, ServiceAccountIssuers: o.TokenIssuers, APIAudiences: authenticator.Audiences(audiences),
-		BootstrapTokens: o.BootstrapTokens, Objects: authn.NewObjects(client, factory),
+		BootstrapTokens: o.BootstrapTokens, TokenFile: o.TokenFile, SkipLookup: !o.TokenLookup, Objects: authn.NewObjects(client, factory),
 		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: o.Anonymous},
 	}
 	if o.ClientCAFile != "" {

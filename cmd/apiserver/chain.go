@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -77,7 +79,7 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range api.Groups {
+	for _, g := range enabled(api.Groups, c.MergedResourceConfig) {
 		info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, b.types.Scheme, b.types.Parameters, b.types.Codecs)
 		info.PrioritizedVersions = g.Versions
 		info.VersionedResourcesStorageMap = g.Storage
@@ -122,6 +124,30 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 		cfg.Guard = &rbac.Guard{Authorizer: c.Authorization.Authorizer, Policy: b.access.rbac, Client: b.client}
 	}
 	return registry.Build(ctx, cfg)
+}
+
+// enabled leaves out the versions and resources that --runtime-config switches off.
+func enabled(groups []registry.Group, on serverstorage.APIResourceConfigSource) []registry.Group {
+	var out []registry.Group
+	for _, g := range groups {
+		left := registry.Group{Name: g.Name, Storage: map[string]map[string]rest.Storage{}}
+		for _, gv := range g.Versions {
+			resources := map[string]rest.Storage{}
+			for name, s := range g.Storage[gv.Version] {
+				resource, _, _ := strings.Cut(name, "/")
+				if on.ResourceEnabled(gv.WithResource(resource)) {
+					resources[name] = s
+				}
+			}
+			if len(resources) > 0 {
+				left.Versions, left.Storage[gv.Version] = append(left.Versions, gv), resources
+			}
+		}
+		if len(left.Versions) > 0 {
+			out = append(out, left)
+		}
+	}
+	return out
 }
 
 // publishKeys serves the documents by which others verify service account tokens.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/client-go/util/keyutil"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/component-base/metrics"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/admission"
 )
@@ -34,10 +36,14 @@ type Options struct {
 	Admission *genericoptions.AdmissionOptions
 	Proxies   *genericoptions.RequestHeaderAuthenticationOptions
 	Logging   *logsapi.LoggingConfiguration
+	APIs      *genericoptions.APIEnablementOptions
+	Traces    *genericoptions.TracingOptions
+	Metrics   *metrics.Options
 
 	ClientCAFile    string
 	Anonymous       bool
 	BootstrapTokens bool
+	TokenFile       string
 	APIAudiences    []string
 
 	AuthorizationModes []string
@@ -47,6 +53,7 @@ type Options struct {
 	TokenSigningFile string
 	TokenMaxLifetime time.Duration
 	TokenExtend      bool
+	TokenLookup      bool
 	TokenKeysURL     string
 
 	KubeletCertFile, KubeletKeyFile, KubeletCAFile string
@@ -60,6 +67,7 @@ type Options struct {
 	EventTTL           time.Duration
 
 	ProxyCertFile, ProxyKeyFile string
+	AggregatorRouting           bool
 }
 
 // NewOptions returns the defaults.
@@ -73,10 +81,14 @@ func NewOptions() *Options {
 		Admission: genericoptions.NewAdmissionOptions(),
 		Proxies:   &genericoptions.RequestHeaderAuthenticationOptions{},
 		Logging:   logsapi.NewLoggingConfiguration(),
+		APIs:      genericoptions.NewAPIEnablementOptions(),
+		Traces:    genericoptions.NewTracingOptions(),
+		Metrics:   metrics.NewOptions(),
 
 		Anonymous:           true,
 		AuthorizationModes:  []string{modeAlwaysAllow},
 		TokenExtend:         true,
+		TokenLookup:         true,
 		KubeletAddressTypes: []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
 		KubeletTimeout:      5 * time.Second,
 		ServiceRange:        "10.0.0.0/24",
@@ -115,10 +127,14 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.Admission.AddFlags(fs)
 	o.Proxies.AddFlags(fs)
 	logsapi.AddFlags(o.Logging, fs)
+	o.APIs.AddFlags(fs)
+	o.Traces.AddFlags(fs)
+	o.Metrics.AddFlags(fs)
 
 	fs.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "Clients with a certificate signed by an authority in this file are the user of its common name.")
 	fs.BoolVar(&o.Anonymous, "anonymous-auth", o.Anonymous, "Requests without any credential are those of system:anonymous; otherwise they are refused.")
 	fs.BoolVar(&o.BootstrapTokens, "enable-bootstrap-token-auth", o.BootstrapTokens, "Accept the tokens of Secrets of type bootstrap.kubernetes.io/token in kube-system.")
+	fs.StringVar(&o.TokenFile, "token-auth-file", o.TokenFile, "CSV file of bearer tokens, read at the start: token, user, uid, and groups in quotes.")
 	fs.StringSliceVar(&o.APIAudiences, "api-audiences", o.APIAudiences, "Audiences of this server; tokens must be for one of them. The first service account issuer if empty.")
 	fs.StringSliceVar(&o.AuthorizationModes, "authorization-mode", o.AuthorizationModes, "Ordered list of authorizers: AlwaysAllow, AlwaysDeny, Node, RBAC.")
 
@@ -127,6 +143,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.TokenSigningFile, "service-account-signing-key-file", o.TokenSigningFile, "PEM file of the private key that signs service account tokens.")
 	fs.DurationVar(&o.TokenMaxLifetime, "service-account-max-token-expiration", o.TokenMaxLifetime, "Longest life of a service account token; 0 is no limit.")
 	fs.BoolVar(&o.TokenExtend, "service-account-extend-token-expiration", o.TokenExtend, "Let projected tokens live longer than asked for, for clients that never read them again.")
+	fs.BoolVar(&o.TokenLookup, "service-account-lookup", o.TokenLookup, "Refuse service account tokens whose account, pod, secret or node is gone.")
 	fs.StringVar(&o.TokenKeysURL, "service-account-jwks-uri", o.TokenKeysURL, "URL of the token keys in the discovery document; below the issuer if empty.")
 
 	fs.StringVar(&o.KubeletCertFile, "kubelet-client-certificate", o.KubeletCertFile, "Client certificate for connections to kubelets.")
@@ -143,6 +160,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&o.ProxyCertFile, "proxy-client-cert-file", o.ProxyCertFile, "Client certificate for requests to extension API servers.")
 	fs.StringVar(&o.ProxyKeyFile, "proxy-client-key-file", o.ProxyKeyFile, "Key of the client certificate for requests to extension API servers.")
+	fs.BoolVar(&o.AggregatorRouting, "enable-aggregator-routing", o.AggregatorRouting, "Send requests to extension API servers and webhooks to endpoints of their Service instead of its cluster IP.")
 }
 
 // complete fills in what the flags leave open.
@@ -168,7 +186,7 @@ func (o *Options) Validate() error {
 	var errs []error
 	for _, list := range [][]error{
 		o.Run.Validate(), o.Serving.Validate(), o.Etcd.Validate(), o.Audit.Validate(), o.Features.Validate(),
-		o.Admission.Validate(), o.Proxies.Validate(),
+		o.Admission.Validate(), o.Proxies.Validate(), o.Traces.Validate(), o.Metrics.Validate(),
 	} {
 		errs = append(errs, list...)
 	}
@@ -193,6 +211,16 @@ func (o *Options) Validate() error {
 	}
 	if (o.TokenSigningFile == "") != (len(o.TokenIssuers) == 0) {
 		errs = append(errs, errors.New("--service-account-signing-key-file and --service-account-issuer go together"))
+	}
+	if m := o.TokenMaxLifetime; m != 0 && (m < time.Hour || m > (1<<32)*time.Second) {
+		errs = append(errs, errors.New("--service-account-max-token-expiration: must be between 1 hour and 2^32 seconds"))
+	}
+	for _, issuer := range o.TokenIssuers {
+		if strings.Contains(issuer, ":") {
+			if _, err := url.Parse(issuer); err != nil {
+				errs = append(errs, fmt.Errorf("--service-account-issuer: %q has a colon, but is no URL: %w", issuer, err))
+			}
+		}
 	}
 	if (o.ProxyCertFile == "") != (o.ProxyKeyFile == "") {
 		errs = append(errs, errors.New("--proxy-client-cert-file and --proxy-client-key-file go together"))

@@ -32,8 +32,12 @@ func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiext
 		return fmt.Errorf("make loopback client: %w", err)
 	}
 	var r registrar = autoregister.NewAutoRegisterController(s.APIRegistrationInformers.Apiregistration().V1().APIServices(), client.ApiregistrationV1())
+	on := b.config.MergedResourceConfig
 	for _, service := range builtinServices() {
-		r.AddAPIServiceToSyncOnStart(service)
+		gv := schema.GroupVersion{Group: service.Spec.Group, Version: service.Spec.Version}
+		if gv.Group == apiextensionsv1.GroupName || on.ResourceEnabled(gv.WithResource("")) {
+			r.AddAPIServiceToSyncOnStart(service)
+		}
 	}
 	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
 	follower := &crdFollower{crds.Lister(), r}

@@ -76,13 +76,13 @@ func TestAutoscalersHaveTwoVersions(t *testing.T) {
 	}
 }
 
-// warnings collects Warning headers.
-type warnings struct {
+// warningTexts collects Warning headers.
+type warningTexts struct {
 	mu   sync.Mutex
 	text []string
 }
 
-func (w *warnings) HandleWarningHeader(_ int, _ string, text string) {
+func (w *warningTexts) HandleWarningHeader(_ int, _ string, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text = append(w.text, text)
@@ -91,7 +91,7 @@ func (w *warnings) HandleWarningHeader(_ int, _ string, text string) {
 // Nobody shall think that pods are isolated which are not.
 func TestNetworkPolicySaysThatNothingEnforcesIt(t *testing.T) {
 	ns, ctx := namespace(t, "netpol"), t.Context()
-	heard := &warnings{}
+	heard := &warningTexts{}
 	config := rest.CopyConfig(shared.admin)
 	config.WarningHandler = heard
 	client, err := kubernetes.NewForConfig(config)

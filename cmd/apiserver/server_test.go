@@ -141,6 +141,8 @@ func (c *cluster) options() *Options {
 	o.ClientCAFile = c.file("ca.crt")
 	o.AuthorizationModes = []string{modeNode, modeRBAC}
 	o.TokenIssuers, o.TokenSigningFile = []string{"https://kubernetes.default.svc"}, c.file("server.key")
+	// The authority's own key stands for one that signed tokens before a rotation.
+	o.TokenKeyFiles = []string{c.file("server.key"), c.file("ca.crt")}
 	o.ServiceRange, o.EndpointReconciler = "10.96.0.0/12,fd00:96::/108", reconcileNone
 	o.Admission.EnablePlugins = []string{"NodeRestriction"}
 	return o

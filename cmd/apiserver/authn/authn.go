@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
 	"k8s.io/apiserver/pkg/authentication/request/x509"
 	"k8s.io/apiserver/pkg/authentication/token/cache"
+	"k8s.io/apiserver/pkg/authentication/token/tokenfile"
 	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 
@@ -39,6 +41,8 @@ type Objects interface {
 	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	Node(ctx context.Context, name string) (*corev1.Node, error)
+	// LabelSecret sets one label of a Secret.
+	LabelSecret(ctx context.Context, namespace, name, label, value string) error
 }
 
 // Config says which credentials count. What is nil or empty is switched off.
@@ -58,6 +62,11 @@ type Config struct {
 	Objects Objects
 	// BootstrapTokens switches tokens of Secrets kube-system/bootstrap-token-* on.
 	BootstrapTokens bool
+	// SkipLookup believes service account tokens of issuers other than LegacyIssuer without asking whether what they name
+	// is still there.
+	SkipLookup bool
+	// TokenFile is a CSV file of tokens, users, uids and groups; empty means none. It is read by New alone.
+	TokenFile string
 	// Anonymous lets requests without a credential through as system:anonymous.
 	Anonymous *apiserver.AnonymousAuthConfig
 }
@@ -100,8 +109,15 @@ func New(cfg Config) (authenticator.Request, error) {
 
 func tokenAuthenticators(cfg Config) ([]authenticator.Token, error) {
 	var tokens []authenticator.Token
+	if cfg.TokenFile != "" {
+		known, err := tokenfile.NewCSV(cfg.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read token file: %w", err)
+		}
+		tokens = append(tokens, authenticator.WrapAudienceAgnosticToken(cfg.APIAudiences, known))
+	}
 	if len(cfg.ServiceAccountKeys) == 0 && !cfg.BootstrapTokens {
-		return nil, nil
+		return tokens, nil
 	}
 	if cfg.Objects == nil {
 		return nil, errors.New("authenticate tokens: there is no way to look up the objects they name")
@@ -111,7 +127,7 @@ func tokenAuthenticators(cfg Config) ([]authenticator.Token, error) {
 		if err != nil {
 			return nil, err
 		}
-		tokens = append(tokens, &serviceAccounts{verifier: v, audiences: cfg.APIAudiences, objects: cfg.Objects, now: time.Now})
+		tokens = append(tokens, &serviceAccounts{verifier: v, audiences: cfg.APIAudiences, objects: cfg.Objects, now: time.Now, skipLookup: cfg.SkipLookup})
 	}
 	if cfg.BootstrapTokens {
 		b := &bootstrapTokens{secret: cfg.Objects.Secret, now: time.Now}

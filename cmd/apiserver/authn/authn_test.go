@@ -56,6 +56,13 @@ func (w world) Node(_ context.Context, name string) (*corev1.Node, error) {
 	return &corev1.Node{ObjectMeta: m}, err
 }
 
+func (w world) LabelSecret(_ context.Context, ns, name, label, value string) error {
+	m, err := w.meta("secrets", ns, name)
+	m.Labels = map[string]string{label: value}
+	w["secrets "+name] = m
+	return err
+}
+
 func uid(s string) metav1.ObjectMeta { return metav1.ObjectMeta{UID: types.UID(s)} }
 
 func key(t *testing.T) *ecdsa.PrivateKey {

@@ -2,9 +2,12 @@ package authn
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -53,4 +56,15 @@ func (o *liveObjects) Node(ctx context.Context, name string) (*corev1.Node, erro
 		return node, nil
 	}
 	return o.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+}
+
+func (o *liveObjects) LabelSecret(ctx context.Context, namespace, name, label, value string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{label: value}}})
+	if err != nil {
+		return err
+	}
+	if _, err = o.client.CoreV1().Secrets(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("label secret %s/%s: %w", namespace, name, err)
+	}
+	return nil
 }

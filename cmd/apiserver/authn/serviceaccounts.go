@@ -13,6 +13,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	tokenjwt "k8s.io/apiserver/pkg/authentication/token/jwt"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/klog/v2"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/satoken"
 )
@@ -29,6 +31,8 @@ type serviceAccounts struct {
 	audiences authenticator.Audiences
 	objects   Objects
 	now       func() time.Time
+	// skipLookup is Config.SkipLookup.
+	skipLookup bool
 }
 
 // AuthenticateToken knows the holder of a service account token, leaves tokens of other issuers to others, and refuses
@@ -82,12 +86,21 @@ func (s *serviceAccounts) bound(ctx context.Context, c satoken.Claims) (*service
 	if k.Namespace == "" || k.ServiceAccount.Name == "" || k.ServiceAccount.UID == "" {
 		return nil, errors.New("service account token: it names no service account")
 	}
+	info := &serviceaccount.ServiceAccountInfo{
+		Namespace: k.Namespace, Name: k.ServiceAccount.Name, UID: k.ServiceAccount.UID, CredentialID: tokenjwt.CredentialIDForJTI(c.ID),
+	}
+	if s.skipLookup {
+		if k.Pod != nil {
+			info.PodName, info.PodUID = k.Pod.Name, k.Pod.UID
+		}
+		if k.Node != nil {
+			info.NodeName, info.NodeUID = k.Node.Name, k.Node.UID
+		}
+		return info, nil
+	}
 	sa, err := s.objects.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)
 	if err != nil || !s.same(sa.ObjectMeta, k.ServiceAccount.UID) {
 		return nil, errStale
-	}
-	info := &serviceaccount.ServiceAccountInfo{
-		Namespace: k.Namespace, Name: sa.Name, UID: string(sa.UID), CredentialID: tokenjwt.CredentialIDForJTI(c.ID),
 	}
 	if k.Secret != nil {
 		secret, err := s.objects.Secret(ctx, k.Namespace, k.Secret.Name)
@@ -134,8 +147,28 @@ func (s *serviceAccounts) legacy(ctx context.Context, token string, c satoken.Cl
 	if err != nil || !s.same(sa.ObjectMeta, l.ServiceAccountUID) {
 		return nil, errStale
 	}
+	if secret.Labels[invalidSince] != "" {
+		return nil, errStale
+	}
+	for _, own := range sa.Secrets {
+		if own.Name == secret.Name {
+			warning.AddWarning(ctx, "", "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.")
+		}
+	}
+	if today := s.now().UTC().Format(time.DateOnly); secret.Labels[lastUsed] != today {
+		if err := s.objects.LabelSecret(ctx, l.Namespace, l.SecretName, lastUsed, today); err != nil {
+			klog.FromContext(ctx).Error(err, "note use of a token", "secret", klog.KObj(secret))
+		}
+	}
 	return &serviceaccount.ServiceAccountInfo{Namespace: l.Namespace, Name: sa.Name, UID: string(sa.UID)}, nil
 }
+
+// The labels of Secrets with tokens: when the token was last used, which whoever cleans up reads, and since when it has
+// been switched off by them.
+const (
+	lastUsed     = "kubernetes.io/legacy-token-last-used"
+	invalidSince = "kubernetes.io/legacy-token-invalid-since"
+)
 
 // same says whether an object is the one with uid and not gone: deleted for longer than the grace counts as gone.
 func (s *serviceAccounts) same(m metav1.ObjectMeta, uid string) bool {

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	tokenjwt "k8s.io/apiserver/pkg/authentication/token/jwt"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/satoken"
 )
@@ -107,6 +108,9 @@ func (t *Token) Create(ctx context.Context, name string, obj runtime.Object, val
 	asked := time.Duration(*req.Spec.ExpirationSeconds) * time.Second
 	if t.cfg.MaxLifetime > 0 && asked > t.cfg.MaxLifetime {
 		asked = t.cfg.MaxLifetime
+		seconds := int64(asked / time.Second)
+		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *req.Spec.ExpirationSeconds, seconds))
+		req.Spec.ExpirationSeconds = &seconds
 	}
 	r.Lifetime = asked
 	if t.extends(r, asked) {
