@@ -14,7 +14,7 @@ import (
 func tests() map[string]test {
 	all := map[string]test{}
 	for _, area := range []map[string]test{
-		architectureTests(), lifecycleTests(), apiTests(), containerTests(), volumeTests(), appTests(), batchTests(), statefulTests(), workloadTests(), podTests(), networkTests(), kubectlTests(), webhookTests(), crdTests(), schedulingTests(), openAPITests(), resizeTests(), trustTests(), resourceTests(),
+		architectureTests(), budgetTests(), preemptionTests(), lifecycleTests(), apiTests(), containerTests(), volumeTests(), appTests(), batchTests(), statefulTests(), workloadTests(), podTests(), networkTests(), kubectlTests(), webhookTests(), crdTests(), schedulingTests(), openAPITests(), extensionTests(), resizeTests(), trustTests(), resourceTests(),
 	} {
 		maps.Copy(all, area)
 	}
