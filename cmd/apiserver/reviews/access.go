@@ -7,6 +7,7 @@ import (
 	authzv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -155,8 +156,8 @@ func attributes(u user.Info, ra *authzv1.ResourceAttributes, nr *authzv1.NonReso
 	return a
 }
 
-// fieldRequirements leaves out what it does not understand: a selector only narrows a request, and judging a wider one
-// errs on the safe side.
+// fieldRequirements leaves out what it does not understand, and says so: a selector only narrows a request, and judging
+// a wider one errs on the safe side.
 func fieldRequirements(f *authzv1.FieldSelectorAttributes) (fields.Requirements, error) {
 	if f.RawSelector != "" {
 		s, err := fields.ParseSelector(f.RawSelector)
@@ -166,15 +167,20 @@ func fieldRequirements(f *authzv1.FieldSelectorAttributes) (fields.Requirements,
 		return s.Requirements(), nil
 	}
 	var reqs fields.Requirements
+	var errs []error
 	for _, r := range f.Requirements {
 		switch {
-		case r.Operator == metav1.FieldSelectorOpIn && len(r.Values) == 1:
+		case r.Operator != metav1.FieldSelectorOpIn && r.Operator != metav1.FieldSelectorOpNotIn:
+			errs = append(errs, fmt.Errorf("field selector on %q: operator %q is not understood", r.Key, r.Operator))
+		case len(r.Values) != 1:
+			errs = append(errs, fmt.Errorf("field selector on %q: operator %q without a single value is not understood", r.Key, r.Operator))
+		case r.Operator == metav1.FieldSelectorOpIn:
 			reqs = append(reqs, fields.Requirement{Operator: selection.Equals, Field: r.Key, Value: r.Values[0]})
-		case r.Operator == metav1.FieldSelectorOpNotIn && len(r.Values) == 1:
+		default:
 			reqs = append(reqs, fields.Requirement{Operator: selection.NotEquals, Field: r.Key, Value: r.Values[0]})
 		}
 	}
-	return reqs, nil
+	return reqs, utilerrors.NewAggregate(errs)
 }
 
 func labelRequirements(l *authzv1.LabelSelectorAttributes) (labels.Requirements, error) {
@@ -186,12 +192,18 @@ func labelRequirements(l *authzv1.LabelSelectorAttributes) (labels.Requirements,
 		reqs, _ := s.Requirements()
 		return reqs, nil
 	}
-	s, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: l.Requirements})
-	if err != nil {
-		return nil, err
+	var all labels.Requirements
+	var errs []error
+	for _, r := range l.Requirements {
+		s, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{r}})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		reqs, _ := s.Requirements()
+		all = append(all, reqs...)
 	}
-	reqs, _ := s.Requirements()
-	return reqs, nil
+	return all, utilerrors.NewAggregate(errs)
 }
 
 func validateSubject(s authzv1.SubjectAccessReviewSpec, path *field.Path) field.ErrorList {
@@ -212,15 +224,33 @@ func validateAttributes(ra *authzv1.ResourceAttributes, nr *authzv1.NonResourceA
 		return nil
 	}
 	var errs field.ErrorList
-	if f := ra.FieldSelector; f != nil && f.RawSelector != "" && len(f.Requirements) > 0 {
-		errs = append(errs, both(path.Child("resourceAttributes", "fieldSelector", "rawSelector"), f.RawSelector))
+	if f := ra.FieldSelector; f != nil {
+		p := path.Child("resourceAttributes", "fieldSelector")
+		errs = append(errs, oneForm(p, f.RawSelector, len(f.Requirements))...)
+		// Newer clients may know more operators: what is not understood does not narrow the question.
+		opts := metav1validation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+		for i, r := range f.Requirements {
+			errs = append(errs, metav1validation.ValidateFieldSelectorRequirement(r, opts, p.Child("requirements").Index(i))...)
+		}
 	}
-	if l := ra.LabelSelector; l != nil && l.RawSelector != "" && len(l.Requirements) > 0 {
-		errs = append(errs, both(path.Child("resourceAttributes", "labelSelector", "rawSelector"), l.RawSelector))
+	if l := ra.LabelSelector; l != nil {
+		p := path.Child("resourceAttributes", "labelSelector")
+		errs = append(errs, oneForm(p, l.RawSelector, len(l.Requirements))...)
+		opts := metav1validation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+		for i, r := range l.Requirements {
+			errs = append(errs, metav1validation.ValidateLabelSelectorRequirement(r, opts, p.Child("requirements").Index(i))...)
+		}
 	}
 	return errs
 }
 
-func both(path *field.Path, value string) *field.Error {
-	return field.Invalid(path, value, fmt.Sprintf("may not specify both %s and requirements", "rawSelector"))
+// oneForm demands a selector in one of its two forms.
+func oneForm(path *field.Path, raw string, requirements int) field.ErrorList {
+	switch {
+	case raw != "" && requirements > 0:
+		return field.ErrorList{field.Invalid(path.Child("rawSelector"), raw, "may not specified at the same time as requirements")}
+	case raw == "" && requirements == 0:
+		return field.ErrorList{field.Required(path.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", path))}
+	}
+	return nil
 }

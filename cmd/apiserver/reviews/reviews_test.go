@@ -191,3 +191,64 @@ func TestTokenReview(t *testing.T) {
 		t.Errorf("without a token: %v", err)
 	}
 }
+
+func TestSelectorsOfAccessReviews(t *testing.T) {
+	var asked authorizer.Attributes
+	authz := authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+		asked = a
+		return authorizer.DecisionAllow, "", nil
+	})
+	storages := Authorization(authz, nil)
+	in := func(op metav1.FieldSelectorOperator, values ...string) *authzv1.FieldSelectorAttributes {
+		return &authzv1.FieldSelectorAttributes{Requirements: []metav1.FieldSelectorRequirement{{Key: "spec.nodeName", Operator: op, Values: values}}}
+	}
+	for _, tt := range []struct {
+		name    string
+		fields  *authzv1.FieldSelectorAttributes
+		labels  *authzv1.LabelSelectorAttributes
+		want    string // the selectors that the authorizer was asked about
+		note    string // part of the evaluation error
+		refused string // part of the refusal
+	}{
+		{name: "none"},
+		{name: "raw fields", fields: &authzv1.FieldSelectorAttributes{RawSelector: "spec.nodeName=n1"}, want: "spec.nodeName=n1"},
+		{name: "fields", fields: in(metav1.FieldSelectorOpIn, "n1"), want: "spec.nodeName=n1"},
+		{name: "not fields", fields: in(metav1.FieldSelectorOpNotIn, "n1"), want: "spec.nodeName!=n1"},
+		{name: "two values", fields: in(metav1.FieldSelectorOpIn, "n1", "n2"), note: "without a single value is not understood"},
+		{name: "an operator of tomorrow", fields: in("Near", "n1"), note: `operator "Near" is not understood`},
+		{name: "raw fields that are none", fields: &authzv1.FieldSelectorAttributes{RawSelector: "&"}, note: "invalid selector"},
+		{name: "both forms", fields: &authzv1.FieldSelectorAttributes{RawSelector: "a=b", Requirements: in(metav1.FieldSelectorOpIn, "n1").Requirements},
+			refused: `spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: "a=b": may not specified at the same time as requirements`},
+		{name: "neither form", labels: &authzv1.LabelSelectorAttributes{}, refused: "spec.resourceAttributes.labelSelector.requirements: Required value"},
+		{name: "labels", labels: &authzv1.LabelSelectorAttributes{Requirements: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpIn, Values: []string{"b"}}}}, want: "a in (b)"},
+		{name: "labels without values", labels: &authzv1.LabelSelectorAttributes{Requirements: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpIn}}}, refused: "Required value"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &authzv1.SelfSubjectAccessReview{Spec: authzv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authzv1.ResourceAttributes{
+				Verb: "list", Resource: "pods", FieldSelector: tt.fields, LabelSelector: tt.labels}}}
+			ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "ann"})
+			_, err := storages["selfsubjectaccessreviews"].(rest.Creater).Create(ctx, r, nil, nil)
+			if tt.refused != "" {
+				if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), tt.refused) {
+					t.Fatalf("got %v, want %q", err, tt.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, _ := asked.GetFieldSelector()
+			l, _ := asked.GetLabelSelector()
+			var got []string
+			for _, x := range f {
+				got = append(got, x.Field+string(x.Operator)+x.Value)
+			}
+			for _, x := range l {
+				got = append(got, x.String())
+			}
+			if strings.Join(got, ",") != tt.want || !strings.Contains(r.Status.EvaluationError, tt.note) || (tt.note == "") != (r.Status.EvaluationError == "") {
+				t.Errorf("asked about %q, error %q", got, r.Status.EvaluationError)
+			}
+		})
+	}
+}
