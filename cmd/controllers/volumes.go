@@ -1,0 +1,29 @@
+package controllers
+
+import (
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
+	"github.com/orlop-io/orlop/cmd/controllers/volumeprotection"
+)
+
+// volumes are the controllers of persistent volumes and their claims.
+func volumes() []entry {
+	return []entry{
+		{name: "persistentvolume-binder-controller", alias: "persistentvolume-binder", account: "persistent-volume-binder",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				b, err := volumebinder.New(c, e.shared, e.recorder("persistentvolume-controller"), e.log)
+				return b.Run, err
+			})},
+		{name: "persistentvolumeclaim-protection-controller", alias: "pvc-protection", account: "pvc-protection-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				p, err := volumeprotection.NewClaims(c, e.shared, e.log)
+				return p.Run, err
+			})},
+		{name: "persistentvolume-protection-controller", alias: "pv-protection", account: "pv-protection-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				p, err := volumeprotection.NewVolumes(c, e.shared, e.log)
+				return p.Run, err
+			})},
+	}
+}
