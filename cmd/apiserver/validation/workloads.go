@@ -43,7 +43,7 @@ func workloadRules(obj runtime.Object) (rules, bool) {
 	case *policyv1.PodDisruptionBudget:
 		return kind(disruptionBudget, nil, disruptionBudgetStatus), true
 	case *autoscalingv2.HorizontalPodAutoscaler:
-		return kind(autoscaler, nil, nil), true
+		return kind(autoscaler, nil, autoscalerStatus), true
 	}
 	return rules{}, false
 }
