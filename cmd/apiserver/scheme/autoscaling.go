@@ -91,6 +91,9 @@ func autoscalerFromV1(in *autoscalingv1.HorizontalPodAutoscaler, out *autoscalin
 		ObservedGeneration: in.Status.ObservedGeneration, LastScaleTime: in.Status.LastScaleTime,
 		CurrentReplicas: in.Status.CurrentReplicas, DesiredReplicas: in.Status.DesiredReplicas,
 	}
+	if out.Spec.MinReplicas == nil {
+		out.Spec.MinReplicas = new(int32(1))
+	}
 	if p := in.Spec.TargetCPUUtilizationPercentage; p != nil {
 		out.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(p)}
 	}
