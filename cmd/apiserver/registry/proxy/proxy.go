@@ -82,11 +82,12 @@ func transport() *http.Transport {
 
 // Nodes returns nodes/proxy.
 func Nodes(kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet, error)) *REST {
+	rt := transport()
 	return &REST{
 		options: func() runtime.Object { return &corev1.NodeProxyOptions{} },
 		path:    func(o runtime.Object) string { return o.(*corev1.NodeProxyOptions).Path },
 		find: func(ctx context.Context, id string) (target, error) {
-			_, name, port, ok := utilnet.SplitSchemeNamePort(id)
+			scheme, name, port, ok := utilnet.SplitSchemeNamePort(id)
 			if !ok {
 				return target{}, apierrors.NewBadRequest(fmt.Sprintf("invalid node request %q", id))
 			}
@@ -94,10 +95,15 @@ func Nodes(kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet
 			if err != nil {
 				return target{}, err
 			}
-			if _, own, err := net.SplitHostPort(k.Host); err != nil || (port != "" && port != own) {
-				return target{}, apierrors.NewBadRequest(fmt.Sprintf("node %s: only the kubelet's port %s can be reached", name, own))
+			host, own, err := net.SplitHostPort(k.Host)
+			if err != nil {
+				return target{}, apierrors.NewInternalError(fmt.Errorf("address of node %s: %w", name, err))
 			}
-			return target{k.URL("", nil), k.Transport}, nil
+			if port == "" || port == own {
+				return target{k.URL("", nil), k.Transport}, nil
+			}
+			// Anything else that listens there gets no credential of ours.
+			return to(scheme, host, port, rt)
 		},
 	}
 }
