@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -65,6 +66,18 @@ func (a *access) authenticate(gc *genericapiserver.Config, o *Options, client ku
 		ServiceAccountKeys: keys, ServiceAccountIssuers: o.TokenIssuers, APIAudiences: authenticator.Audiences(audiences),
 		BootstrapTokens: o.BootstrapTokens, TokenFile: o.TokenFile, SkipLookup: !o.TokenLookup, Objects: authn.NewObjects(client, factory),
 		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: o.Anonymous},
+	}
+	if o.AuthnConfigFile != "" {
+		anonymous, err := authn.ReadConfiguration(o.AuthnConfigFile)
+		if err != nil {
+			return err
+		}
+		if anonymous != nil && !o.Anonymous {
+			return errors.New("--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file")
+		}
+		if anonymous != nil {
+			cfg.Anonymous = anonymous
+		}
 	}
 	if o.ClientCAFile != "" {
 		ca, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile)

@@ -42,6 +42,7 @@ type Options struct {
 
 	ClientCAFile    string
 	Anonymous       bool
+	AuthnConfigFile string
 	BootstrapTokens bool
 	TokenFile       string
 	APIAudiences    []string
@@ -133,6 +134,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "Clients with a certificate signed by an authority in this file are the user of its common name.")
 	fs.BoolVar(&o.Anonymous, "anonymous-auth", o.Anonymous, "Requests without any credential are those of system:anonymous; otherwise they are refused.")
+	fs.StringVar(&o.AuthnConfigFile, "authentication-config", o.AuthnConfigFile, "File of an AuthenticationConfiguration; what it says of anonymous requests takes the place of --anonymous-auth.")
 	fs.BoolVar(&o.BootstrapTokens, "enable-bootstrap-token-auth", o.BootstrapTokens, "Accept the tokens of Secrets of type bootstrap.kubernetes.io/token in kube-system.")
 	fs.StringVar(&o.TokenFile, "token-auth-file", o.TokenFile, "CSV file of bearer tokens, read at the start: token, user, uid, and groups in quotes.")
 	fs.StringSliceVar(&o.APIAudiences, "api-audiences", o.APIAudiences, "Audiences of this server; tokens must be for one of them. The first service account issuer if empty.")
