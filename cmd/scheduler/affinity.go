@@ -74,16 +74,20 @@ func (d *decision) require(node *Node, other *Pod, by int) {
 
 // prefer takes in what other, on node, and req think of each other beyond what they require.
 func (d *decision) prefer(node *Node, other *Pod) {
-	add := func(terms []term, about *Pod, sign int64) {
+	add := func(terms []term, about *Pod, factor int64) {
 		for _, t := range terms {
 			if p, ok := placeOf(node, t.topologyKey); ok && t.matches(about.Pod, d.snap.NamespaceLabels[about.Namespace]) {
-				d.near.score[p] += sign * max(t.weight, 1)
+				d.near.score[p] += factor * max(t.weight, 1)
 			}
 		}
 	}
-	add(other.affinity, d.req.Pod, 1) // who needs our like has some use for us
-	add(other.preferredAffinity, d.req.Pod, 1)
-	add(other.preferredAvoiding, d.req.Pod, -1)
+	if d.profile.hardAffinity > 0 { // who needs our like has some use for us
+		add(other.affinity, d.req.Pod, d.profile.hardAffinity)
+	}
+	if d.choosy || !d.profile.deafToOthers {
+		add(other.preferredAffinity, d.req.Pod, 1)
+		add(other.preferredAvoiding, d.req.Pod, -1)
+	}
 	add(d.req.preferredAffinity, other, 1)
 	add(d.req.preferredAvoiding, other, -1)
 }

@@ -23,7 +23,7 @@ import (
 func NewCommand(version string) *cobra.Command {
 	cfg := elected.Defaults("kube-scheduler", 10259)
 	cfg.QPS, cfg.Burst = 5000, 10000 // two requests a pod; the API server's own fairness protects it
-	name := corev1.DefaultSchedulerName
+	path := ""
 	cmd := &cobra.Command{
 		Use: "kube-scheduler", Short: "Give every pod a node",
 		Args: cobra.NoArgs, SilenceUsage: true, Version: version,
@@ -34,18 +34,27 @@ func NewCommand(version string) *cobra.Command {
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 			klog.SetSlogLogger(log) // client-go's own messages
+			own := Defaults()
+			if path != "" {
+				file, read, err := readConfig(path)
+				if err != nil {
+					return err
+				}
+				apply(file, &cfg, cmd.Flags().Changed)
+				own = read
+			}
 			log.Info("starting", "program", "kube-scheduler", "version", version)
 			return elected.Run(cmd.Context(), cfg, log, func(ctx context.Context, api *rest.Config) error {
-				return run(ctx, name, api, log)
+				return run(ctx, own, api, log)
 			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
-	cmd.Flags().StringVar(&name, "scheduler-name", name, "the schedulerName of the pods to place")
+	cmd.Flags().StringVar(&path, "config", "", "file with a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1; flags go before what it says")
 	return cmd
 }
 
-func run(ctx context.Context, name string, api *rest.Config, log *slog.Logger) error {
+func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) error {
 	client, err := kubernetes.NewForConfig(api)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
@@ -54,7 +63,11 @@ func run(ctx context.Context, name string, api *rest.Config, log *slog.Logger) e
 	events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	defer events.Shutdown()
 	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
-	s, err := New(name, client, shared, events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}), log)
+	recorders := map[string]record.EventRecorder{}
+	for name := range cfg.Profiles {
+		recorders[name] = events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name})
+	}
+	s, err := New(cfg, client, shared, recorders, log)
 	if err != nil {
 		return fmt.Errorf("build scheduler: %w", err)
 	}

@@ -27,6 +27,7 @@ type Verdict struct {
 type decision struct {
 	snap       *Snapshot
 	req        *Request
+	profile    *Profile
 	near       *neighbours
 	hard, soft []*constraint
 	// choosy tells that the pod has affinities of its own.
@@ -34,7 +35,10 @@ type decision struct {
 }
 
 func newDecision(snap *Snapshot, req *Request) *decision {
-	d := &decision{snap: snap, req: req}
+	d := &decision{snap: snap, req: req, profile: req.Profile}
+	if d.profile == nil {
+		d.profile = DefaultProfile(req.Spec.SchedulerName)
+	}
 	d.meet()
 	d.spreadOut()
 	return d
@@ -58,7 +62,7 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 		verdict.Node = node.Name
 		return verdict, d
 	}
-	enough := enoughOf(total)
+	enough := enoughOf(total, d.profile.percentage)
 	feasible, seen := d.look(&verdict, enough)
 	if len(feasible) == 0 {
 		return verdict, d
@@ -115,13 +119,17 @@ func pick(nodes []*Node, scores []int64) *Node {
 	return nodes[top]
 }
 
-// enoughOf says how many feasible nodes are worth comparing in a cluster of that size.
-func enoughOf(total int) int {
+// enoughOf says how many feasible nodes are worth comparing in a cluster of that size; percentage
+// 0 chooses by the size.
+func enoughOf(total, percentage int) int {
 	const always = 100
-	if total <= always {
+	if total <= always || percentage >= 100 {
 		return total
 	}
-	return max(total*max(50-total/125, 5)/100, always)
+	if percentage == 0 {
+		percentage = max(50-total/125, 5)
+	}
+	return max(total*percentage/100, always)
 }
 
 // explain puts reasons and their numbers of nodes into upstream's sentence.

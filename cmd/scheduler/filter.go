@@ -31,42 +31,60 @@ type misfit struct {
 
 // filter returns why req cannot go to node, and nil when it can.
 func (d *decision) filter(node *Node) []misfit {
+	on := d.profile.filters
 	if m := d.checkNode(node); m != nil {
 		return m
 	}
-	if m := checkPorts(d.req.Pod, node); m != nil {
-		return m
-	}
-	if m := fits(d.req.requests, node); m != nil {
-		return m
-	}
-	for _, v := range d.req.Volumes {
-		if ok, err := v.Match(node.Node); err != nil || !ok {
-			return []misfit{{"node(s) didn't match PersistentVolume's node affinity", volumeChanged | nodeChanged, false}}
+	if on[nodePorts] {
+		if m := checkPorts(d.req.Pod, node); m != nil {
+			return m
 		}
 	}
-	if m := d.checkSpread(node); m != nil {
-		return m
+	if on[resourcesFit] {
+		if m := d.fits(node); m != nil {
+			return m
+		}
 	}
-	return d.checkAffinity(node)
+	if on[volumeBinding] {
+		for _, v := range d.req.Volumes {
+			if ok, err := v.Match(node.Node); err != nil || !ok {
+				return []misfit{{"node(s) didn't match PersistentVolume's node affinity", volumeChanged | nodeChanged, false}}
+			}
+		}
+	}
+	if on[topologySpread] {
+		if m := d.checkSpread(node); m != nil {
+			return m
+		}
+	}
+	if on[interPodAffinity] {
+		return d.checkAffinity(node)
+	}
+	return nil
 }
 
 // checkNode compares with what the node says of itself.
 func (d *decision) checkNode(node *Node) []misfit {
-	pod := d.req.Pod
-	if node.Spec.Unschedulable && !tolerates(pod.Pod, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
+	pod, on := d.req.Pod, d.profile.filters
+	if on[nodeUnschedulable] && node.Spec.Unschedulable && !tolerates(pod.Pod, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
 		return []misfit{{"node(s) were unschedulable", nodeChanged, false}}
 	}
-	if pod.Spec.NodeName != "" && pod.Spec.NodeName != node.Name {
+	if on[nodeName] && pod.Spec.NodeName != "" && pod.Spec.NodeName != node.Name {
 		return []misfit{{"node(s) didn't match the requested node name", nodeChanged, false}}
 	}
-	if len(node.Spec.Taints) > 0 {
+	if on[taintToleration] && len(node.Spec.Taints) > 0 {
 		taint, found := corehelpers.FindMatchingUntoleratedTaint(klog.Background(), node.Spec.Taints, pod.Spec.Tolerations, func(t *corev1.Taint) bool {
 			return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 		}, true)
 		if found {
 			return []misfit{{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value), nodeChanged, false}}
 		}
+	}
+	if !on[nodeAffinity] {
+		return nil
+	}
+	if added := d.profile.added; added != nil && !added.Match(node.Node) {
+		return []misfit{{"node(s) didn't match scheduler-enforced node affinity", nodeChanged, false}}
 	}
 	if ok, err := pod.required.Match(node.Node); err != nil || !ok {
 		return []misfit{{"node(s) didn't match Pod's node affinity/selector", nodeChanged, false}}
@@ -90,8 +108,9 @@ func checkPorts(pod *Pod, node *Node) []misfit {
 }
 
 // fits names every resource that node has too little of.
-func fits(r Resources, node *Node) []misfit {
+func (d *decision) fits(node *Node) []misfit {
 	var m []misfit
+	r := d.req.requests
 	short := func(reason string, want, have, total int64) {
 		if want > have {
 			m = append(m, misfit{reason, nodeChanged | podGone, want <= total})
@@ -109,7 +128,7 @@ func fits(r Resources, node *Node) []misfit {
 		short("Insufficient ephemeral-storage", r.Ephemeral, a.Ephemeral-u.Ephemeral, a.Ephemeral)
 	}
 	for name, want := range r.Other {
-		if want > 0 {
+		if want > 0 && !d.profile.ignored(name) {
 			short("Insufficient "+string(name), want, a.Other[name]-u.Other[name], a.Other[name])
 		}
 	}

@@ -53,7 +53,7 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 		s.failed(ctx, pod, verdict.Message, verdict.Cure, nominated)
 		return
 	}
-	s.events.Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", verdict.Message)
+	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", verdict.Message)
 	s.async(ctx, func() {
 		nominated := verdict.Preemption.Node
 		if err := s.makeRoom(ctx, pod, verdict.Preemption); err != nil && ctx.Err() == nil {
@@ -81,7 +81,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, pod *Pod, p *Preemption) error
 			errs = append(errs, fmt.Errorf("preempt %s/%s: %w", v.Namespace, v.Name, err))
 			continue
 		}
-		s.events.Eventf(v.Pod, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", pod.UID, p.Node)
+		s.events[pod.Spec.SchedulerName].Eventf(v.Pod, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", pod.UID, p.Node)
 		s.log.Info("preempted", "pod", v.Namespace+"/"+v.Name, "by", pod.Namespace+"/"+pod.Name, "node", p.Node)
 	}
 	return errors.Join(errs...)

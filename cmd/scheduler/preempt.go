@@ -84,7 +84,7 @@ func (d *decision) preempt(candidates []*Node) (*Preemption, map[string]int) {
 	}
 	var found []*Preemption
 	spared := false
-	enough := max(len(candidates)/10, 100)
+	enough := max(len(candidates)*d.profile.candidatesPercent/100, d.profile.candidatesMin, 1)
 	for i := range candidates {
 		node := candidates[(d.snap.Turn+i)%len(candidates)]
 		p, misfits := d.victims(node)
@@ -261,6 +261,9 @@ func (d *decision) admit(node *Node) []misfit {
 func Schedule(snap *Snapshot, req *Request) Verdict {
 	verdict, d := decide(snap, req)
 	if verdict.Node != "" || d == nil {
+		return verdict
+	}
+	if !d.profile.preempts {
 		return verdict
 	}
 	if why, underway := mayPreempt(snap, req); why != "" {

@@ -11,13 +11,8 @@ import (
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
-// The pause before a pod is tried again doubles from the one to the other.
-const (
-	firstBackoff = time.Second
-	lastBackoff  = 10 * time.Second
-	// forgotten is when a pod is tried again though nothing that could help was seen.
-	forgotten = 5 * time.Minute
-)
+// forgotten is when a pod is tried again though nothing that could help was seen.
+const forgotten = 5 * time.Minute
 
 // waiting is a pod in the queue.
 type waiting struct {
@@ -34,8 +29,11 @@ type waiting struct {
 // queue holds the pods to place. A pod is ready to be tried, or waits for an event that
 // may help it, and then for its back-off. It is safe for concurrent use.
 type queue struct {
+	now func() time.Time
+	// The pause before a pod is tried again doubles from the one to the other.
+	firstBackoff, lastBackoff time.Duration
+
 	mu     sync.Mutex
-	now    func() time.Time
 	ready  readyHeap
 	byUID  map[types.UID]*waiting
 	parked map[types.UID]*waiting // waits for an event
@@ -44,9 +42,9 @@ type queue struct {
 	wake   chan struct{}
 }
 
-func newQueue(now func() time.Time) *queue {
+func newQueue(now func() time.Time, first, last time.Duration) *queue {
 	return &queue{
-		now: now, byUID: map[types.UID]*waiting{}, parked: map[types.UID]*waiting{}, paused: map[types.UID]*waiting{},
+		now: now, firstBackoff: first, lastBackoff: last, byUID: map[types.UID]*waiting{}, parked: map[types.UID]*waiting{}, paused: map[types.UID]*waiting{},
 		trying: map[types.UID]*waiting{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -163,11 +161,11 @@ func (q *queue) releaseLocked(w *waiting) {
 }
 
 func (q *queue) backoffEnds(w *waiting) time.Time {
-	pause := firstBackoff
-	for i := 1; i < w.attempts && pause < lastBackoff; i++ {
+	pause := q.firstBackoff
+	for i := 1; i < w.attempts && pause < q.lastBackoff; i++ {
 		pause *= 2
 	}
-	return w.tried.Add(min(pause, lastBackoff))
+	return w.tried.Add(min(pause, q.lastBackoff))
 }
 
 func (q *queue) activateLocked(w *waiting) {

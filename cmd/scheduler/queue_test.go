@@ -13,7 +13,7 @@ func priority(n int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.P
 
 func TestQueueOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now)
+		q := newQueue(time.Now, time.Second, 10*time.Second)
 		q.put(NewPod(testPod("first")))
 		time.Sleep(time.Millisecond)
 		q.put(NewPod(testPod("second")))
@@ -28,7 +28,7 @@ func TestQueueOrder(t *testing.T) {
 
 func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now)
+		q := newQueue(time.Now, time.Second, 10*time.Second)
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
 		q.fail("p", nodeChanged)
@@ -40,15 +40,15 @@ func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
 		if got := q.next(limited); got == nil {
 			t.Fatal("the event did not release the pod")
 		}
-		if waited := time.Since(start); waited != firstBackoff {
-			t.Errorf("tried again after %v, want %v", waited, firstBackoff)
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("tried again after %v, want %v", waited, time.Second)
 		}
 	})
 }
 
 func TestQueueRemembersEventsDuringATry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now)
+		q := newQueue(time.Now, time.Second, 10*time.Second)
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
 		q.happened(nodeChanged) // between the decision and its outcome
@@ -63,7 +63,7 @@ func TestQueueRemembersEventsDuringATry(t *testing.T) {
 
 func TestQueueForgetsDroppedPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now)
+		q := newQueue(time.Now, time.Second, 10*time.Second)
 		q.put(NewPod(testPod("p")))
 		q.drop("p")
 		limited, cancel := context.WithTimeout(t.Context(), time.Second)

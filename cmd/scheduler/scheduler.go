@@ -31,9 +31,9 @@ const writers = 64
 
 // Scheduler places pods.
 type Scheduler struct {
-	name    string
+	config  Config
 	client  kubernetes.Interface
-	events  record.EventRecorder
+	events  map[string]record.EventRecorder // by schedulerName
 	log     *slog.Logger
 	queue   *queue
 	cluster *cluster
@@ -44,11 +44,11 @@ type Scheduler struct {
 	writing sync.WaitGroup
 }
 
-// New returns a Scheduler, for pods whose schedulerName is name, that has done nothing yet.
-func New(name string, client kubernetes.Interface, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Scheduler, error) {
+// New returns a Scheduler, for pods of cfg's profiles, that has done nothing yet.
+func New(cfg Config, client kubernetes.Interface, shared informers.SharedInformerFactory, events map[string]record.EventRecorder, log *slog.Logger) (*Scheduler, error) {
 	core := shared.Core().V1()
 	s := &Scheduler{
-		name: name, client: client, events: events, log: log, queue: newQueue(time.Now), cluster: newCluster(),
+		config: cfg, client: client, events: events, log: log, queue: newQueue(time.Now, cfg.FirstBackoff, cfg.LastBackoff), cluster: newCluster(),
 		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers),
 	}
 	nodes, namespaces := core.Nodes().Informer(), core.Namespaces().Informer()
@@ -117,7 +117,7 @@ func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
 		if old != nil && old.DeletionTimestamp == nil && pod.DeletionTimestamp != nil {
 			s.queue.happened(podBound) // spreading no longer counts it
 		}
-	case pod.Spec.SchedulerName != s.name || pod.DeletionTimestamp != nil:
+	case s.config.Profiles[pod.Spec.SchedulerName] == nil || pod.DeletionTimestamp != nil:
 		s.queue.drop(pod.UID)
 		s.cluster.denominate(pod.UID)
 	case s.cluster.has(pod.UID): // assumed; the binding is on its way
@@ -164,6 +164,7 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		s.failed(ctx, pod, err.Error(), volumeChanged, "")
 		return
 	}
+	req.Profile = s.config.Profiles[pod.Spec.SchedulerName]
 	verdict, moved := s.cluster.place(req)
 	if verdict.Node == "" {
 		s.unplaced(ctx, req.Pod, verdict, moved)
@@ -192,7 +193,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string) {
 	err := s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
 	if err == nil {
 		s.queue.drop(pod.UID)
-		s.events.Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
+		s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
 		return
 	}
 	// The answer may have been lost and the binding written; then the informer shows it.
@@ -225,7 +226,7 @@ func (s *Scheduler) shown(pod *Pod) string {
 // failed parks the pod, and tells its owner why.
 func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, cure event, nominated string) {
 	s.queue.fail(pod.UID, cure)
-	s.events.Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", message)
+	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", message)
 	s.async(ctx, func() { s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated) })
 }
 

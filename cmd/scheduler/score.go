@@ -14,10 +14,14 @@ const best = 100
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
 func bytes(n int64) *resource.Quantity { return resource.NewQuantity(n, resource.BinarySI) }
 
-// rank returns the score of each of nodes; weights are upstream's.
+// rank returns the score of each of nodes, by the profile's weights.
 func (d *decision) rank(nodes []*Node) []int64 {
 	total := make([]int64, len(nodes))
-	add := func(weight int64, score func(*Node) int64, normalize func([]int64)) {
+	add := func(plugin string, score func(*Node) int64, normalize func([]int64)) {
+		weight := d.profile.weights[plugin]
+		if weight == 0 {
+			return
+		}
 		scores := make([]int64, len(nodes))
 		for i, node := range nodes {
 			scores[i] = score(node)
@@ -29,45 +33,31 @@ func (d *decision) rank(nodes []*Node) []int64 {
 			total[i] += weight * scores[i]
 		}
 	}
-	add(1, d.scoreFree, nil)
-	add(1, d.scoreBalance, nil)
-	add(1, d.imageScorer(), nil)
-	add(3, d.countPreferNoSchedule, normalizeReversed)
-	if d.req.preferred != nil {
-		add(2, func(n *Node) int64 { return d.req.preferred.Score(n.Node) }, normalize)
+	add(resourcesFit, d.scoreUse, nil)
+	add(balanced, d.scoreBalance, nil)
+	add(imageLocality, d.imageScorer(), nil)
+	add(taintToleration, d.countPreferNoSchedule, normalizeReversed)
+	if d.req.preferred != nil || d.profile.addedPreferred != nil {
+		add(nodeAffinity, d.scorePreferred, normalize)
 	}
 	if len(d.soft) > 0 {
-		add(2, d.scoreSpread, normalizeReversed)
+		add(topologySpread, d.scoreSpread, normalizeReversed)
 	}
 	if len(d.near.score) > 0 {
-		add(2, d.scoreNeighbours, normalizeSpan)
+		add(interPodAffinity, d.scoreNeighbours, normalizeSpan)
 	}
 	return total
 }
 
-// scoreFree prefers nodes with more left.
-func (d *decision) scoreFree(node *Node) int64 {
-	left := func(used, want, total int64) int64 {
-		if total <= 0 || used+want > total {
-			return 0
-		}
-		return (total - used - want) * best / total
+// scorePreferred adds up the pod's preferred node affinity and the profile's.
+func (d *decision) scorePreferred(node *Node) (sum int64) {
+	if d.req.preferred != nil {
+		sum += d.req.preferred.Score(node.Node)
 	}
-	return (left(node.scored.CPU, d.req.scored.CPU, node.allocatable.CPU) +
-		left(node.scored.Memory, d.req.scored.Memory, node.allocatable.Memory)) / 2
-}
-
-// scoreBalance prefers nodes whose CPU and memory would be used to the same degree.
-func (d *decision) scoreBalance(node *Node) int64 {
-	part := func(used, want, total int64) float64 {
-		if total <= 0 {
-			return 1
-		}
-		return min(float64(used+want)/float64(total), 1)
+	if d.profile.addedPreferred != nil {
+		sum += d.profile.addedPreferred.Score(node.Node)
 	}
-	cpu := part(node.requested.CPU, d.req.requests.CPU, node.allocatable.CPU)
-	memory := part(node.requested.Memory, d.req.requests.Memory, node.allocatable.Memory)
-	return int64((1 - math.Abs(cpu-memory)/2) * best)
+	return sum
 }
 
 // imageScorer prefers nodes that have the pod's images, large ones above all.

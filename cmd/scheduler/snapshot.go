@@ -283,6 +283,8 @@ func (s *Snapshot) node(name string) *Node {
 // Request is a pod to place, with what the API says about it beyond itself.
 type Request struct {
 	*Pod
+	// Profile is how to place it; nil places by default.
+	Profile *Profile
 	// Volumes are the node affinities of the volumes that its claims are bound to.
 	Volumes []*nodeaffinity.LazyErrorNodeSelector
 	// Siblings selects the pods of its Service or its controller, which spread; nil selects none.

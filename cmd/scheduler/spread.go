@@ -37,10 +37,12 @@ func (d *decision) spreadOut() {
 	if len(pod.Spec.TopologySpreadConstraints) > 0 || d.req.Siblings == nil {
 		return
 	}
-	for _, c := range []*constraint{{key: corev1.LabelHostname, maxSkew: 3}, {key: corev1.LabelTopologyZone, maxSkew: 5}} {
-		c.selector, c.honours = d.req.Siblings, func(*Node) bool { return true }
-		c.count(d)
-		if len(c.counts) > 0 {
+	for i := range d.profile.spread {
+		in := &d.profile.spread[i]
+		c := d.newConstraint(in)
+		if in.WhenUnsatisfiable != corev1.ScheduleAnyway {
+			d.hard = append(d.hard, c)
+		} else if len(c.counts) > 0 {
 			d.soft = append(d.soft, c)
 		}
 	}
@@ -51,6 +53,10 @@ func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constrain
 	c := &constraint{
 		key: in.TopologyKey, maxSkew: int(in.MaxSkew), minDomains: int(ptr.Deref(in.MinDomains, 1)),
 		selector: selectorOf(withKeys(in.LabelSelector, pod.Labels, in.MatchLabelKeys, nil)),
+	}
+	shared := in.LabelSelector == nil && len(pod.Spec.TopologySpreadConstraints) == 0
+	if shared { // the profile's constraint, for the pod and its siblings
+		c.selector = d.req.Siblings
 	}
 	if c.selector.Matches(labels.Set(pod.Labels)) {
 		c.self = 1
@@ -72,6 +78,9 @@ func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constrain
 			}
 		}
 		return true
+	}
+	if shared && d.profile.softSpread {
+		c.honours = func(*Node) bool { return true }
 	}
 	c.count(d)
 	return c
