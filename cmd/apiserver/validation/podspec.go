@@ -221,20 +221,12 @@ func schedulingGroup(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	return requiredName(at.Child("podGroupName"), *s.SchedulingGroup.PodGroupName, validation.IsDNS1123Subdomain)
 }
 
-// evictionResponders adds to the tags of the type what they cannot say: whose names and priorities are reserved.
+// evictionResponders says of responders what their type's tags do not enforce yet.
 func evictionResponders(s *corev1.PodSpec, p *field.Path) field.ErrorList {
-	const reserved = 1000 // priorities below it
-	var errs field.ErrorList
 	if len(s.EvictionResponders) > 0 && s.SchedulingGroup != nil {
-		errs = append(errs, field.Forbidden(p, "may not be specified when `schedulingGroup` is specified"))
+		return field.ErrorList{field.Forbidden(p, "may not be specified when `schedulingGroup` is specified")}
 	}
-	for i, r := range s.EvictionResponders {
-		domain, _, _ := strings.Cut(r.Name, "/")
-		if n := r.Priority; n != nil && *n >= 0 && *n < reserved && !strings.HasSuffix(domain, ".k8s.io") {
-			errs = append(errs, field.Invalid(p.Index(i).Child("priority"), *n, "the interval 0-999 is reserved for responders with *.k8s.io suffix"))
-		}
-	}
-	return errs
+	return nil
 }
 
 // podTemplate validates a template with its labels and annotations.

@@ -191,7 +191,7 @@ func podResources(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	}
 	errs := requirements(at, r, podResourceName)
 	if len(r.Claims) > 0 {
-		errs = append(errs, field.Forbidden(at.Child("claims"), "claims cannot be set for Resources at pod-level"))
+		errs = append(errs, field.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
 	total := helper.AggregateContainerRequests(&corev1.Pod{Spec: *s}, helper.PodResourcesOptions{})
 	for _, n := range sortedNames(total) {

@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,13 +22,14 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
+	"github.com/orlop-io/orlop/cmd/apiserver/validation"
 )
 
 // Resource describes namespaces.
 func Resource() *store.Resource {
 	return &store.Resource{
 		GV: corev1.SchemeGroupVersion, Kind: "Namespace", Plural: "namespaces", Singular: "namespace", Short: []string{"ns"},
-		Cluster: true, Name: validation.ValidateNamespaceName,
+		Cluster: true, Name: apivalidation.ValidateNamespaceName,
 		Fields: func(obj runtime.Object) fields.Set {
 			return fields.Set{"status.phase": string(obj.(*corev1.Namespace).Status.Phase)}
 		},
@@ -165,7 +166,8 @@ func (finalizeStrategy) PrepareForUpdate(_ context.Context, obj, old runtime.Obj
 
 func (finalizeStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
 	ns, was := obj.(*corev1.Namespace), old.(*corev1.Namespace)
-	return validation.ValidateObjectMetaUpdate(&ns.ObjectMeta, &was.ObjectMeta, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMetaUpdate(&ns.ObjectMeta, &was.ObjectMeta, field.NewPath("metadata"))
+	return append(errs, validation.NamespaceFinalize(ns)...)
 }
 
 func (finalizeStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {

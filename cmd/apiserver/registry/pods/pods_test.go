@@ -59,30 +59,6 @@ func TestSpend(t *testing.T) {
 	}
 }
 
-func TestEphemeralContainersAreOnlyAdded(t *testing.T) {
-	ephemeral := func(name, image string) corev1.EphemeralContainer {
-		return corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: image}}
-	}
-	spec := func(list ...corev1.EphemeralContainer) *corev1.PodSpec {
-		return &corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}, EphemeralContainers: list}
-	}
-	for _, tt := range []struct {
-		name     string
-		now, was *corev1.PodSpec
-		bad      bool
-	}{
-		{"added", spec(ephemeral("a", "i"), ephemeral("b", "i")), spec(ephemeral("a", "i")), false},
-		{"removed", spec(), spec(ephemeral("a", "i")), true},
-		{"changed", spec(ephemeral("a", "j")), spec(ephemeral("a", "i")), true},
-		{"the name of a container", spec(ephemeral("c", "i")), spec(), true},
-		{"no image", spec(ephemeral("a", "")), spec(), true},
-	} {
-		if errs := validateEphemeral(tt.now, tt.was); (len(errs) > 0) != tt.bad {
-			t.Errorf("%s: %v", tt.name, errs)
-		}
-	}
-}
-
 func TestContainerOf(t *testing.T) {
 	two := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: "i"}}, Containers: []corev1.Container{{Name: "a"}, {Name: "b"}}}}
