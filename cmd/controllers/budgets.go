@@ -11,10 +11,11 @@ import (
 	"k8s.io/client-go/restmapper"
 
 	"github.com/orlop-io/orlop/cmd/controllers/disruption"
+	"github.com/orlop-io/orlop/cmd/controllers/nodettl"
 	"github.com/orlop-io/orlop/cmd/controllers/resourcequota"
 )
 
-// budgets are the controllers that keep count of what others may spend.
+// budgets are the controllers that keep count of what others may spend, or keep.
 func budgets() []entry {
 	return []entry{
 		{name: "resourcequota-controller", alias: "resourcequota", account: "resourcequota-controller",
@@ -49,5 +50,10 @@ func budgets() []entry {
 				d, err := disruption.New(act, scales, e.shared, e.recorder("controllermanager"), e.log)
 				return d.Run, err
 			}},
+		{name: "ttl-controller", alias: "ttl", account: "ttl-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				t, err := nodettl.New(c, e.shared.Core().V1().Nodes(), e.log)
+				return t.Run, err
+			})},
 	}
 }
