@@ -21,7 +21,7 @@ DEPS := go run ./integration/cmd/deps
 .PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench check generate install-cni clean help
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
-	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage
+	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage k8s.io/sample-apiserver
 
 $(BIN)/pause: cmd/pause/pause.c
 	@$(DEPS) -need build-$(ARCH)

@@ -46,6 +46,10 @@ require (
 )
 
 require (
+	k8s.io/sample-apiserver v0.37.2 // indirect
+)
+
+require (
 	go.etcd.io/etcd/client/v3 v3.7.3
 	golang.org/x/time v0.16.0 // indirect
 )
@@ -212,4 +216,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2
 )
 
-tool github.com/cilium/ebpf/cmd/bpf2go
+tool (
+	github.com/cilium/ebpf/cmd/bpf2go
+	k8s.io/sample-apiserver
+)

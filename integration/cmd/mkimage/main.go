@@ -34,7 +34,7 @@ func run(args []string) error {
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err
 	}
-	for _, spec := range append(image.Cluster(), testImage()) {
+	for _, spec := range append(image.Cluster(), testImage(), sampleImage()) {
 		file := filepath.Join(*out, spec.Names[0]+".tar")
 		if err := spec.Write(file, *bin, *registry, *version, *arch); err != nil {
 			return fmt.Errorf("pack image %s: %w", spec.Names[0], err)
@@ -59,5 +59,15 @@ func testImage() image.Spec {
 		Dirs:       []string{"/tmp", "/etc", "/usr/share/nginx/html"},
 		Entrypoint: []string{"/testimage"},
 		Cmd:        []string{"pause"},
+	}
+}
+
+// sampleImage is somebody else's aggregated API server.
+func sampleImage() image.Spec {
+	return image.Spec{
+		Names:      []string{"sample-apiserver"},
+		Files:      map[string]string{"/sample-apiserver": "sample-apiserver"},
+		Dirs:       []string{"/tmp", "/etc"},
+		Entrypoint: []string{"/sample-apiserver"},
 	}
 }
