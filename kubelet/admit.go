@@ -41,11 +41,8 @@ func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle
 	return nil
 }
 
-// portsFree says whether the pod's host ports are taken. Static pods are spared: one follows another of the same ports.
+// portsFree says whether the pod's host ports are taken.
 func portsFree(pod *v1.Pod, others []*v1.Pod) *lifecycle.Rejected {
-	if isStatic(pod.Annotations) {
-		return nil
-	}
 	for _, other := range others {
 		for _, taken := range hostPorts(other) {
 			for _, want := range hostPorts(pod) {

@@ -1,12 +1,18 @@
 package kubelet
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/orlop-io/orlop/kubelet/lifecycle"
 )
 
 func wanting(cpu string) *v1.Pod {
@@ -41,8 +47,6 @@ func TestPortsFree(t *testing.T) {
 	pod := func(ip string, port int32, proto v1.Protocol) *v1.Pod {
 		return &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Ports: []v1.ContainerPort{{HostIP: ip, HostPort: port, Protocol: proto}}}}}}
 	}
-	static := pod("", 80, "")
-	static.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
 	for _, tt := range []struct {
 		name       string
 		pod, other *v1.Pod
@@ -54,7 +58,6 @@ func TestPortsFree(t *testing.T) {
 		{"another address", pod("10.0.0.1", 80, ""), pod("10.0.0.2", 80, ""), true},
 		{"all addresses", pod("10.0.0.1", 80, ""), pod("0.0.0.0", 80, ""), false},
 		{"no host port", pod("", 0, ""), pod("", 0, ""), true},
-		{"a static pod follows another", static, pod("", 80, ""), true},
 	} {
 		if r := portsFree(tt.pod, []*v1.Pod{tt.other}); (r == nil) != tt.free {
 			t.Errorf("%s: %v", tt.name, r)
@@ -177,5 +180,23 @@ func TestAllocationIsNotedWholly(t *testing.T) {
 	}
 	if _, err := k.notedAllocation("u"); err == nil {
 		t.Error("a torn note was read")
+	}
+}
+
+// A pod that was refused holds nothing: the next of its name must not be refused for it.
+func TestRefusedPodsHoldNothing(t *testing.T) {
+	k := &Kubelet{log: slog.New(slog.DiscardHandler), workers: map[types.UID]*worker{}, ctx: t.Context()}
+	now := time.Now()
+	for _, uid := range []types.UID{"refused", "admitted"} {
+		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: uid}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c"}}}}
+		state := lifecycle.New(pod, now)
+		if uid == "refused" {
+			state, _ = lifecycle.Step(state, lifecycle.Rejected{Reason: "NodePorts", Message: "taken"}, now)
+		}
+		k.workers[uid] = k.newWorker(pod, false, state)
+	}
+	others := k.othersLocked("new")
+	if len(others) != 1 || others[0].UID != "admitted" {
+		t.Errorf("they hold something: %v", others)
 	}
 }

@@ -76,6 +76,9 @@ func (a *apiSide) run(ctx context.Context) error {
 	a.conn.Store(c)
 	close(a.connected)
 	g, ctx := errgroup.WithContext(ctx)
+	if a.k.cfg.Served != nil {
+		g.Go(func() error { a.k.cfg.Served(ctx, client); return ctx.Err() })
+	}
 	g.Go(func() error { return c.objects.Run(ctx) })
 	g.Go(func() error { return n.Run(ctx, client) })
 	g.Go(func() error { return a.k.events.Run(ctx, eventSink{client}) })
@@ -413,7 +416,7 @@ func (k *Kubelet) othersLocked(but types.UID) []*v1.Pod {
 	for _, w := range k.workers {
 		v := w.shown.Load()
 		switch {
-		case w.uid == but || v.state.Stage >= lifecycle.Finished:
+		case w.uid == but || v.state.Stage >= lifecycle.Finished || v.state.Rejected():
 		case w.granted != nil:
 			out = append(out, w.granted)
 		default:

@@ -78,6 +78,8 @@ type Config struct {
 	Server server.Config
 	// Connect waits until there are credentials and gives a client; nil without an API server.
 	Connect func(context.Context) (kubernetes.Interface, error)
+	// Served keeps the serving certificate through the client until ctx ends; nil if nothing is to be kept.
+	Served func(context.Context, kubernetes.Interface)
 	// Version is the version told to the API, probed servers and users.
 	Version string
 }

@@ -35,6 +35,7 @@ func kubeletConfiguration(c Config) *kubeletconfig.KubeletConfiguration {
 		HealthzPort:              &healthzPort,
 		HealthzBindAddress:       "127.0.0.1",
 		RotateCertificates:       true,
+		ServerTLSBootstrap:       true,
 		ContainerRuntimeEndpoint: c.CRISocket,
 		Authentication: kubeletconfig.KubeletAuthentication{
 			X509:      kubeletconfig.KubeletX509Authentication{ClientCAFile: hostPKI + "/ca.crt"},

@@ -123,6 +123,7 @@ func apiserverPod(c Config) component {
 			"--tls-private-key-file=" + hostPKI + "/apiserver.key",
 			"--kubelet-client-certificate=" + hostPKI + "/apiserver-kubelet-client.crt",
 			"--kubelet-client-key=" + hostPKI + "/apiserver-kubelet-client.key",
+			"--kubelet-certificate-authority=" + hostPKI + "/ca.crt",
 			"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
 			"--service-cluster-ip-range=" + c.ServiceCIDR.String(),
 			"--service-account-issuer=https://kubernetes.default.svc." + c.Domain,

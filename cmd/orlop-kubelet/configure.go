@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -77,8 +78,12 @@ func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, e
 	}
 	out.Registration, err = registration(f, file, &out)
 	errs = append(errs, err)
-	out.Server, err = serving(file, certDir, name, ips)
+	var signed *identity.Signed
+	out.Server, signed, err = serving(f, file, certDir, name, ips)
 	errs = append(errs, err)
+	if signed != nil {
+		out.Served = signed.Run
+	}
 	if f.kubeconfig != "" {
 		id := identity.Config{Node: name, Kubeconfig: f.kubeconfig, Bootstrap: f.bootstrap, CertDir: certDir, Rotate: file.RotateCertificates,
 			QPS: float32(value(file.KubeAPIQPS, 50)), Burst: int(or(file.KubeAPIBurst, 100))}
@@ -175,13 +180,29 @@ func registration(f *flags, file *kubeletconfig.KubeletConfiguration, k *kubelet
 	return out, errors.Join(errs...)
 }
 
-func serving(file *kubeletconfig.KubeletConfiguration, certDir, name string, ips []string) (server.Config, error) {
+// certified gives the certificate to serve with: one that the cluster signs where the configuration says so and names no
+// files, and there is a cluster.
+func certified(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, addrs []net.IP) (getCertificate, *identity.Signed, error) {
+	if !file.ServerTLSBootstrap || file.TLSCertFile != "" || f.kubeconfig == "" {
+		get, err := identity.Serving(certDir, file.TLSCertFile, file.TLSPrivateKeyFile, name, addrs)
+		return get, nil, err
+	}
+	signed, err := identity.NewSigned(certDir, name, name, addrs)
+	if err != nil {
+		return nil, nil, err
+	}
+	return signed.Certificate, signed, nil
+}
+
+type getCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+func serving(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, ips []string) (server.Config, *identity.Signed, error) {
 	var addrs []net.IP
 	for _, ip := range ips {
 		addrs = append(addrs, net.ParseIP(ip))
 	}
 	var errs []error
-	get, err := identity.Serving(certDir, file.TLSCertFile, file.TLSPrivateKeyFile, name, addrs)
+	get, signed, err := certified(f, file, certDir, name, addrs)
 	errs = append(errs, err)
 	out := server.Config{
 		Address:     net.JoinHostPort(file.Address, strconv.Itoa(int(or(file.Port, 10250)))),
@@ -208,7 +229,7 @@ func serving(file *kubeletconfig.KubeletConfiguration, certDir, name string, ips
 		out.Auth.ClientCAs, err = clientCAs(ca)
 		errs = append(errs, err)
 	}
-	return out, errors.Join(errs...)
+	return out, signed, errors.Join(errs...)
 }
 
 // clientCAs reads the authorities of callers; a changed file counts from the next connection on.

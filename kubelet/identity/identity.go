@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -144,20 +145,27 @@ func writeKubeconfig(cfg Config, boot *rest.Config) error {
 }
 
 func manager(cfg Config, client func(*tls.Certificate) (kubernetes.Interface, error)) (certificate.Manager, error) {
-	store, err := certificate.NewFileStore("kubelet-client", cfg.CertDir, cfg.CertDir, "", "")
+	return keeper("kubelet-client", certificatesv1.KubeAPIServerClientKubeletSignerName, certificatesv1.UsageClientAuth, &x509.CertificateRequest{Subject: subject(cfg.Node)},
+		cfg.CertDir, client)
+}
+
+func subject(node string) pkix.Name {
+	return pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}}
+}
+
+// keeper keeps one certificate in a file of dir, and renews it in time. One that lacks what the template has is replaced.
+func keeper(name, signer string, usage certificatesv1.KeyUsage, template *x509.CertificateRequest, dir string,
+	client func(*tls.Certificate) (kubernetes.Interface, error)) (certificate.Manager, error) {
+	store, err := certificate.NewFileStore(name, dir, dir, "", "")
 	if err != nil {
 		return nil, fmt.Errorf("open certificate store: %w", err)
 	}
 	m, err := certificate.NewManager(&certificate.Config{
-		ClientsetFn: client,
-		Template:    &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:" + cfg.Node, Organization: []string{"system:nodes"}}},
-		SignerName:  certificatesv1.KubeAPIServerClientKubeletSignerName,
-		Usages:      []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
-
-		CertificateStore: store,
+		ClientsetFn: client, Template: template, SignerName: signer, CertificateStore: store,
+		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, usage},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("keep client certificate: %w", err)
+		return nil, fmt.Errorf("keep certificate %s: %w", name, err)
 	}
 	return m, nil
 }
@@ -223,6 +231,46 @@ func Serving(dir, certFile, keyFile, host string, ips []net.IP) (func(*tls.Clien
 		return nil, fmt.Errorf("read serving certificate: %w", err)
 	}
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, nil
+}
+
+// Signed is a serving certificate that the cluster's signer is asked for, and asked again before it ends. Until it is
+// there, nobody is served: a certificate that nobody can verify would teach callers not to look.
+type Signed struct {
+	keeper certificate.Manager
+	client atomic.Pointer[kubernetes.Interface]
+}
+
+var errUnsigned = errors.New("the serving certificate of this kubelet is not signed yet: see its CertificateSigningRequest of signer " + certificatesv1.KubeletServingSignerName)
+
+// NewSigned returns a certificate for these names, which is kept in dir. It asks for nothing yet.
+func NewSigned(dir, node, host string, ips []net.IP) (*Signed, error) {
+	s := &Signed{}
+	var err error
+	s.keeper, err = keeper("kubelet-server", certificatesv1.KubeletServingSignerName, certificatesv1.UsageServerAuth,
+		&x509.CertificateRequest{Subject: subject(node), DNSNames: []string{host}, IPAddresses: ips}, dir,
+		func(*tls.Certificate) (kubernetes.Interface, error) {
+			if c := s.client.Load(); c != nil {
+				return *c, nil
+			}
+			return nil, errors.New("there is no connection to the API server yet")
+		})
+	return s, err
+}
+
+// Certificate is a tls.Config's GetCertificate.
+func (s *Signed) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c := s.keeper.Current(); c != nil {
+		return c, nil
+	}
+	return nil, errUnsigned
+}
+
+// Run asks and renews through client until ctx ends.
+func (s *Signed) Run(ctx context.Context, client kubernetes.Interface) {
+	s.client.Store(&client)
+	s.keeper.Start()
+	<-ctx.Done()
+	s.keeper.Stop()
 }
 
 func covers(certFile string, ips []net.IP) bool {

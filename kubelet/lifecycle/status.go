@@ -24,7 +24,7 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 	if s.Verdict != nil {
 		st.Reason, st.Message = s.Verdict.Reason, s.Verdict.Message
 	}
-	if s.rejected() { // nothing was, so there is nothing more to say
+	if s.Rejected() { // nothing was, so there is nothing more to say
 		return st
 	}
 	s.addresses(&st, hostIPs)
@@ -55,8 +55,8 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 	return st
 }
 
-// rejected says whether the node failed the pod before anything of it was made.
-func (s *State) rejected() bool {
+// Rejected says whether the node failed the pod before anything of it was made: it holds nothing of the node.
+func (s *State) Rejected() bool {
 	for i := range s.Containers {
 		if s.Containers[i].Next > 0 {
 			return false

@@ -1,12 +1,16 @@
 // Package csr approves, signs and forgets CertificateSigningRequests.
 //
 // It approves only what a node asks for itself or a bootstrap token asks for a node,
-// and only if the API server says that they may (kubeadm's rules). It signs what is
-// approved, for the signers that a cluster has by default.
+// and only if the API server says that they may: kubeadm's rules for client
+// certificates. Serving certificates of kubelets are approved too where the node may
+// create certificatesigningrequests/selfnodeserver, for the names that its Node
+// object alone has; without that right they wait for a person, as with upstream. It
+// signs what is approved, for the signers that a cluster has by default.
 package csr
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +60,9 @@ func (a *Approver) sync(ctx context.Context, name string) error {
 	if len(csr.Status.Certificate) > 0 || has(csr, certificatesv1.CertificateApproved) || has(csr, certificatesv1.CertificateDenied) {
 		return nil
 	}
+	if req, ok := serves(csr); ok {
+		return a.approveServing(ctx, csr, req)
+	}
 	rule, ok := match(csr)
 	if !ok {
 		return nil
@@ -68,17 +75,38 @@ func (a *Approver) sync(ctx context.Context, name string) error {
 		if !allowed {
 			continue
 		}
-		approved := csr.DeepCopy()
-		approved.Status.Conditions = append(approved.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: right.message,
-		})
-		_, err = a.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, name, approved, metav1.UpdateOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("approve: %w", err)
-		}
-		return nil
+		return a.approve(ctx, csr, right.message)
 	}
 	return fmt.Errorf("recognized csr %q as %s but subject access review was not approved", name, rule[0].subresource)
+}
+
+func (a *Approver) approve(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, why string) error {
+	approved := csr.DeepCopy()
+	approved.Status.Conditions = append(approved.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: why,
+	})
+	_, err := a.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, approved, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("approve: %w", err)
+	}
+	return nil
+}
+
+// approveServing approves a kubelet's serving certificate. The error of a node that is not known by its names yet makes it
+// be looked at again: a kubelet asks when it has just registered.
+func (a *Approver) approveServing(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, req *x509.CertificateRequest) error {
+	allowed, err := a.mayCreate(ctx, csr, "selfnodeserver")
+	if err != nil || !allowed {
+		return err
+	}
+	nodes, err := a.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return fmt.Errorf("look who node %s is: %w", csr.Spec.Username, err)
+	}
+	if err := ownNames(req, nodes.Items); err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	return a.approve(ctx, csr, "Auto approving kubelet serving certificate after SubjectAccessReview: its names are the node's.")
 }
 
 // mayCreate asks whether the requester may create that subresource of requests.

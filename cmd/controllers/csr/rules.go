@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"slices"
 	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // legacyUnknown signs whatever an administrator approved.
@@ -37,6 +39,53 @@ func match(csr *certificatesv1.CertificateSigningRequest) ([]right, bool) {
 		rights = append([]right{{"selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."}}, rights...)
 	}
 	return rights, true
+}
+
+// serves says whether a request is for a certificate that its requester, a node, is to serve with. Whether the names in it
+// are the node's own, ownNames says.
+func serves(csr *certificatesv1.CertificateSigningRequest) (*x509.CertificateRequest, bool) {
+	if csr.Spec.SignerName != certificatesv1.KubeletServingSignerName {
+		return nil, false
+	}
+	req, err := parse(csr.Spec.Request)
+	if err != nil || checkKubeletServing(req, csr.Spec.Usages) != nil || req.Subject.CommonName != csr.Spec.Username {
+		return nil, false
+	}
+	return req, true
+}
+
+// ownNames returns why a node may not serve under the names and addresses of req: they must be those of its Node object,
+// and no other Node may have them too, for a node writes its own addresses.
+func ownNames(req *x509.CertificateRequest, nodes []corev1.Node) error {
+	name := strings.TrimPrefix(req.Subject.CommonName, "system:node:")
+	i := slices.IndexFunc(nodes, func(n corev1.Node) bool { return n.Name == name })
+	if i < 0 {
+		return fmt.Errorf("there is no node %s", name)
+	}
+	wanted := slices.Clone(req.DNSNames)
+	for _, ip := range req.IPAddresses {
+		wanted = append(wanted, ip.String())
+	}
+	for _, want := range wanted {
+		if !goesBy(&nodes[i], want) {
+			return fmt.Errorf("node %s is not known as %s", name, want)
+		}
+		for j := range nodes {
+			if j != i && goesBy(&nodes[j], want) {
+				return fmt.Errorf("node %s is known as %s, as is node %s", name, want, nodes[j].Name)
+			}
+		}
+	}
+	return nil
+}
+
+func goesBy(n *corev1.Node, name string) bool {
+	return strings.EqualFold(n.Name, name) || slices.ContainsFunc(n.Status.Addresses, func(a corev1.NodeAddress) bool {
+		if ip := net.ParseIP(a.Address); ip != nil {
+			return ip.Equal(net.ParseIP(name))
+		}
+		return strings.EqualFold(a.Address, name)
+	})
 }
 
 func parse(request []byte) (*x509.CertificateRequest, error) {

@@ -9,10 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"net"
 	"testing"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func request(t *testing.T, user string, mutate ...func(*x509.CertificateRequest, *certificatesv1.CertificateSigningRequest)) *certificatesv1.CertificateSigningRequest {
@@ -127,5 +130,50 @@ func TestSign(t *testing.T) {
 	}
 	if _, err := NewSigner(ca, other, time.Hour); err == nil {
 		t.Error("a key that is not the CA's was accepted")
+	}
+}
+
+func TestServingCertificatesHaveTheNodesOwnNames(t *testing.T) {
+	node := func(name string, addresses ...string) corev1.Node {
+		n := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		for _, a := range addresses {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Address: a})
+		}
+		return n
+	}
+	nodes := []corev1.Node{node("n", "192.0.2.1", "n.example", "192.0.2.9"), node("m", "192.0.2.2", "192.0.2.9")}
+	for _, tc := range []struct {
+		name, user string
+		dns, ips   []string
+		want       string
+	}{
+		{"its own", "system:node:n", []string{"n", "N.example"}, []string{"192.0.2.1"}, ""},
+		{"another's address", "system:node:n", nil, []string{"192.0.2.2"}, "node n is not known as 192.0.2.2"},
+		{"another's name", "system:node:n", []string{"m"}, nil, "node n is not known as m"},
+		{"an address that two have", "system:node:n", []string{"n"}, []string{"192.0.2.9"}, "node n is known as 192.0.2.9, as is node m"},
+		{"a name of nobody", "system:node:n", []string{"kubernetes.default.svc"}, nil, "node n is not known as kubernetes.default.svc"},
+		{"asked by somebody else", "system:node:m", []string{"n"}, nil, "not for us"},
+		{"without a name", "system:node:n", nil, nil, "not for us"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			csr := request(t, tc.user, func(r *x509.CertificateRequest, c *certificatesv1.CertificateSigningRequest) {
+				c.Spec.SignerName = certificatesv1.KubeletServingSignerName
+				c.Spec.Usages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth}
+				r.DNSNames = tc.dns
+				for _, ip := range tc.ips {
+					r.IPAddresses = append(r.IPAddresses, net.ParseIP(ip))
+				}
+			})
+			got := "not for us"
+			if req, ok := serves(csr); ok {
+				got = ""
+				if err := ownNames(req, nodes); err != nil {
+					got = err.Error()
+				}
+			}
+			if got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
 	}
 }
