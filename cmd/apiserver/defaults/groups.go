@@ -3,6 +3,7 @@ package defaults
 import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -13,6 +14,12 @@ import (
 )
 
 func addNetworking(r *registry) {
+	addList(r, func(l *discoveryv1.EndpointSliceList) []discoveryv1.EndpointSlice { return l.Items }, func(s *discoveryv1.EndpointSlice) {
+		for i := range s.Ports {
+			setPtr(&s.Ports[i].Name, "")
+			setPtr(&s.Ports[i].Protocol, corev1.ProtocolTCP)
+		}
+	})
 	addList(r, func(l *networkingv1.NetworkPolicyList) []networkingv1.NetworkPolicy { return l.Items }, networkPolicy)
 	addList(r, func(l *networkingv1.IngressClassList) []networkingv1.IngressClass { return l.Items }, func(c *networkingv1.IngressClass) {
 		if c.Spec.Parameters != nil {
