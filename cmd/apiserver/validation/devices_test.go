@@ -16,6 +16,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -129,6 +130,14 @@ func TestSlices(t *testing.T) {
 			"spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero"},
 		{"twice", func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) },
 			"spec.devices[1].name: Duplicate value: \"gpu-0\""},
+		{"more than there is", func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
+				Default: new(resource.MustParse("3Gi")), ValidValues: []resource.Quantity{resource.MustParse("3Gi"), resource.MustParse("9Gi")}}}}
+		}, "spec.devices[0].capacity[memory].requestPolicy.validValues[1]: Invalid value: \"9Gi\": must be less than or equal to the capacity value: 8Gi"},
+		{"a default out of step", func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
+				Default: new(resource.MustParse("3Gi")), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: new(resource.MustParse("2Gi")), Step: new(resource.MustParse("2Gi"))}}}}
+		}, "spec.devices[0].capacity[memory].requestPolicy.default: Invalid value: \"3Gi\": must be a multiple of step: 2Gi"},
 		{"version", func(s *resourcev1.ResourceSliceSpec) {
 			s.Devices[0].Attributes["model"] = resourcev1.DeviceAttribute{VersionValue: &text}
 		}, "spec.devices[0].attributes[model].version: Invalid value: \"x\": must be a string compatible with semver.org spec 2.0.0"},

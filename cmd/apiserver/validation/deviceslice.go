@@ -8,6 +8,7 @@ import (
 	"github.com/blang/semver/v4"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -101,12 +102,18 @@ func sliceDevice(at *field.Path, d *resourcev1.Device, perDevice bool) field.Err
 	for _, key := range slices.Sorted(maps.Keys(d.Capacity)) {
 		p := at.Child("capacity").Key(string(key))
 		errs = append(errs, qualifiedName(p, key)...)
+		errs = append(errs, requestPolicy(p.Child("requestPolicy"), d.Capacity[key])...)
 	}
 	if n := len(d.Taints); n > resourcev1.DeviceTaintsMaxLength {
 		errs = append(errs, field.TooMany(at.Child("taints"), n, resourcev1.DeviceTaintsMaxLength))
 	}
 	for i := range d.Taints {
 		errs = append(errs, deviceTaint(at.Child("taints").Index(i), &d.Taints[i])...)
+	}
+	for name, conditions := range map[string][]string{"bindingConditions": d.BindingConditions, "bindingFailureConditions": d.BindingFailureConditions} {
+		for i, c := range conditions {
+			errs = append(errs, invalid(at.Child(name).Index(i), c, validation.IsQualifiedName(c))...)
+		}
 	}
 	if perDevice {
 		return append(errs, nodesOf(at, d.NodeName, d.NodeSelector, d.AllNodes, false)...)
@@ -154,19 +161,117 @@ func identifier(at *field.Path, id string) field.ErrorList {
 	return append(errs, invalid(at, id, validation.IsCIdentifier(id))...)
 }
 
-// attribute checks the values; that there is exactly one is a published rule.
+// deviceAttribute checks the values; that there is exactly one is a published rule.
 func deviceAttribute(at *field.Path, a resourcev1.DeviceAttribute) field.ErrorList {
 	var errs field.ErrorList
 	if v := a.StringValue; v != nil && len(*v) > resourcev1.DeviceAttributeMaxValueLength {
 		errs = append(errs, field.TooLong(at.Child("string"), *v, resourcev1.DeviceAttributeMaxValueLength))
 	}
 	if v := a.VersionValue; v != nil {
-		if len(*v) > resourcev1.DeviceAttributeMaxValueLength {
-			errs = append(errs, field.TooLong(at.Child("version"), *v, resourcev1.DeviceAttributeMaxValueLength))
+		errs = append(errs, semanticVersion(at.Child("version"), *v)...)
+	}
+	for i, v := range a.VersionValues {
+		errs = append(errs, semanticVersion(at.Child("versions").Index(i), v)...)
+	}
+	return errs
+}
+
+func semanticVersion(at *field.Path, v string) field.ErrorList {
+	if len(v) > resourcev1.DeviceAttributeMaxValueLength {
+		return field.ErrorList{field.TooLong(at, v, resourcev1.DeviceAttributeMaxValueLength)}
+	}
+	if _, err := semver.Parse(v); err != nil {
+		return field.ErrorList{field.Invalid(at, v, "must be a string compatible with semver.org spec 2.0.0")}
+	}
+	return nil
+}
+
+// maxValidValues is how many values a request policy may list.
+const maxValidValues = 10
+
+// requestPolicy holds the amounts that claims may take of a capacity to what there is.
+func requestPolicy(at *field.Path, c resourcev1.DeviceCapacity) field.ErrorList {
+	p := c.RequestPolicy
+	if p == nil {
+		return nil
+	}
+	switch {
+	case p.ValidRange != nil && len(p.ValidValues) > 0:
+		return field.ErrorList{field.Forbidden(at, "exactly one policy can be specified, cannot specify `validValues` and `validRange` at the same time")}
+	case p.ValidRange == nil && len(p.ValidValues) == 0:
+		if p.Default != nil && p.Default.Cmp(c.Value) > 0 {
+			return field.ErrorList{field.Invalid(at.Child("default"), p.Default.String(), "must be less than or equal to the capacity value: "+c.Value.String())}
 		}
-		if _, err := semver.Parse(*v); err != nil {
-			errs = append(errs, field.Invalid(at.Child("version"), *v, "must be a string compatible with semver.org spec 2.0.0"))
+		return nil
+	case p.Default == nil:
+		return field.ErrorList{field.Required(at.Child("default"), "required when `validValues` or `validRange` is defined")}
+	case p.ValidRange != nil:
+		return validRange(at, *p.Default, *p.ValidRange, c.Value)
+	}
+	var errs field.ErrorList
+	values := at.Child("validValues")
+	if n := len(p.ValidValues); n > maxValidValues {
+		errs = append(errs, field.TooMany(values, n, maxValidValues))
+	}
+	listed := false
+	for i, v := range p.ValidValues {
+		listed = listed || v.Cmp(*p.Default) == 0
+		if v.Cmp(c.Value) > 0 {
+			errs = append(errs, field.Invalid(values.Index(i), v.String(), "must be less than or equal to the capacity value: "+c.Value.String()))
 		}
+		if i > 0 && v.Cmp(p.ValidValues[i-1]) <= 0 {
+			errs = append(errs, field.Invalid(values.Index(i), v.String(), "values must be sorted in ascending order"))
+		}
+	}
+	if !listed {
+		errs = append(errs, field.Invalid(at.Child("default"), p.Default.String(), "must be one of `validValues`"))
+	}
+	return errs
+}
+
+func validRange(at *field.Path, usual resource.Quantity, r resourcev1.CapacityRequestPolicyRange, whole resource.Quantity) field.ErrorList {
+	var errs field.ErrorList
+	p := at.Child("validRange")
+	if r.Min == nil {
+		return field.ErrorList{field.Required(p.Child("min"), "")}
+	}
+	if r.Min.Sign() < 0 {
+		errs = append(errs, field.Invalid(p.Child("min"), r.Min.String(), "must be greater than or equal to zero"))
+	}
+	if r.Min.Cmp(whole) > 0 {
+		errs = append(errs, field.Invalid(p.Child("min"), r.Min.String(), "must be less than or equal to the capacity value: "+whole.String()))
+	}
+	if usual.Cmp(*r.Min) < 0 {
+		errs = append(errs, field.Invalid(at.Child("default"), usual.String(), "must be greater than or equal to min: "+r.Min.String()))
+	}
+	if r.Max != nil {
+		if r.Max.Cmp(whole) > 0 {
+			errs = append(errs, field.Invalid(p.Child("max"), r.Max.String(), "must be less than or equal to the capacity value: "+whole.String()))
+		}
+		if r.Min.Cmp(*r.Max) > 0 {
+			errs = append(errs, field.Invalid(p.Child("max"), r.Max.String(), "must be greater than or equal to min: "+r.Min.String()))
+		}
+		if usual.Cmp(*r.Max) > 0 {
+			errs = append(errs, field.Invalid(at.Child("default"), usual.String(), "must be less than or equal to max: "+r.Max.String()))
+		}
+	}
+	if r.Step == nil {
+		return errs
+	}
+	if r.Step.Sign() <= 0 {
+		return append(errs, field.Invalid(p.Child("step"), r.Step.String(), "must be greater than zero"))
+	}
+	steps := func(q resource.Quantity) bool { return (q.MilliValue()-r.Min.MilliValue())%r.Step.MilliValue() == 0 }
+	if !steps(usual) {
+		errs = append(errs, field.Invalid(at.Child("default"), usual.String(), "must be a multiple of step: "+r.Step.String()))
+	}
+	if r.Max != nil && !steps(*r.Max) {
+		errs = append(errs, field.Invalid(p.Child("max"), r.Max.String(), "must be a multiple of step: "+r.Step.String()))
+	}
+	next := r.Min.DeepCopy()
+	next.Add(*r.Step)
+	if next.Cmp(whole) > 0 {
+		errs = append(errs, field.Invalid(p.Child("step"), r.Step.String(), "one step above min must be less than or equal to the capacity value: "+whole.String()))
 	}
 	return errs
 }

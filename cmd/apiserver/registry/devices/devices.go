@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,12 +45,7 @@ func Resources(namespaces Labels) []*store.Resource {
 		{GV: gv, Kind: "ResourceSlice", Plural: "resourceslices", Singular: "resourceslice", Cluster: true, Generation: true,
 			Fields: sliceFields, Index: resourcev1.ResourceSliceSelectorNodeName,
 			PrepareCreate: func(_ context.Context, obj runtime.Object) {
-				for i := range obj.(*resourcev1.ResourceSlice).Spec.Devices {
-					taints := obj.(*resourcev1.ResourceSlice).Spec.Devices[i].Taints
-					for j := range taints {
-						stampTaint(&taints[j])
-					}
-				}
+				stampDevices(obj.(*resourcev1.ResourceSlice).Spec.Devices)
 			},
 			PrepareUpdate: func(_ context.Context, obj, old runtime.Object) {
 				restampSlice(&obj.(*resourcev1.ResourceSlice).Spec, &old.(*resourcev1.ResourceSlice).Spec)
@@ -72,42 +68,49 @@ func sliceFields(obj runtime.Object) fields.Set {
 
 // stampTaint says since when a taint is there, which tolerations with a time count from.
 func stampTaint(t *resourcev1.DeviceTaint) {
-	if t.TimeAdded == nil && t.Effect == resourcev1.DeviceTaintEffectNoExecute {
-		now := metav1.Now()
+	if t.TimeAdded == nil {
+		now := metav1.NewTime(time.Now().Truncate(time.Second))
 		t.TimeAdded = &now
 	}
 }
 
-// restampTaint lets a taint that was changed without saying so start anew.
+// restampTaint lets the time of a rule's taint begin anew with another effect, but not with another key or value: what
+// evicts for it has begun or has not, whatever the taint is called.
 func restampTaint(t, old *resourcev1.DeviceTaint) {
-	same := t.Key == old.Key && t.Value == old.Value && t.Effect == old.Effect
-	if !same && t.TimeAdded != nil && old.TimeAdded != nil && t.TimeAdded.Equal(old.TimeAdded) {
+	if t.Effect != old.Effect && t.TimeAdded.Equal(old.TimeAdded) {
 		t.TimeAdded = nil
 	}
-	if same && t.TimeAdded == nil {
+	if t.Effect == old.Effect && t.TimeAdded == nil {
 		t.TimeAdded = old.TimeAdded
 	}
 	stampTaint(t)
 }
 
+func stampDevices(devices []resourcev1.Device) {
+	for i := range devices {
+		for j := range devices[i].Taints {
+			stampTaint(&devices[i].Taints[j])
+		}
+	}
+}
+
+// restampSlice leaves the times of taints that were there before.
 func restampSlice(spec, old *resourcev1.ResourceSliceSpec) {
-	before := map[string]map[resourcev1.DeviceTaint]*metav1.Time{}
-	key := func(t resourcev1.DeviceTaint) resourcev1.DeviceTaint { t.TimeAdded = nil; return t }
+	type taint struct{ device, key, value, effect string }
+	before := map[taint]*metav1.Time{}
 	for _, d := range old.Devices {
-		before[d.Name] = map[resourcev1.DeviceTaint]*metav1.Time{}
 		for _, t := range d.Taints {
-			before[d.Name][key(t)] = t.TimeAdded
+			before[taint{d.Name, t.Key, t.Value, string(t.Effect)}] = t.TimeAdded
 		}
 	}
 	for i := range spec.Devices {
 		for j := range spec.Devices[i].Taints {
-			t := &spec.Devices[i].Taints[j]
-			if t.TimeAdded == nil {
-				t.TimeAdded = before[spec.Devices[i].Name][key(*t)]
+			if t := &spec.Devices[i].Taints[j]; t.TimeAdded == nil {
+				t.TimeAdded = before[taint{spec.Devices[i].Name, t.Key, t.Value, string(t.Effect)}]
 			}
-			stampTaint(t)
 		}
 	}
+	stampDevices(spec.Devices)
 }
 
 // dropGone removes what drivers said about devices that the claim no longer holds.
