@@ -197,6 +197,6 @@ func TestRefusedPodsHoldNothing(t *testing.T) {
 	}
 	others := k.othersLocked("new")
 	if len(others) != 1 || others[0].UID != "admitted" {
-		t.Errorf("they hold something: %v", others)
+		t.Errorf("%d pods hold something, want the admitted one", len(others))
 	}
 }
