@@ -27,6 +27,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/orlop-io/orlop/cmd/controllers/history"
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
@@ -47,6 +48,7 @@ type Controller struct {
 	claims  corelisters.PersistentVolumeClaimLister
 	records history.Records
 	events  record.EventRecorder
+	failed  *flowcontrol.Backoff
 	loop    *loop.Loop
 	synced  []cache.InformerSynced
 }
@@ -58,6 +60,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	c := &Controller{
 		client: client, sets: sets.Lister(), pods: pods.Lister(), claims: claims.Lister(), events: events,
 		records: history.Records{Client: client, Lister: revisions.Lister()},
+		failed:  flowcontrol.NewBackOff(time.Second, 30*time.Second),
 		synced: []cache.InformerSynced{sets.Informer().HasSynced, revisions.Informer().HasSynced,
 			pods.Informer().HasSynced, claims.Informer().HasSynced},
 	}
@@ -192,6 +195,10 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, pods
 	}
 	for _, d := range plan.Delete {
 		if kind := map[string]string{"RecreatingFailedPod": "failed", "RecreatingTerminatedPod": "terminated"}[d.why]; kind != "" {
+			if wait := c.pause(set, d.pod.Name); wait > 0 {
+				c.loop.AddAfter(set.Namespace+"/"+set.Name, wait)
+				continue
+			}
 			c.events.Eventf(set, corev1.EventTypeWarning, d.why, "StatefulSet %s/%s is recreating %s Pod %s", set.Namespace, set.Name, kind, d.pod.Name)
 		}
 		err := c.client.CoreV1().Pods(d.pod.Namespace).Delete(ctx, d.pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(d.pod.UID))})
@@ -202,6 +209,17 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, pods
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// pause is how long to wait before the pod of that name is made again: a node that refuses it does so at once, each time.
+func (c *Controller) pause(set *appsv1.StatefulSet, pod string) time.Duration {
+	id, now := string(set.UID)+"/"+pod, time.Now()
+	if c.failed.IsInBackOffSinceUpdate(id, now) {
+		return c.failed.Get(id)
+	}
+	c.failed.GC()
+	c.failed.Next(id, now)
+	return 0
 }
 
 // keepClaims makes the claims that waiting pods lack, and gives all claims the owners that their retention asks for.
