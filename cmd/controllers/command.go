@@ -54,6 +54,7 @@ type options struct {
 	nodes          nodelifecycle.Config
 	terminatedPods int
 	quotaPeriod    time.Duration
+	tokenKeyFile   string
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
@@ -104,7 +105,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.terminatedPods, "terminated-pod-gc-threshold", 12500, "how many ended pods may stay; 0 keeps all")
 	fs.DurationVar(&o.quotaPeriod, "resource-quota-sync-period", 5*time.Minute, "time between full counts of what quotas limit")
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
-	fs.String("service-account-private-key-file", "", "accepted; tokens are signed by the API server alone")
+	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")
 	fs.String("requestheader-client-ca-file", "", "accepted; requests by proxies are not believed here")
 }
