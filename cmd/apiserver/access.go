@@ -1,9 +1,13 @@
 package apiserver
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"slices"
+	"strconv"
 
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -15,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/authn"
 	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
@@ -58,8 +63,9 @@ func (a *access) authenticate(gc *genericapiserver.Config, o *Options, client ku
 		if a.signer, err = satoken.NewSigner(o.TokenIssuers[0], private); err != nil {
 			return err
 		}
-		if a.discovery, err = satoken.NewDiscovery(o.TokenIssuers[0], o.TokenKeysURL, keys); err != nil {
-			return err
+		if a.discovery, err = issuerDocuments(gc, o, keys); err != nil {
+			// Tokens work without it, and not everybody who names an issuer publishes one.
+			klog.Background().Error(err, "service account tokens cannot be verified by others")
 		}
 	}
 	cfg := authn.Config{
@@ -105,6 +111,23 @@ func (a *access) authenticate(gc *genericapiserver.Config, o *Options, client ku
 	gc.Authentication.APIAudiences = cfg.APIAudiences
 	gc.Authentication.Authenticator, err = authn.New(cfg)
 	return err
+}
+
+// issuerDocuments makes the documents by which others verify service account tokens.
+func issuerDocuments(gc *genericapiserver.Config, o *Options, keys []crypto.PublicKey) (*satoken.Discovery, error) {
+	keysURL := o.TokenKeysURL
+	if keysURL == "" {
+		host := gc.ExternalAddress
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			_, port, err := gc.SecureServing.HostPort()
+			if err != nil {
+				return nil, fmt.Errorf("own address: %w", err)
+			}
+			host = net.JoinHostPort(host, strconv.Itoa(port))
+		}
+		keysURL = (&url.URL{Scheme: "https", Host: host, Path: satoken.KeysPath}).String()
+	}
+	return satoken.NewDiscovery(o.TokenIssuers[0], keysURL, keys)
 }
 
 func (a *access) authorize(gc *genericapiserver.Config, o *Options, factory informers.SharedInformerFactory) error {

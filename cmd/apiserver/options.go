@@ -61,6 +61,7 @@ type Options struct {
 	KubeletAddressTypes                            []string
 	KubeletTimeout                                 time.Duration
 
+	Patience           *admission.Patience
 	AllowPrivileged    bool
 	ServiceRange       string
 	NodePorts          utilnet.PortRange
@@ -86,6 +87,7 @@ func NewOptions() *Options {
 		Traces:    genericoptions.NewTracingOptions(),
 		Metrics:   metrics.NewOptions(),
 
+		Patience:            admission.NewPatience(),
 		Anonymous:           true,
 		AuthorizationModes:  []string{modeAlwaysAllow},
 		TokenExtend:         true,
@@ -102,7 +104,7 @@ func NewOptions() *Options {
 	o.Serving.ServerCert.CertDirectory = ""
 	o.Etcd.DefaultStorageMediaType = "application/vnd.kubernetes.protobuf"
 	o.Admission.Plugins = apiserveradmission.NewPlugins()
-	admission.Register(o.Admission.Plugins)
+	admission.Register(o.Admission.Plugins, o.Patience)
 	o.Admission.RecommendedPluginOrder = admission.RecommendedOrder()
 	o.Admission.DefaultOffPlugins = sets.New(admission.DefaultOff()...)
 	return o
@@ -146,7 +148,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.TokenMaxLifetime, "service-account-max-token-expiration", o.TokenMaxLifetime, "Longest life of a service account token; 0 is no limit.")
 	fs.BoolVar(&o.TokenExtend, "service-account-extend-token-expiration", o.TokenExtend, "Let projected tokens live longer than asked for, for clients that never read them again.")
 	fs.BoolVar(&o.TokenLookup, "service-account-lookup", o.TokenLookup, "Refuse service account tokens whose account, pod, secret or node is gone.")
-	fs.StringVar(&o.TokenKeysURL, "service-account-jwks-uri", o.TokenKeysURL, "URL of the token keys in the discovery document; below the issuer if empty.")
+	fs.StringVar(&o.TokenKeysURL, "service-account-jwks-uri", o.TokenKeysURL, "URL of the token keys in the discovery document; this server's external address if empty.")
 
 	fs.StringVar(&o.KubeletCertFile, "kubelet-client-certificate", o.KubeletCertFile, "Client certificate for connections to kubelets.")
 	fs.StringVar(&o.KubeletKeyFile, "kubelet-client-key", o.KubeletKeyFile, "Key of the client certificate for connections to kubelets.")
@@ -154,6 +156,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.KubeletAddressTypes, "kubelet-preferred-address-types", o.KubeletAddressTypes, "Node address types to use for connections to kubelets, best first.")
 	fs.DurationVar(&o.KubeletTimeout, "kubelet-timeout", o.KubeletTimeout, "Time to connect to a kubelet.")
 
+	fs.Int64Var(&o.Patience.NotReady, "default-not-ready-toleration-seconds", o.Patience.NotReady, "How long pods that do not say it themselves stay on a node that is not ready.")
+	fs.Int64Var(&o.Patience.Unreachable, "default-unreachable-toleration-seconds", o.Patience.Unreachable, "How long pods that do not say it themselves stay on a node that cannot be reached.")
 	fs.BoolVar(&o.AllowPrivileged, "allow-privileged", o.AllowPrivileged, "Allow privileged containers.")
 	fs.StringVar(&o.ServiceRange, "service-cluster-ip-range", o.ServiceRange, "Range of cluster IPs, in CIDR notation; or two of different families, separated by a comma, of which the first is the default.")
 	fs.Var(&o.NodePorts, "service-node-port-range", "Range of node ports, as in 30000-32767.")

@@ -38,7 +38,7 @@ func tools() map[string]tool {
 		"connect": connect, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
 		"etc-hosts": etcHosts, "grpc-health-checking": grpcHealthChecking, "guestbook": guestbook, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
 		"mounttest": mountTest, "mtlsclient": mtlsClient, "mtlsserver": mtlsServer, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
-		"serve-hostname": serveHostname, "test-webserver": testWebserver, "webhook": webhook,
+		"serve-hostname": serveHostname, "test-service-account-issuer-discovery": issuerDiscovery, "test-webserver": testWebserver, "webhook": webhook,
 		// busybox
 		"cat": cat, "chmod": chmod, "echo": echo, "env": env, "false": falseTool, "grep": grep, "head": head, "hostname": hostname, "id": id,
 		"ln": ln, "ls": ls, "mkdir": mkdir, "mount": mounts, "nc": nc, "nslookup": nslookup, "printenv": printenv, "ps": ps,

@@ -2,6 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -76,5 +82,33 @@ func TestLoadCountsFailures(t *testing.T) {
 	out, _ = runTool(t, "testimage", "load", "--target", target, "--for", "100ms", "--long", "2")
 	if strings.Contains(out, `"failed":0`) || !strings.Contains(out, `"broken":2`) {
 		t.Errorf("no server gives %s", out)
+	}
+}
+
+func TestVerifyByIssuer(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	body := encode([]byte(`{"alg":"RS256","kid":"k"}`)) + "." + encode([]byte(`{"iss":"https://issuer","sub":"me","aud":["x"],"exp":9}`))
+	sum := sha256.Sum256([]byte(body))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(url string, into any) error {
+		text := `{"issuer":"https://issuer","jwks_uri":"https://keys"}`
+		if url == "https://keys" {
+			text = `{"keys":[{"kid":"k","kty":"RSA","n":"` + encode(key.N.Bytes()) + `","e":"AQAB"}]}`
+		}
+		return json.Unmarshal([]byte(text), into)
+	}
+	if c, err := verifyByIssuer(body+"."+encode(signature), get); err != nil || c.Subject != "me" {
+		t.Errorf("a good token: %v, %v", c, err)
+	}
+	signature[0] ^= 1
+	if _, err := verifyByIssuer(body+"."+encode(signature), get); err == nil {
+		t.Error("a forged token was believed")
 	}
 }
