@@ -40,7 +40,6 @@ func entries() []entry {
 		{"LimitRanger", true, func() adm.Interface { return newLimitRanger() }},
 		{"ServiceAccount", true, func() adm.Interface { return newServiceAccount() }},
 		{"NodeRestriction", false, func() adm.Interface { return newNodeRestriction() }},
-		{"DefaultTolerationSeconds", true, func() adm.Interface { return newDefaultTolerations() }},
 		{"Priority", true, func() adm.Interface { return newPriority() }},
 		{"TaintNodesByCondition", true, func() adm.Interface { return newTaintNodes() }},
 		{"CertificateApproval", true, func() adm.Interface { return newCertificateApproval() }},
@@ -67,12 +66,13 @@ func entries() []entry {
 }
 
 // Register makes all plugins known under upstream's names, those of k8s.io/apiserver included.
-func Register(plugins *adm.Plugins) {
+func Register(plugins *adm.Plugins, patience *Patience) {
 	server.RegisterAllAdmissionPlugins(plugins)
 	plugins.Register(resourcequota.PluginName, newQuota)
 	for _, e := range entries() {
 		plugins.Register(e.name, func(io.Reader) (adm.Interface, error) { return e.make(), nil })
 	}
+	plugins.Register(tolerationsName, func(io.Reader) (adm.Interface, error) { return newDefaultTolerations(*patience), nil })
 	plugins.Register(nodeSelectorName, func(config io.Reader) (adm.Interface, error) { return newPodNodeSelector(config) })
 	plugins.Register(podSecurityName, func(config io.Reader) (adm.Interface, error) { return newPodSecurity(config) })
 }
@@ -99,14 +99,14 @@ func RecommendedOrder() []string {
 	for _, e := range entries() {
 		known = append(known, e.name)
 	}
-	known = append(known, nodeSelectorName)
+	known = append(known, nodeSelectorName, tolerationsName)
 	return slices.DeleteFunc(upstreamOrder(), func(name string) bool { return !slices.Contains(known, name) })
 }
 
 // DefaultOn lists the plugins that run unless they are switched off. A plugin that upstream has on by default is off here
 // when the controller that it depends on is not there.
 func DefaultOn() []string {
-	on := builtIn()
+	on := append(builtIn(), tolerationsName)
 	for _, e := range entries() {
 		if e.on {
 			on = append(on, e.name)
@@ -125,6 +125,7 @@ func DefaultOff() []string {
 const (
 	podSecurityName  = "PodSecurity"
 	nodeSelectorName = "PodNodeSelector"
+	tolerationsName  = "DefaultTolerationSeconds"
 )
 
 // builtIn lists the plugins that libraries bring; all are on.

@@ -76,7 +76,7 @@ func createPod(pod *corev1.Pod) write {
 func TestOrder(t *testing.T) {
 	order := RecommendedOrder()
 	known := adm.NewPlugins()
-	Register(known)
+	Register(known, NewPatience())
 	if got := known.Registered(); len(got) != len(order) {
 		t.Errorf("%d plugins registered, %d in order", len(got), len(order))
 	}
@@ -216,10 +216,13 @@ func TestFailureTolerations(t *testing.T) {
 		in   []corev1.Toleration
 		want int
 	}{{"none", nil, 2}, {"all tolerated", []corev1.Toleration{all}, 1}, {"own seconds", []corev1.Toleration{own}, 2}, {"other effect", []corev1.Toleration{other}, 3}} {
-		got := withFailureTolerations(tt.in)
-		if len(got) != tt.want || len(withFailureTolerations(got)) != len(got) {
+		got := NewPatience().tolerations(tt.in)
+		if len(got) != tt.want || len(NewPatience().tolerations(got)) != len(got) {
 			t.Errorf("%s: %v", tt.name, got)
 		}
+	}
+	if got := (Patience{NotReady: 1, Unreachable: 2}).tolerations(nil); *got[0].TolerationSeconds != 1 || *got[1].TolerationSeconds != 2 {
+		t.Errorf("not as long as was said: %v", got)
 	}
 }
 

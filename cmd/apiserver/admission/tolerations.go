@@ -8,37 +8,47 @@ import (
 	adm "k8s.io/apiserver/pkg/admission"
 )
 
-// defaultTolerationSeconds is how long a pod stays on a node that fails, unless the pod says otherwise.
-const defaultTolerationSeconds = 300
+// Patience is how many seconds a pod stays on a node that fails, unless the pod says otherwise. It may be changed until
+// the plugins are made.
+type Patience struct{ NotReady, Unreachable int64 }
 
-// defaultTolerations lets every pod bear a failing node for five minutes.
-type defaultTolerations struct{ *adm.Handler }
+// NewPatience is five minutes for both.
+func NewPatience() *Patience { return &Patience{300, 300} }
+
+// defaultTolerations lets every pod bear a failing node for a while.
+type defaultTolerations struct {
+	*adm.Handler
+	patience Patience
+}
 
 var _ adm.MutationInterface = defaultTolerations{}
 
-func newDefaultTolerations() defaultTolerations {
-	return defaultTolerations{adm.NewHandler(adm.Create, adm.Update)}
+func newDefaultTolerations(p Patience) defaultTolerations {
+	return defaultTolerations{adm.NewHandler(adm.Create, adm.Update), p}
 }
 
-func (defaultTolerations) Admit(_ context.Context, a adm.Attributes, _ adm.ObjectInterfaces) error {
+func (d defaultTolerations) Admit(_ context.Context, a adm.Attributes, _ adm.ObjectInterfaces) error {
 	pod, ok, err := podOf(a)
 	if !ok || err != nil {
 		return err
 	}
-	pod.Spec.Tolerations = withFailureTolerations(pod.Spec.Tolerations)
+	pod.Spec.Tolerations = d.patience.tolerations(pod.Spec.Tolerations)
 	return nil
 }
 
-// withFailureTolerations adds the tolerations of the two taints of failing nodes where ts has none of its own.
-func withFailureTolerations(ts []corev1.Toleration) []corev1.Toleration {
-	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+// tolerations adds those of the two taints of failing nodes where ts has none of its own.
+func (p Patience) tolerations(ts []corev1.Toleration) []corev1.Toleration {
+	for _, taint := range []struct {
+		key     string
+		seconds int64
+	}{{corev1.TaintNodeNotReady, p.NotReady}, {corev1.TaintNodeUnreachable, p.Unreachable}} {
+		key, seconds := taint.key, taint.seconds
 		own := slices.ContainsFunc(ts, func(t corev1.Toleration) bool {
 			return (t.Key == key || t.Key == "") && (t.Effect == corev1.TaintEffectNoExecute || t.Effect == "")
 		})
 		if own {
 			continue
 		}
-		seconds := int64(defaultTolerationSeconds)
 		ts = append(ts, corev1.Toleration{
 			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
 		})
