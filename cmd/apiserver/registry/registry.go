@@ -91,7 +91,7 @@ func Build(ctx context.Context, cfg Config) (*API, error) {
 	b := &builder{cfg, map[schema.GroupResource]*store.Storage{}, map[schema.GroupVersion]map[string]rest.Storage{}}
 	resources := append(coreResources(cfg), groupResources(cfg)...)
 	resources = append(resources, services.AddressResource())
-	for _, r := range append(resources, devices.Resources(b.namespaceLabels)...) {
+	for _, r := range append(resources, devices.Resources(b.namespaceLabels, cfg.Authorizer)...) {
 		s, err := store.New(cfg.Store, r)
 		if err != nil {
 			return nil, err

@@ -11,7 +11,7 @@ import (
 func TestResourcesAreDescribedOnce(t *testing.T) {
 	seen := map[string]bool{}
 	all := append(append(coreResources(Config{}), groupResources(Config{})...), services.AddressResource())
-	for _, r := range append(all, devices.Resources(nil)...) {
+	for _, r := range append(all, devices.Resources(nil, nil)...) {
 		name := r.GroupResource().String()
 		if seen[name] || r.Kind == "" || r.Singular == "" || r.Index != "" && r.Fields == nil {
 			t.Errorf("%s is described twice or not whole", name)

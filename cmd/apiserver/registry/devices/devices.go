@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
@@ -21,8 +22,9 @@ import (
 // Labels reads the labels of a namespace.
 type Labels func(ctx context.Context, namespace string) (map[string]string, error)
 
-// Resources describes the resources of the group. namespaces says which namespaces may ask for admin access.
-func Resources(namespaces Labels) []*store.Resource {
+// Resources describes the resources of the group. namespaces says which namespaces may ask for admin access, authz who may
+// write which part of a claim's status.
+func Resources(namespaces Labels, authz authorizer.Authorizer) []*store.Resource {
 	gv := resourcev1.SchemeGroupVersion
 	return []*store.Resource{
 		{GV: gv, Kind: "DeviceClass", Plural: "deviceclasses", Singular: "deviceclass", Cluster: true, Generation: true},
@@ -36,6 +38,9 @@ func Resources(namespaces Labels) []*store.Resource {
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
 				spec := &obj.(*resourcev1.ResourceClaim).Spec
 				return adminAccess(ctx, namespaces, spec, field.NewPath("spec"))
+			},
+			ValidateStatus: func(ctx context.Context, obj, old runtime.Object) field.ErrorList {
+				return statusRights(ctx, authz, obj.(*resourcev1.ResourceClaim), old.(*resourcev1.ResourceClaim))
 			}},
 		{GV: gv, Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Singular: "resourceclaimtemplate",
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {

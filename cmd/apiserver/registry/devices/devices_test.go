@@ -1,11 +1,17 @@
 package devices
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
 // Pods that tolerate a taint for a while count from its time: it must not move when something else changes, and must
@@ -46,5 +52,48 @@ func TestReportsGoWithTheirDevices(t *testing.T) {
 	dropGone(status)
 	if len(status.Devices) != 1 || status.Devices[0].Device != "0" || status.Devices[0].ShareID != nil {
 		t.Errorf("devices = %+v", status.Devices)
+	}
+}
+
+// A driver may report on its own devices, from the claim's node; what the scheduler decided is not a driver's.
+func TestStatusHasRightsOfItsParts(t *testing.T) {
+	driver := &user.DefaultInfo{Name: "driver", Extra: map[string][]string{serviceaccount.NodeNameKey: {"node-a"}}}
+	authz := authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+		scheduler := a.GetUser().GetName() == "scheduler" && a.GetSubresource() == "binding" && a.GetVerb() == "update"
+		reporter := a.GetUser().GetName() == "driver" && a.GetSubresource() == "driver" && a.GetName() == "gpu" && a.GetVerb() == "associated-node:update"
+		if scheduler || reporter {
+			return authorizer.DecisionAllow, "", nil
+		}
+		return authorizer.DecisionNoOpinion, "", nil
+	})
+	on := func(node string) *resourcev1.AllocationResult {
+		return &resourcev1.AllocationResult{NodeSelector: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: "In", Values: []string{node}}}}}}}
+	}
+	claim := func(a *resourcev1.AllocationResult, drivers ...string) *resourcev1.ResourceClaim {
+		c := &resourcev1.ResourceClaim{Status: resourcev1.ResourceClaimStatus{Allocation: a}}
+		for _, d := range drivers {
+			c.Status.Devices = append(c.Status.Devices, resourcev1.AllocatedDeviceStatus{Driver: d})
+		}
+		return c
+	}
+	for _, tt := range []struct {
+		name     string
+		who      user.Info
+		now, old *resourcev1.ResourceClaim
+		refused  int
+	}{
+		{"the scheduler allocates", &user.DefaultInfo{Name: "scheduler"}, claim(on("node-a")), claim(nil), 0},
+		{"a driver allocates", driver, claim(on("node-a")), claim(nil), 1},
+		{"a driver reports", driver, claim(on("node-a"), "gpu"), claim(on("node-a")), 0},
+		{"a driver reports for another", driver, claim(on("node-a"), "gpu", "nic"), claim(on("node-a")), 1},
+		{"a driver of another node", driver, claim(on("node-b"), "gpu"), claim(on("node-b")), 1},
+		{"a driver removes another's report", driver, claim(on("node-a")), claim(on("node-a"), "nic"), 1},
+		{"nothing changes", driver, claim(on("node-b"), "nic"), claim(on("node-b"), "nic"), 0},
+	} {
+		ctx := request.WithRequestInfo(request.WithUser(t.Context(), tt.who), &request.RequestInfo{Verb: "update"})
+		if errs := statusRights(ctx, authz, tt.now, tt.old); len(errs) != tt.refused {
+			t.Errorf("%s: %v", tt.name, errs)
+		}
 	}
 }

@@ -63,6 +63,8 @@ type Resource struct {
 	// Validate adds to the validation of Config for creates; ValidateUpdate for updates.
 	Validate       func(ctx context.Context, obj runtime.Object) field.ErrorList
 	ValidateUpdate func(ctx context.Context, obj, old runtime.Object) field.ErrorList
+	// ValidateStatus adds to the validation of Config for updates of status.
+	ValidateStatus func(ctx context.Context, obj, old runtime.Object) field.ErrorList
 	// Warn returns what a client that creates or updates obj should know.
 	Warn func(obj runtime.Object) []string
 	// Graceful makes deletion wait: it sets options.GracePeriodSeconds and returns true.

@@ -157,9 +157,13 @@ func (s statusStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.O
 	}
 }
 
-func (s statusStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
+func (s statusStrategy) ValidateUpdate(ctx context.Context, obj, old runtime.Object) field.ErrorList {
 	errs := validation.ValidateObjectMetaAccessorUpdate(accessor(obj), accessor(old), field.NewPath("metadata"))
-	return append(errs, s.cfg.ValidateStatus(obj, old)...)
+	errs = append(errs, s.cfg.ValidateStatus(obj, old)...)
+	if s.r.ValidateStatus != nil {
+		errs = append(errs, s.r.ValidateStatus(ctx, obj, old)...)
+	}
+	return errs
 }
 
 func (s statusStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
