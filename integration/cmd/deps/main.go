@@ -1,5 +1,5 @@
 // Command deps installs what a make target needs and this machine lacks, by
-// apt, and names what it cannot install. What is there is left alone: a
+// apt, and the clients of tests, and names what it cannot install. What is there is left alone: a
 // containerd of the user's own is neither replaced nor restarted.
 package main
 
@@ -42,12 +42,24 @@ func main() {
 func run(args []string) error {
 	flags := flag.NewFlagSet("deps", flag.ContinueOnError)
 	target := flags.String("need", "", "target: build-amd64, build-arm64, up, test or generate")
+	dir := flags.String("clients", "bin/clients", "where target test wants helm and Debian's kubectl")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	deps, ok := needs()[*target]
+	if err := packages(*target); err != nil {
+		return err
+	}
+	if *target == "test" {
+		return addClients(*dir)
+	}
+	return nil
+}
+
+// packages installs what a target needs by apt.
+func packages(target string) error {
+	deps, ok := needs()[target]
 	if !ok {
-		return fmt.Errorf("unknown target %q", *target)
+		return fmt.Errorf("unknown target %q", target)
 	}
 	pkgs := missing(deps, exists)
 	if len(pkgs) == 0 {
