@@ -169,10 +169,9 @@ func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
 	}
 	switch {
 	case fresh != nil && old != nil && r.on && r.maxSurge > 0:
+		r.surging++ // also where the old one goes now: it may be that it stays
 		if available(fresh) || !available(old) {
 			r.replacedOld = append(r.replacedOld, old)
-		} else {
-			r.surging++
 		}
 	case fresh != nil && old != nil:
 		extra = append(extra, old)

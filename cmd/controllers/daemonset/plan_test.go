@@ -1,6 +1,9 @@
 package daemonset
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -8,6 +11,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/orlop-io/orlop/cmd/controllers/podset"
 )
 
 func node(name string, taints ...corev1.Taint) *corev1.Node {
@@ -77,5 +83,77 @@ func TestPodsArePinnedToTheirNode(t *testing.T) {
 	}
 	if run, _ := Fit(ds, node("n1")); run {
 		t.Error("runs on a node that its selector does not match")
+	}
+}
+
+func on(node string, p *corev1.Pod) *corev1.Pod {
+	p.Spec.NodeName = node
+	return p
+}
+
+// A rollout that is cut off anywhere ends with one new pod on each node. On the way no more nodes are without an
+// available pod than maxUnavailable, and no more have two than maxSurge.
+func TestRolloutConverges(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "d"}}
+		unavailable, surge := intstr.FromInt32(1+r.Int32N(3)), intstr.FromInt32(0)
+		if r.IntN(2) == 0 {
+			unavailable, surge = intstr.FromInt32(0), intstr.FromInt32(1+r.Int32N(3))
+		}
+		ds.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &unavailable, MaxSurge: &surge}
+		var nodes []*corev1.Node
+		byNode := map[string][]*corev1.Pod{}
+		for i := range 1 + r.IntN(6) {
+			n := node(string(rune('a' + i)))
+			nodes, byNode[n.Name] = append(nodes, n), []*corev1.Pod{on(n.Name, pod("old-"+n.Name, "old", true))}
+		}
+		made := 0
+		for step := 0; ; step++ {
+			if step > 500 {
+				t.Fatalf("seed %d: no end; %s %s", seed, unavailable.String(), surge.String())
+			}
+			down, twice, done := 0, 0, 0
+			for _, n := range nodes {
+				available, live := false, 0
+				for _, p := range byNode[n.Name] {
+					if p.DeletionTimestamp == nil {
+						live++
+						available = available || podset.Ready(p)
+					}
+				}
+				if live > 1 {
+					twice++
+				}
+				if !available {
+					down++
+				}
+				if pods := byNode[n.Name]; len(pods) == 1 && pods[0].Labels[appsv1.ControllerRevisionHashLabelKey] == "h" && available {
+					done++
+				}
+			}
+			if down > unavailable.IntValue() || twice > surge.IntValue() {
+				t.Fatalf("seed %d: %d nodes down of %s, %d with two pods of %s", seed, down, unavailable.String(), twice, surge.String())
+			}
+			if done == len(nodes) {
+				break
+			}
+			p := Decide(ds, nodes, byNode, "h", time.Now())
+			for _, name := range p.Create[:r.IntN(len(p.Create)+1)] {
+				byNode[name] = append(byNode[name], on(name, pod(fmt.Sprint("new-", made), "h", false)))
+				made++
+			}
+			for _, gone := range p.Delete[:r.IntN(len(p.Delete)+1)] {
+				gone.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+			}
+			for name, pods := range byNode {
+				byNode[name] = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil && r.IntN(2) == 0 })
+				for i, p := range byNode[name] {
+					if p.DeletionTimestamp == nil && !podset.Ready(p) && r.IntN(3) == 0 {
+						byNode[name][i] = on(name, pod(p.Name, p.Labels[appsv1.ControllerRevisionHashLabelKey], true))
+					}
+				}
+			}
+		}
 	}
 }
