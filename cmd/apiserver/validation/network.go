@@ -26,7 +26,7 @@ func networkRules(obj runtime.Object) (rules, bool) {
 			return append(ingressClass(c), immutable(spec().Child("controller"), c.Spec.Controller, old.Spec.Controller)...)
 		}, nil), true
 	case *networkingv1.ServiceCIDR:
-		return kind(serviceCIDR, nil, nil), true
+		return kind(serviceCIDR, serviceCIDRUpdate, serviceCIDRStatus), true
 	}
 	return rules{}, false
 }
