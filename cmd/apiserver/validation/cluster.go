@@ -1,9 +1,6 @@
 package validation
 
 import (
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -13,11 +10,11 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/apiserver/pkg/util/shufflesharding"
 )
 
 func clusterRules(obj runtime.Object) (rules, bool) {
@@ -28,17 +25,17 @@ func clusterRules(obj runtime.Object) (rules, bool) {
 		return kind(clusterRole, nil, nil), true
 	case *rbacv1.RoleBinding:
 		return kind(func(b *rbacv1.RoleBinding) field.ErrorList {
-			return roleBinding(b.RoleRef, b.Subjects, "Role", "ClusterRole")
+			return roleBinding(b.RoleRef, b.Subjects, b.Namespace, "Role", "ClusterRole")
 		},
 			func(b, old *rbacv1.RoleBinding) field.ErrorList {
-				return append(roleBinding(b.RoleRef, b.Subjects, "Role", "ClusterRole"), roleRefUpdate(b.RoleRef, old.RoleRef)...)
+				return append(roleBinding(b.RoleRef, b.Subjects, b.Namespace, "Role", "ClusterRole"), roleRefUpdate(b.RoleRef, old.RoleRef)...)
 			}, nil), true
 	case *rbacv1.ClusterRoleBinding:
 		return kind(func(b *rbacv1.ClusterRoleBinding) field.ErrorList {
-			return roleBinding(b.RoleRef, b.Subjects, "ClusterRole")
+			return roleBinding(b.RoleRef, b.Subjects, "", "ClusterRole")
 		},
 			func(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
-				return append(roleBinding(b.RoleRef, b.Subjects, "ClusterRole"), roleRefUpdate(b.RoleRef, old.RoleRef)...)
+				return append(roleBinding(b.RoleRef, b.Subjects, "", "ClusterRole"), roleRefUpdate(b.RoleRef, old.RoleRef)...)
 			}, nil), true
 	case *schedulingv1.PriorityClass:
 		return kind(priorityClass, priorityClassUpdate, nil), true
@@ -51,7 +48,7 @@ func clusterRules(obj runtime.Object) (rules, bool) {
 	case *certificatesv1.CertificateSigningRequest:
 		return kind(signingRequest, func(c, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
 			return append(signingRequest(c), immutable(spec(), c.Spec, old.Spec)...)
-		}, nil), true
+		}, signingRequestStatus), true
 	case *flowcontrolv1.PriorityLevelConfiguration:
 		return kind(priorityLevel, nil, nil), true
 	case *flowcontrolv1.FlowSchema:
@@ -102,26 +99,23 @@ func clusterRole(r *rbacv1.ClusterRole) field.ErrorList {
 	return errs
 }
 
-func roleBinding(ref rbacv1.RoleRef, subjects []rbacv1.Subject, kinds ...string) field.ErrorList {
+// roleBinding validates a binding; namespace is its own, or empty for one of the whole cluster.
+func roleBinding(ref rbacv1.RoleRef, subjects []rbacv1.Subject, namespace string, kinds ...string) field.ErrorList {
 	at := field.NewPath("roleRef")
 	var errs field.ErrorList
 	if ref.APIGroup != rbacv1.GroupName {
 		errs = append(errs, field.NotSupported(at.Child("apiGroup"), ref.APIGroup, []string{rbacv1.GroupName}))
 	}
-	if bad := oneOf(at.Child("kind"), ref.Kind, kinds...); len(bad) > 0 {
-		errs = append(errs, field.NotSupported(at.Child("kind"), ref.Kind, kinds))
-	}
+	errs = append(errs, supported(at.Child("kind"), ref.Kind, kinds...)...)
 	errs = append(errs, required(at.Child("name"), ref.Name)...)
-	if ref.Name != "" && (ref.Name == "." || ref.Name == ".." || strings.ContainsAny(ref.Name, "/%")) {
-		errs = append(errs, field.Invalid(at.Child("name"), ref.Name, "may not be '.' or '..' and may not contain '/' or '%'"))
-	}
+	errs = append(errs, invalid(at.Child("name"), ref.Name, path.ValidatePathSegmentName(ref.Name, false))...)
 	for i := range subjects {
-		errs = append(errs, subject(&subjects[i], field.NewPath("subjects").Index(i))...)
+		errs = append(errs, subject(&subjects[i], namespace, field.NewPath("subjects").Index(i))...)
 	}
 	return errs
 }
 
-func subject(s *rbacv1.Subject, p *field.Path) field.ErrorList {
+func subject(s *rbacv1.Subject, namespace string, p *field.Path) field.ErrorList {
 	errs := required(p.Child("name"), s.Name)
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
@@ -131,8 +125,10 @@ func subject(s *rbacv1.Subject, p *field.Path) field.ErrorList {
 		if s.APIGroup != "" {
 			errs = append(errs, field.NotSupported(p.Child("apiGroup"), s.APIGroup, []string{""}))
 		}
-		// A binding in a namespace too must say whose account it means.
-		errs = append(errs, required(p.Child("namespace"), s.Namespace)...)
+		// A binding in a namespace means the accounts of that namespace.
+		if namespace == "" {
+			errs = append(errs, required(p.Child("namespace"), s.Namespace)...)
+		}
 	case rbacv1.UserKind, rbacv1.GroupKind:
 		if s.APIGroup != rbacv1.GroupName {
 			errs = append(errs, field.NotSupported(p.Child("apiGroup"), s.APIGroup, []string{rbacv1.GroupName}))
@@ -190,117 +186,4 @@ func lease(l *coordinationv1.Lease) field.ErrorList {
 		errs = append(errs, field.Invalid(spec().Child("leaseDurationSeconds"), *d, "must be greater than 0"))
 	}
 	return append(errs, nonNegativePtr(spec().Child("leaseTransitions"), l.Spec.LeaseTransitions)...)
-}
-
-func signingRequest(c *certificatesv1.CertificateSigningRequest) field.ErrorList {
-	var errs field.ErrorList
-	if block, rest := pem.Decode(c.Spec.Request); block == nil || block.Type != "CERTIFICATE REQUEST" {
-		errs = append(errs, field.Invalid(spec().Child("request"), c.Spec.Request, "PEM block type must be CERTIFICATE REQUEST"))
-	} else if request, err := x509.ParseCertificateRequest(block.Bytes); err != nil {
-		errs = append(errs, field.Invalid(spec().Child("request"), c.Spec.Request, err.Error()))
-	} else if err := request.CheckSignature(); err != nil {
-		errs = append(errs, field.Invalid(spec().Child("request"), c.Spec.Request, err.Error()))
-	} else if strings.TrimSpace(string(rest)) != "" {
-		errs = append(errs, field.Invalid(spec().Child("request"), c.Spec.Request, "trailing data after the certificate request"))
-	}
-	if len(c.Spec.Usages) == 0 {
-		errs = append(errs, field.Required(spec().Child("usages"), ""))
-	}
-	for i, u := range c.Spec.Usages {
-		for _, before := range c.Spec.Usages[:i] {
-			if u == before {
-				errs = append(errs, field.Duplicate(spec().Child("usages").Index(i), u))
-			}
-		}
-	}
-	errs = append(errs, signerName(c.Spec.SignerName, spec().Child("signerName"))...)
-	if e := c.Spec.ExpirationSeconds; e != nil && *e < 600 {
-		errs = append(errs, field.Invalid(spec().Child("expirationSeconds"), *e, "may not specify a duration less than 600 seconds (10 minutes)"))
-	}
-	return errs
-}
-
-func signerName(name string, p *field.Path) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(p, "")}
-	}
-	domain, path, ok := strings.Cut(name, "/")
-	if !ok || path == "" {
-		return field.ErrorList{field.Invalid(p, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'")}
-	}
-	errs := validation.IsFullyQualifiedDomainName(p, domain)
-	for part := range strings.SplitSeq(path, ".") {
-		errs = append(errs, invalid(p, path, validation.IsDNS1123Subdomain(part))...)
-	}
-	return errs
-}
-
-func priorityLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
-	errs := oneOf(spec().Child("type"), l.Spec.Type, flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited)
-	at := spec().Child("limited")
-	switch {
-	case l.Spec.Type == flowcontrolv1.PriorityLevelEnablementExempt && l.Spec.Limited != nil:
-		return append(errs, field.Forbidden(at, "must be nil if the type is not Limited"))
-	case l.Spec.Type == flowcontrolv1.PriorityLevelEnablementLimited && l.Spec.Limited == nil:
-		return append(errs, field.Required(at, "must not be empty when type is Limited"))
-	case l.Spec.Limited == nil:
-		return errs
-	}
-	errs = append(errs, nonNegativePtr(at.Child("nominalConcurrencyShares"), l.Spec.Limited.NominalConcurrencyShares)...)
-	if p := l.Spec.Limited.LendablePercent; p != nil && (*p < 0 || *p > 100) {
-		errs = append(errs, field.Invalid(at.Child("lendablePercent"), *p, "must be between 0 and 100, inclusive"))
-	}
-	response := l.Spec.Limited.LimitResponse
-	at = at.Child("limitResponse")
-	errs = append(errs, oneOf(at.Child("type"), response.Type, flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)...)
-	q := response.Queuing
-	switch {
-	case response.Type == flowcontrolv1.LimitResponseTypeReject && q != nil:
-		errs = append(errs, field.Forbidden(at.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited"))
-	case response.Type == flowcontrolv1.LimitResponseTypeQueue && q == nil:
-		errs = append(errs, field.Required(at.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited"))
-	case q != nil:
-		errs = append(errs, queuing(q, at.Child("queuing"))...)
-	}
-	return errs
-}
-
-func queuing(q *flowcontrolv1.QueuingConfiguration, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for name, n := range map[string]int32{"queueLengthLimit": q.QueueLengthLimit, "queues": q.Queues, "handSize": q.HandSize} {
-		if n <= 0 {
-			errs = append(errs, field.Invalid(p.Child(name), n, "must be positive"))
-		}
-	}
-	if q.HandSize > q.Queues {
-		errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues)))
-	}
-	if q.Queues > 0 && q.HandSize > 0 && q.HandSize <= q.Queues {
-		if bits := shufflesharding.RequiredEntropyBits(int(q.Queues), int(q.HandSize)); bits > shufflesharding.MaxHashBits {
-			errs = append(errs, field.Invalid(p.Child("handSize"), q.HandSize,
-				fmt.Sprintf("required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, shufflesharding.MaxHashBits)))
-		}
-	}
-	return errs
-}
-
-func flowSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
-	var errs field.ErrorList
-	if p := s.Spec.MatchingPrecedence; p < 1 || p > 10000 {
-		errs = append(errs, field.Invalid(spec().Child("matchingPrecedence"), p, "must be between 1 and 10000, inclusive"))
-	}
-	if m := s.Spec.DistinguisherMethod; m != nil {
-		errs = append(errs, oneOf(spec().Child("distinguisherMethod", "type"), m.Type, flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType)...)
-	}
-	errs = append(errs, requiredName(spec().Child("priorityLevelConfiguration", "name"), s.Spec.PriorityLevelConfiguration.Name, validation.IsDNS1123Subdomain)...)
-	for i, r := range s.Spec.Rules {
-		at := spec().Child("rules").Index(i)
-		if len(r.Subjects) == 0 {
-			errs = append(errs, field.Required(at.Child("subjects"), "subjects must contain at least one value"))
-		}
-		if len(r.ResourceRules)+len(r.NonResourceRules) == 0 {
-			errs = append(errs, field.Required(at, "at least one of resourceRules and nonResourceRules has to be non-empty"))
-		}
-	}
-	return errs
 }
