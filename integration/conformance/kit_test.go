@@ -94,7 +94,9 @@ func record(t *testing.T, w watch.Interface) func() []watch.Event {
 	go func() {
 		defer close(done)
 		for e := range w.ResultChan() {
-			events = append(events, e)
+			if e.Type != watch.Error { // what it says when it is stopped
+				events = append(events, e)
+			}
 		}
 	}()
 	t.Cleanup(w.Stop)
