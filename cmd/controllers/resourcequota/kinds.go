@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// rediscover is how old discovery's answer may be when it does not know a resource.
-	rediscover = 5 * time.Second
+	// rediscover is how often discovery is asked for a resource that it did not know.
+	rediscover = 3 * time.Second
 	// patience is how long one count waits for a new kind to be listed.
 	patience = 10 * time.Second
 )
@@ -194,7 +194,7 @@ func (k *kinds) findLocked(gr schema.GroupResource) (schema.GroupVersionResource
 		return schema.GroupVersionResource{}, false
 	}
 	k.asked = time.Now()
-	lists, err := k.clients.Watch.Discovery().ServerPreferredNamespacedResources()
+	lists, err := discovery.ServerPreferredNamespacedResources(k.clients.Watch.Discovery())
 	if err != nil && len(lists) == 0 {
 		k.log.Warn("discover resources", "controller", "resourcequota", "err", err)
 	}

@@ -164,6 +164,10 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		if err != nil {
 			trouble = append(trouble, fmt.Errorf("watch %s: %w", gr, err))
 		}
+		if !served && err == nil {
+			// Its definition may come any moment, and until it is counted admission lets none in.
+			c.loop.AddAfter(key, rediscover)
+		}
 		if served && c.registry.Get(gr) == nil {
 			c.registry.Add(generic.NewObjectCountEvaluator(gr, c.kinds.lists(gr), ""))
 		}

@@ -1,9 +1,11 @@
 package resourcequota
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -52,6 +54,42 @@ func TestCounted(t *testing.T) {
 	if want := "[resourceclaims.resource.k8s.io secrets widgets.example.com]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+}
+
+// A kind that is defined after its quota is counted as soon as it is served, not at the next full count.
+func TestCountsWhatComesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: list("count/widgets.example.com", "1")}}
+		client := fake.NewClientset(q)
+		shared := informers.NewSharedInformerFactory(client, 0)
+		scheme := metadatafake.NewTestScheme()
+		if err := metav1.AddMetaToScheme(scheme); err != nil {
+			t.Fatal(err)
+		}
+		c, err := New(Clients{Act: client, Watch: client, Metadata: metadatafake.NewSimpleMetadataClient(scheme)}, shared, time.Hour, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		shared.Start(ctx.Done())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(ctx) }()
+		time.Sleep(time.Minute)
+		client.Fake.Resources = []*metav1.APIResourceList{{GroupVersion: "example.com/v1", APIResources: []metav1.APIResource{
+			{Name: "widgets", Namespaced: true, Kind: "Widget", Verbs: metav1.Verbs{"create", "list", "watch", "delete"}},
+		}}}
+		time.Sleep(2 * rediscover)
+		live, err := client.CoreV1().ResourceQuotas("shop").Get(ctx, "q", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, counted := live.Status.Used["count/widgets.example.com"]; !counted {
+			t.Errorf("status %+v", live.Status)
+		}
+		stop()
+		<-ended
+		shared.Shutdown()
+	})
 }
 
 // A quota is counted when it comes, and again when a pod goes.
