@@ -3,6 +3,7 @@ package controllers
 import (
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/orlop-io/orlop/cmd/controllers/ephemeralvolume"
 	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
 	"github.com/orlop-io/orlop/cmd/controllers/volumeprotection"
 )
@@ -14,6 +15,11 @@ func volumes() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				b, err := volumebinder.New(c, e.shared, e.recorder("persistentvolume-controller"), e.log)
 				return b.Run, err
+			})},
+		{name: "ephemeral-volume-controller", alias: "ephemeral-volume", account: "ephemeral-volume-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				v, err := ephemeralvolume.New(c, e.shared, e.recorder("ephemeral_volume"), e.log)
+				return v.Run, err
 			})},
 		{name: "persistentvolumeclaim-protection-controller", alias: "pvc-protection", account: "pvc-protection-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
