@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -62,6 +63,8 @@ func failurePolicy(p *batchv1.PodFailurePolicy) {
 }
 
 func addAutoscaling(r *registry) {
+	addList(r, func(l *autoscalingv1.HorizontalPodAutoscalerList) []autoscalingv1.HorizontalPodAutoscaler { return l.Items },
+		func(h *autoscalingv1.HorizontalPodAutoscaler) { setPtr(&h.Spec.MinReplicas, 1) })
 	addList(r, func(l *autoscalingv2.HorizontalPodAutoscalerList) []autoscalingv2.HorizontalPodAutoscaler {
 		return l.Items
 	}, autoscaler)
