@@ -223,3 +223,6 @@ func freePorts(n int) ([]int, error) {
 	}
 	return ports, nil
 }
+
+// Etcd is the URL of the store.
+func (s *Server) Etcd() string { return s.etcdURL }
