@@ -14,6 +14,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 )
@@ -305,4 +306,10 @@ func podCertificatePrinter() printer {
 
 func deviceTaintRulePrinter() printer {
 	return newPrinter(columns("Age"), func(r *resourcev1.DeviceTaintRule, now time.Time) []any { return []any{r.Name, age(r, now)} })
+}
+
+func migrationPrinter() printer {
+	return newPrinter(columns("Resource"), func(m *storagemigrationv1.StorageVersionMigration, _ time.Time) []any {
+		return []any{m.Name, m.Spec.Resource.String()}
+	})
 }

@@ -200,7 +200,7 @@ func TestListMetadataAndForeignObjects(t *testing.T) {
 func groups() []string {
 	return []string{"", "events.k8s.io", "apps", "batch", "autoscaling", "policy", "discovery.k8s.io", "networking.k8s.io",
 		"rbac.authorization.k8s.io", "certificates.k8s.io", "coordination.k8s.io", "scheduling.k8s.io", "node.k8s.io", "storage.k8s.io",
-		"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"}
+		"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io", "storagemigration.k8s.io"}
 }
 
 // TestEveryPrinterHasNamesAndFunctions catches a group or resource left half done.

@@ -66,6 +66,8 @@ func byGroup(group string) map[string]func() printer {
 		}
 	case "flowcontrol.apiserver.k8s.io":
 		return map[string]func() printer{"flowschemas": flowSchemaPrinter, "prioritylevelconfigurations": priorityLevelPrinter}
+	case "storagemigration.k8s.io":
+		return map[string]func() printer{"storageversionmigrations": migrationPrinter}
 	case "resource.k8s.io":
 		return map[string]func() printer{
 			"deviceclasses": deviceClassPrinter, "devicetaintrules": deviceTaintRulePrinter, "resourceclaims": resourceClaimPrinter,
