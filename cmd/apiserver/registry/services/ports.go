@@ -67,10 +67,7 @@ func (p *ports) change(ctx context.Context, change func(b *bitmap) error) error 
 	return p.ranges.Storage.Storage.GuaranteedUpdate(ctx, portsKey, &corev1.RangeAllocation{}, true, nil,
 		storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
 			r := obj.(*corev1.RangeAllocation)
-			b := newBitmap(p.span.Size)
-			if r.Range == p.span.String() {
-				copy(b.bytes, r.Data)
-			}
+			b := carryOver(r, p.span)
 			if err := change(b); err != nil {
 				return nil, err
 			}
@@ -152,6 +149,27 @@ func (p *ports) release(ctx context.Context, set map[int]bool) {
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "release node ports", "ports", set)
 	}
+}
+
+// carryOver reads the bits of r for span. They may have been written for another range: ports that are in both stay
+// taken, so that none is given twice before Repair has run.
+func carryOver(r *corev1.RangeAllocation, span utilnet.PortRange) *bitmap {
+	b := newBitmap(span.Size)
+	if r.Range == span.String() {
+		copy(b.bytes, r.Data)
+		return b
+	}
+	was, err := utilnet.ParsePortRange(r.Range)
+	if err != nil || len(r.Data) != len(newBitmap(was.Size).bytes) {
+		return b // nothing was written yet, or nothing that can be read: Repair finds what Services have
+	}
+	old := &bitmap{r.Data}
+	for n := range was.Size {
+		if port := was.Base + n; old.has(n) && span.Contains(port) {
+			b.set(port - span.Base)
+		}
+	}
+	return b
 }
 
 // bitmap is a set of small numbers in upstream's byte order: that of a big integer.

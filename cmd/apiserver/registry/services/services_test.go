@@ -226,6 +226,23 @@ func TestChoosePort(t *testing.T) {
 	}
 }
 
+func TestRangeOfPortsChanges(t *testing.T) {
+	old := utilnet.PortRange{Base: 30000, Size: 100}
+	b := newBitmap(old.Size)
+	b.set(5)
+	b.set(60)
+	r := &corev1.RangeAllocation{Range: old.String(), Data: b.bytes}
+	got := carryOver(r, utilnet.PortRange{Base: 30050, Size: 200})
+	for n := range 200 {
+		if got.has(n) != (n == 10) {
+			t.Errorf("port %d taken: %v, want 30060 alone", 30050+n, got.has(n))
+		}
+	}
+	if got := carryOver(&corev1.RangeAllocation{}, old); got.has(5) {
+		t.Error("a bit of nothing is set")
+	}
+}
+
 func TestAssignPorts(t *testing.T) {
 	span := utilnet.PortRange{Base: 30000, Size: 100}
 	b := newBitmap(span.Size)
