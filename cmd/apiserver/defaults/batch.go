@@ -63,7 +63,9 @@ func failurePolicy(p *batchv1.PodFailurePolicy) {
 }
 
 func addAutoscaling(r *registry) {
-	addList(r, func(l *autoscalingv1.HorizontalPodAutoscalerList) []autoscalingv1.HorizontalPodAutoscaler { return l.Items },
+	addList(r, func(l *autoscalingv1.HorizontalPodAutoscalerList) []autoscalingv1.HorizontalPodAutoscaler {
+		return l.Items
+	},
 		func(h *autoscalingv1.HorizontalPodAutoscaler) { setPtr(&h.Spec.MinReplicas, 1) })
 	addList(r, func(l *autoscalingv2.HorizontalPodAutoscalerList) []autoscalingv2.HorizontalPodAutoscaler {
 		return l.Items
