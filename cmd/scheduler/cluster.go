@@ -162,6 +162,19 @@ func (c *cluster) denominate(uid types.UID) {
 	delete(c.nominated, uid)
 }
 
+// sizes counts what is known. A pod is assumed until the API shows it on its node.
+func (c *cluster) sizes() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := map[string]int{"nodes": len(c.nodes), "pods": len(c.pods)}
+	for _, p := range c.pods {
+		if p.assumed {
+			n["assumed_pods"]++
+		}
+	}
+	return n
+}
+
 // place decides about req, and assumes it on the node that was chosen. Where others must leave
 // first, it keeps that node's room; moved are the lesser pods that the room was kept for before.
 func (c *cluster) place(req *Request) (verdict Verdict, moved []*Pod) {
@@ -223,6 +236,6 @@ func assumed(p *Pod, node string) *Pod {
 	on := *p
 	shallow := *p.Pod
 	shallow.Spec.NodeName = node
-	on.Pod = &shallow
+	on.Pod, on.assumed = &shallow, true
 	return &on
 }

@@ -14,6 +14,7 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
 	"github.com/orlop-io/orlop/cmd/elected"
@@ -70,6 +71,9 @@ func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) er
 	s, err := New(cfg, client, shared, recorders, log)
 	if err != nil {
 		return fmt.Errorf("build scheduler: %w", err)
+	}
+	if err := s.Register(legacyregistry.Register, legacyregistry.CustomRegister); err != nil {
+		return err
 	}
 	shared.Start(ctx.Done())
 	defer shared.Shutdown()

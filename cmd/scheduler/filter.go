@@ -19,6 +19,21 @@ const (
 	anything event = 0xff
 )
 
+// String names the event in metrics.
+func (e event) String() string {
+	switch e {
+	case nodeChanged:
+		return "NodeChange"
+	case podGone:
+		return "AssignedPodDelete"
+	case podBound:
+		return "AssignedPodAdd"
+	case volumeChanged:
+		return "VolumeChange"
+	}
+	return "ForceActivate"
+}
+
 // misfit is why a pod cannot go to a node.
 type misfit struct {
 	// reason is upstream's text.

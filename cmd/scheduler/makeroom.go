@@ -72,6 +72,8 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 
 // makeRoom asks the victims to leave, as their grace allows.
 func (s *Scheduler) makeRoom(ctx context.Context, pod *Pod, p *Preemption) error {
+	s.metrics.preempting.Inc()
+	s.metrics.victims.Observe(float64(len(p.Victims)))
 	var errs []error
 	for _, v := range p.Victims {
 		if v.DeletionTimestamp != nil {

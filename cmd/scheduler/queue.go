@@ -32,6 +32,8 @@ type queue struct {
 	now func() time.Time
 	// The pause before a pod is tried again doubles from the one to the other.
 	firstBackoff, lastBackoff time.Duration
+	// came is told of each pod that comes into a queue, and what brought it; it must not block.
+	came func(queue, event string)
 
 	mu     sync.Mutex
 	ready  readyHeap
@@ -42,11 +44,53 @@ type queue struct {
 	wake   chan struct{}
 }
 
-func newQueue(now func() time.Time, first, last time.Duration) *queue {
+func newQueue(now func() time.Time, first, last time.Duration, came func(queue, event string)) *queue {
 	return &queue{
-		now: now, firstBackoff: first, lastBackoff: last, byUID: map[types.UID]*waiting{}, parked: map[types.UID]*waiting{}, paused: map[types.UID]*waiting{},
+		now: now, firstBackoff: first, lastBackoff: last, came: came, byUID: map[types.UID]*waiting{}, parked: map[types.UID]*waiting{}, paused: map[types.UID]*waiting{},
 		trying: map[types.UID]*waiting{}, wake: make(chan struct{}, 1),
 	}
+}
+
+// The queues by upstream's names.
+const (
+	queueActive        = "active"
+	queueBackoff       = "backoff"
+	queueUnschedulable = "unschedulable"
+	queueGated         = "gated"
+)
+
+func queueNames() []string {
+	return []string{queueActive, queueBackoff, queueUnschedulable, queueGated}
+}
+
+// home is where a pod that waits for an event waits.
+func (w *waiting) home() string {
+	if len(w.pod.Spec.SchedulingGates) > 0 {
+		return queueGated
+	}
+	return queueUnschedulable
+}
+
+// sizes counts the pods in each queue.
+func (q *queue) sizes() map[string]int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := map[string]int{queueActive: len(q.ready), queueBackoff: len(q.paused)}
+	for _, w := range q.parked {
+		n[w.home()]++
+	}
+	return n
+}
+
+// history returns how often the pod has been tried, and for how long it has been known.
+func (q *queue) history(uid types.UID) (attempts int, age time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	w := q.byUID[uid]
+	if w == nil {
+		return 0, 0
+	}
+	return w.attempts, q.now().Sub(w.added)
 }
 
 // put adds pod, or takes a changed one's place. A changed pod is tried anew.
@@ -58,10 +102,10 @@ func (q *queue) put(pod *Pod) {
 	case w == nil:
 		w = &waiting{pod: pod, added: q.now(), index: -1}
 		q.byUID[pod.UID] = w
-		q.activateLocked(w)
+		q.activateLocked(w, "PodAdd")
 	case q.parked[pod.UID] != nil && changed(w.pod, pod):
 		w.pod = pod
-		q.releaseLocked(w)
+		q.releaseLocked(w, "PodUpdate")
 	default:
 		w.pod = pod
 	}
@@ -128,10 +172,11 @@ func (q *queue) fail(uid types.UID, cure event) {
 	delete(q.trying, uid)
 	w.cure = cure
 	if w.seen&cure != 0 {
-		q.releaseLocked(w)
+		q.releaseLocked(w, "ScheduleAttemptFailure")
 		return
 	}
 	q.parked[uid] = w
+	q.came(w.home(), "ScheduleAttemptFailure")
 }
 
 // happened releases the pods that the event may help.
@@ -144,20 +189,21 @@ func (q *queue) happened(e event) {
 	for uid, w := range q.parked {
 		if w.cure&e != 0 {
 			delete(q.parked, uid)
-			q.releaseLocked(w)
+			q.releaseLocked(w, e.String())
 		}
 	}
 }
 
 // releaseLocked lets w be tried once its back-off, which runs from the last try, is over.
-func (q *queue) releaseLocked(w *waiting) {
+func (q *queue) releaseLocked(w *waiting, why string) {
 	delete(q.parked, w.pod.UID)
 	if q.now().Before(q.backoffEnds(w)) {
 		q.paused[w.pod.UID] = w
+		q.came(queueBackoff, why)
 		q.signal()
 		return
 	}
-	q.activateLocked(w)
+	q.activateLocked(w, why)
 }
 
 func (q *queue) backoffEnds(w *waiting) time.Time {
@@ -168,7 +214,8 @@ func (q *queue) backoffEnds(w *waiting) time.Time {
 	return w.tried.Add(min(pause, q.lastBackoff))
 }
 
-func (q *queue) activateLocked(w *waiting) {
+func (q *queue) activateLocked(w *waiting, why string) {
+	q.came(queueActive, why)
 	heap.Push(&q.ready, w)
 	q.signal()
 }
@@ -178,13 +225,13 @@ func (q *queue) unpauseLocked() {
 	for uid, w := range q.paused {
 		if !now.Before(q.backoffEnds(w)) {
 			delete(q.paused, uid)
-			q.activateLocked(w)
+			q.activateLocked(w, "BackoffComplete")
 		}
 	}
 	for uid, w := range q.parked {
 		if now.Sub(w.tried) > forgotten {
 			delete(q.parked, uid)
-			q.activateLocked(w)
+			q.activateLocked(w, "UnschedulableTimeout")
 		}
 	}
 }

@@ -13,7 +13,7 @@ func priority(n int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.P
 
 func TestQueueOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now, time.Second, 10*time.Second)
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("first")))
 		time.Sleep(time.Millisecond)
 		q.put(NewPod(testPod("second")))
@@ -28,7 +28,7 @@ func TestQueueOrder(t *testing.T) {
 
 func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now, time.Second, 10*time.Second)
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
 		q.fail("p", nodeChanged)
@@ -48,7 +48,7 @@ func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
 
 func TestQueueRemembersEventsDuringATry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now, time.Second, 10*time.Second)
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
 		q.happened(nodeChanged) // between the decision and its outcome
@@ -63,13 +63,38 @@ func TestQueueRemembersEventsDuringATry(t *testing.T) {
 
 func TestQueueForgetsDroppedPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(time.Now, time.Second, 10*time.Second)
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("p")))
 		q.drop("p")
 		limited, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if got := q.next(limited); got != nil {
 			t.Errorf("got %s, which was dropped", got.Name)
+		}
+	})
+}
+
+func TestQueueCountsItsPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		came := map[string]int{}
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(queue, event string) { came[queue+" "+event]++ })
+		gated := func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} }
+		for _, p := range []*corev1.Pod{testPod("a", priority(9)), testPod("b", priority(8), gated), testPod("c", priority(7)), testPod("d")} {
+			q.put(NewPod(p))
+		}
+		for range 3 {
+			q.fail(q.next(t.Context()).UID, nodeChanged)
+		}
+		q.happened(podGone)
+		if n := q.sizes(); n[queueActive] != 1 || n[queueUnschedulable] != 2 || n[queueGated] != 1 || n[queueBackoff] != 0 {
+			t.Errorf("sizes %v", n)
+		}
+		q.happened(nodeChanged)
+		if n := q.sizes(); n[queueBackoff] != 3 || came["active PodAdd"] != 4 || came["unschedulable ScheduleAttemptFailure"] != 2 || came["gated ScheduleAttemptFailure"] != 1 || came["backoff NodeChange"] != 3 {
+			t.Errorf("sizes %v, came %v", n, came)
+		}
+		if attempts, _ := q.history("a"); attempts != 1 {
+			t.Errorf("a was tried %d times", attempts)
 		}
 	})
 }

@@ -35,6 +35,7 @@ type Scheduler struct {
 	client  kubernetes.Interface
 	events  map[string]record.EventRecorder // by schedulerName
 	log     *slog.Logger
+	metrics *Metrics
 	queue   *queue
 	cluster *cluster
 	lookup  *lookup
@@ -47,8 +48,10 @@ type Scheduler struct {
 // New returns a Scheduler, for pods of cfg's profiles, that has done nothing yet.
 func New(cfg Config, client kubernetes.Interface, shared informers.SharedInformerFactory, events map[string]record.EventRecorder, log *slog.Logger) (*Scheduler, error) {
 	core := shared.Core().V1()
+	m := newMetrics()
+	came := func(queue, event string) { m.incoming.WithLabelValues(queue, event).Inc() }
 	s := &Scheduler{
-		config: cfg, client: client, events: events, log: log, queue: newQueue(time.Now, cfg.FirstBackoff, cfg.LastBackoff), cluster: newCluster(),
+		config: cfg, metrics: m, client: client, events: events, log: log, queue: newQueue(time.Now, cfg.FirstBackoff, cfg.LastBackoff, came), cluster: newCluster(),
 		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers),
 	}
 	nodes, namespaces := core.Nodes().Informer(), core.Namespaces().Informer()
@@ -159,18 +162,22 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		})
 		return
 	}
+	began, name := time.Now(), pod.Spec.SchedulerName
 	req, err := s.lookup.request(pod)
 	if err != nil {
+		s.metrics.ended(resultUnschedulable, name, began)
 		s.failed(ctx, pod, err.Error(), volumeChanged, "")
 		return
 	}
-	req.Profile = s.config.Profiles[pod.Spec.SchedulerName]
+	req.Profile = s.config.Profiles[name]
 	verdict, moved := s.cluster.place(req)
+	s.metrics.decided.Observe(time.Since(began).Seconds())
 	if verdict.Node == "" {
+		s.metrics.ended(resultUnschedulable, name, began)
 		s.unplaced(ctx, req.Pod, verdict, moved)
 		return
 	}
-	s.async(ctx, func() { s.bind(ctx, pod, verdict.Node) })
+	s.async(ctx, func() { s.bind(ctx, pod, verdict.Node, began) })
 }
 
 func (s *Scheduler) async(ctx context.Context, f func()) {
@@ -185,13 +192,16 @@ func (s *Scheduler) async(ctx context.Context, f func()) {
 	})
 }
 
-func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string) {
+func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string, began time.Time) {
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
+	attempts, age := s.queue.history(pod.UID)
 	err := s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
 	if err == nil {
+		s.metrics.ended(resultScheduled, pod.Spec.SchedulerName, began)
+		s.metrics.bound(attempts, age)
 		s.queue.drop(pod.UID)
 		s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
 		return
@@ -200,6 +210,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string) {
 	if s.shown(pod) != "" || ctx.Err() != nil {
 		return
 	}
+	s.metrics.ended(resultError, pod.Spec.SchedulerName, began)
 	s.cluster.dropPod(pod.UID)
 	s.queue.happened(podGone)
 	if apierrors.IsNotFound(err) {

@@ -86,6 +86,8 @@ func (t term) matches(pod *corev1.Pod, namespaceLabels labels.Set) bool {
 // Pod is a pod with what decisions need worked out. It is never changed.
 type Pod struct {
 	*corev1.Pod
+	// assumed tells that it is on its node by decision only, not yet by the API's word.
+	assumed  bool
 	requests Resources
 	// scored are the requests with a floor for pods that ask for nothing, so that these
 	// spread too.

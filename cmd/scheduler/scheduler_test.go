@@ -1,0 +1,125 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/metrics"
+)
+
+func minor(p *corev1.Pod) { p.Spec.SchedulerName = corev1.DefaultSchedulerName }
+
+// running is a Scheduler over a fake API that binds as the real one does.
+func running(t *testing.T, objs ...runtime.Object) (*fake.Clientset, *Scheduler, *record.FakeRecorder) {
+	t.Helper()
+	client := fake.NewClientset(objs...)
+	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetSubresource() != "binding" {
+			return false, nil, nil
+		}
+		b := action.(clienttesting.CreateAction).GetObject().(*corev1.Binding)
+		obj, err := client.Tracker().Get(corev1.SchemeGroupVersion.WithResource("pods"), b.Namespace, b.Name)
+		if err != nil {
+			return true, nil, err
+		}
+		pod := obj.(*corev1.Pod).DeepCopy()
+		pod.Spec.NodeName = b.Target.Name
+		return true, b, client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), pod, b.Namespace)
+	})
+	shared := informers.NewSharedInformerFactory(client, 0)
+	events := record.NewFakeRecorder(100)
+	s, err := New(Defaults(), client, shared, map[string]record.EventRecorder{corev1.DefaultSchedulerName: events}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	shared.Start(ctx.Done())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = s.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-ended; shared.Shutdown() })
+	return client, s, events
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("not within 10 s: %s", what)
+}
+
+// From a full node to the greater pod's place on it: the victim says why it goes, and the metrics count.
+func TestPreemptsAndBinds(t *testing.T) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
+	client, s, events := running(t, ns, testNode("a"), testPod("low", minor, cpu("2"), priority(1), on("a")), testPod("high", minor, cpu("2"), priority(9)))
+	registry := metrics.NewKubeRegistry()
+	if err := s.Register(registry.Register, registry.CustomRegister); err != nil {
+		t.Fatal(err)
+	}
+	pods := client.CoreV1().Pods("default")
+	eventually(t, "high is bound", func() bool {
+		p, err := pods.Get(t.Context(), "high", metav1.GetOptions{})
+		return err == nil && p.Spec.NodeName == "a"
+	})
+	if _, err := pods.Get(t.Context(), "low", metav1.GetOptions{}); err == nil {
+		t.Error("low is still there")
+	}
+	marked := false
+	for _, a := range client.Actions() {
+		if patch, ok := a.(clienttesting.PatchAction); ok && patch.GetName() == "low" {
+			marked = strings.Contains(string(patch.GetPatch()), `"reason":"PreemptionByScheduler"`)
+		}
+	}
+	if !marked {
+		t.Error("the victim was not told why it goes")
+	}
+	var told []string
+	for len(events.Events) > 0 {
+		told = append(told, <-events.Events)
+	}
+	all := strings.Join(told, "\n")
+	for _, want := range []string{"Preempted Preempted by pod high on node a", "FailedScheduling 0/1 nodes are available: 1 Insufficient cpu."} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no event %q in:\n%s", want, all)
+		}
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, f := range families {
+		seen[f.GetName()] = true
+	}
+	for _, want := range []string{"scheduler_schedule_attempts_total", "scheduler_scheduling_attempt_duration_seconds", "scheduler_preemption_victims", "scheduler_pending_pods",
+		"scheduler_queue_incoming_pods_total", "scheduler_cache_size"} {
+		if !seen[want] {
+			t.Errorf("no metric %s in %v", want, seen)
+		}
+	}
+}
+
+// A pod of another scheduler, or of none, is left alone.
+func TestLeavesOthersAlone(t *testing.T) {
+	client, s, _ := running(t, testNode("a"), testPod("theirs", func(p *corev1.Pod) { p.Spec.SchedulerName = "other" }), testPod("ours", minor))
+	eventually(t, "ours is bound", func() bool {
+		p, err := client.CoreV1().Pods("default").Get(t.Context(), "ours", metav1.GetOptions{})
+		return err == nil && p.Spec.NodeName == "a"
+	})
+	if p, err := client.CoreV1().Pods("default").Get(t.Context(), "theirs", metav1.GetOptions{}); err != nil || p.Spec.NodeName != "" || s.queue.sizes()[queueUnschedulable] > 0 {
+		t.Errorf("theirs: %v, %v", p, err)
+	}
+}
