@@ -21,6 +21,7 @@ import (
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/kubeletclient"
+	"github.com/orlop-io/orlop/cmd/apiserver/metricsapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/printers"
 	"github.com/orlop-io/orlop/cmd/apiserver/rbac"
 	"github.com/orlop-io/orlop/cmd/apiserver/registry"
@@ -79,7 +80,7 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range enabled(api.Groups, c.MergedResourceConfig) {
+	for _, g := range append(enabled(api.Groups, c.MergedResourceConfig), b.metrics(api)...) {
 		info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, b.types.Scheme, b.types.Parameters, b.types.Codecs)
 		info.PrioritizedVersions = g.Versions
 		info.VersionedResourcesStorageMap = g.Storage
@@ -124,6 +125,17 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 		cfg.Guard = &rbac.Guard{Authorizer: c.Authorization.Authorizer, Policy: b.access.rbac, Client: b.client}
 	}
 	return registry.Build(ctx, cfg)
+}
+
+// metrics is the group metrics.k8s.io. It is served only where kubelets are known by their certificates: what it says
+// decides how many pods run.
+func (b *base) metrics(api *registry.API) []registry.Group {
+	if !b.options.metricsServed() {
+		return nil
+	}
+	gv, core := metricsapi.GroupVersion, b.informers.Core().V1()
+	return []registry.Group{{Name: gv.Group, Versions: []schema.GroupVersion{gv},
+		Storage: map[string]map[string]rest.Storage{gv.Version: metricsapi.Storage(api.Kubelet, core.Nodes().Lister(), core.Pods().Lister())}}}
 }
 
 // enabled leaves out the versions and resources that --runtime-config switches off.

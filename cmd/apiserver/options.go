@@ -318,3 +318,6 @@ func (o *Options) tokenKeys() ([]crypto.PublicKey, crypto.Signer, error) {
 	}
 	return keys, signer, nil
 }
+
+// metricsServed says whether kubelets can be asked for metrics, and be known by their certificates.
+func (o *Options) metricsServed() bool { return o.KubeletCertFile != "" && o.KubeletCAFile != "" }

@@ -1,11 +1,13 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	crdlisters "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,6 +18,7 @@ import (
 	apiregistrationclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 	"k8s.io/kube-aggregator/pkg/controllers/autoregister"
 
+	"github.com/orlop-io/orlop/cmd/apiserver/metricsapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
 )
 
@@ -48,6 +51,14 @@ func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiext
 	}); err != nil {
 		return fmt.Errorf("follow custom resource definitions: %w", err)
 	}
+	if b.options.metricsServed() {
+		err := s.GenericAPIServer.AddPostStartHook("metrics-registration", task{once: func(ctx context.Context) error {
+			return registerMetrics(ctx, client)
+		}, name: "metrics-registration"}.hook)
+		if err != nil {
+			return fmt.Errorf("add start hook: %w", err)
+		}
+	}
 	return s.GenericAPIServer.AddPostStartHook("kube-apiserver-autoregistration", func(h genericapiserver.PostStartHookContext) error {
 		go func() {
 			// Services of custom resources that were there before must not be taken for leftovers.
@@ -57,6 +68,16 @@ func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiext
 		}()
 		return nil
 	})
+}
+
+// registerMetrics lets metrics.k8s.io be answered here, unless somebody else answers for it already. It is not kept: a
+// metrics server of the user's takes the group over by changing the APIService.
+func registerMetrics(ctx context.Context, client apiregistrationclient.Interface) error {
+	_, err := client.ApiregistrationV1().APIServices().Create(ctx, localService(metricsapi.GroupVersion, 100, 100), metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
 }
 
 // builtinServices orders the groups and versions of discovery as upstream does.

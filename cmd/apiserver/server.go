@@ -33,6 +33,7 @@ import (
 
 	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
 	"github.com/orlop-io/orlop/cmd/apiserver/defaults"
+	"github.com/orlop-io/orlop/cmd/apiserver/metricsapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/openapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
 )
@@ -107,7 +108,7 @@ func newBase(o *Options) (*base, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	types, err := scheme.New(defaults.AddToScheme)
+	types, err := scheme.New(defaults.AddToScheme, metricsapi.AddToScheme)
 	if err != nil {
 		return nil, err
 	}

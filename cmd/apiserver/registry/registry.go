@@ -77,6 +77,8 @@ type Group struct {
 type API struct {
 	Groups    []Group
 	Allocator *services.Allocator
+	// Kubelet finds a node's kubelet.
+	Kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet, error)
 }
 
 // builder holds storages while they are assembled.
@@ -84,11 +86,13 @@ type builder struct {
 	cfg    Config
 	stores map[schema.GroupResource]*store.Storage
 	out    map[schema.GroupVersion]map[string]rest.Storage
+	// kubelets is there once pods was called.
+	kubelets *kubeletclient.Client
 }
 
 // Build opens the storages. ctx bounds work that outlives a request.
 func Build(ctx context.Context, cfg Config) (*API, error) {
-	b := &builder{cfg, map[schema.GroupResource]*store.Storage{}, map[schema.GroupVersion]map[string]rest.Storage{}}
+	b := &builder{cfg: cfg, stores: map[schema.GroupResource]*store.Storage{}, out: map[schema.GroupVersion]map[string]rest.Storage{}}
 	resources := append(coreResources(cfg), groupResources(cfg)...)
 	resources = append(resources, services.AddressResource())
 	for _, r := range append(resources, devices.Resources(b.namespaceLabels, cfg.Authorizer)...) {
@@ -117,7 +121,7 @@ func Build(ctx context.Context, cfg Config) (*API, error) {
 	}
 	csrs := b.stores[certificatesv1.Resource("certificatesigningrequests")]
 	b.put(certificatesv1.SchemeGroupVersion, "certificatesigningrequests/approval", csr.Approval(csrs))
-	return &API{Groups: b.groups(), Allocator: allocator}, nil
+	return &API{Groups: b.groups(), Allocator: allocator, Kubelet: b.kubelets.Kubelet}, nil
 }
 
 func (b *builder) put(gv schema.GroupVersion, name string, s rest.Storage) {
@@ -186,6 +190,7 @@ func (b *builder) pods() error {
 	if err != nil {
 		return err
 	}
+	b.kubelets = kubelets
 	streams := pods.NewStreams(main, kubelets.Kubelet)
 	binding := pods.NewBinding(main)
 	for name, s := range map[string]rest.Storage{
