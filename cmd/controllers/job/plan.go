@@ -193,11 +193,14 @@ func (p *planner) again(in time.Duration) {
 // conclude adds the last condition once no pod is left that could change a count.
 func (p *planner) conclude() {
 	u := p.status.UncountedTerminatedPods
-	if len(p.active)+len(p.leaving)+len(u.Succeeded)+len(u.Failed) > 0 || p.pending || !p.Settled {
+	if len(p.active)+len(p.leaving)+len(u.Succeeded)+len(u.Failed) > 0 || p.pending || !p.Settled || !finishing(p.status) {
 		return
 	}
+	end := metav1.NewTime(p.Now)
+	if p.status.StartTime == nil { // suspended from its creation to its end
+		p.status.StartTime = &end
+	}
 	if c := announced(p.status, batchv1.JobSuccessCriteriaMet); c != nil {
-		end := metav1.NewTime(p.Now)
 		p.status.CompletionTime = &end
 		p.condition(batchv1.JobComplete, corev1.ConditionTrue, c.Reason, c.Message)
 		p.plan.Events = append(p.plan.Events, event{corev1.EventTypeNormal, "Completed", "Job completed"})

@@ -194,6 +194,14 @@ func TestNothingIsMadeOnAStaleCache(t *testing.T) {
 	}
 }
 
+func TestEndedJobsHaveBegun(t *testing.T) {
+	job := &batchv1.Job{Spec: batchv1.JobSpec{Completions: ptr[int32](0), Suspend: ptr(true)}}
+	p := Decide(View{Job: job, Settled: true, Now: noon})
+	if announced(&p.Status, batchv1.JobComplete) == nil || p.Status.StartTime == nil {
+		t.Errorf("%+v", p.Status)
+	}
+}
+
 func TestIndexes(t *testing.T) {
 	s := parseIndexes("7,1,3-5,x,9-20", 12)
 	if s.String() != "1,3-5,7,9-11" || s.total() != 8 || !s.has(4) || s.has(2) || s.has(12) {
