@@ -36,11 +36,16 @@ func (b *base) register(s *aggregatorapiserver.APIAggregator, extensions *apiext
 	}
 	var r registrar = autoregister.NewAutoRegisterController(s.APIRegistrationInformers.Apiregistration().V1().APIServices(), client.ApiregistrationV1())
 	on := b.config.MergedResourceConfig
+	var names []string
 	for _, service := range builtinServices() {
 		gv := schema.GroupVersion{Group: service.Spec.Group, Version: service.Spec.Version}
 		if gv.Group == apiextensionsv1.GroupName || on.ResourceEnabled(gv.WithResource("")) {
 			r.AddAPIServiceToSyncOnStart(service)
+			names = append(names, service.Name)
 		}
+	}
+	if err := s.GenericAPIServer.AddBootSequenceHealthChecks(registered(names, s.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister().Get)); err != nil {
+		return fmt.Errorf("add health check: %w", err)
 	}
 	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
 	follower := &crdFollower{crds.Lister(), r}

@@ -26,6 +26,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of our clients and queues
+	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	aggregatoropenapi "k8s.io/kube-aggregator/pkg/generated/openapi"
@@ -161,6 +163,7 @@ func (b *base) clients() error {
 		return fmt.Errorf("apply feature options: %w", err)
 	}
 	b.options.Metrics.Apply()
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
 	if err := b.options.Traces.ApplyTo(b.config.EgressSelector, b.config); err != nil {
 		return fmt.Errorf("apply tracing options: %w", err)
 	}
