@@ -1,6 +1,7 @@
 // Command figures measures what README claims: the seconds from `orlop up` to a
-// Ready node and to an answer of cluster DNS, and the memory of each process
-// once the cluster is idle. It prints a Markdown table.
+// Ready node and to an answer of cluster DNS, the memory of each process once
+// the cluster is idle, and what the API server with its etcd costs, alone. It
+// prints Markdown tables.
 package main
 
 import (
@@ -46,23 +47,36 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
+	what := flags.String("what", "all", "what to measure: cluster, api or all")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	var errs []error
+	if *what != "api" {
+		errs = append(errs, runCluster(ctx, *bin, *rounds, *idle, out))
+	}
+	if *what != "cluster" {
+		errs = append(errs, runAPI(ctx, *bin, *rounds, *idle, out))
+	}
+	return errors.Join(errs...)
+}
+
+// runCluster measures whole clusters of one node.
+func runCluster(ctx context.Context, bin string, rounds int, idle time.Duration, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "figures-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	abs, err := filepath.Abs(*bin)
+	abs, err := filepath.Abs(bin)
 	if err != nil {
 		return err
 	}
 	b := bench{filepath.Join(abs, "orlop"), filepath.Join(abs, "testimage"), "fig", filepath.Join(dir, "kubeconfig")}
 	var ready, dns []float64
 	var procs []process
-	for i := range *rounds {
-		r, d, p, err := b.round(ctx, i == *rounds-1, *idle)
+	for i := range rounds {
+		r, d, p, err := b.round(ctx, i == rounds-1, idle)
 		if err != nil {
 			return err
 		}
