@@ -42,7 +42,14 @@ func coreResources(cfg Config) []*store.Resource {
 		{GV: gv, Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim", Short: []string{"pvc"},
 			ReturnDeleted: true,
 			PrepareCreate: func(_ context.Context, obj runtime.Object) {
-				obj.(*corev1.PersistentVolumeClaim).Status.Phase = corev1.ClaimPending
+				claim := obj.(*corev1.PersistentVolumeClaim)
+				claim.Status.Phase = corev1.ClaimPending
+				matchDataSources(&claim.Spec)
+			},
+			// A claim of before the newer field gets it with its next change.
+			PrepareUpdate: func(_ context.Context, obj, old runtime.Object) {
+				matchDataSources(&obj.(*corev1.PersistentVolumeClaim).Spec)
+				matchDataSources(&old.(*corev1.PersistentVolumeClaim).Spec)
 			}},
 		{GV: gv, Kind: "LimitRange", Plural: "limitranges", Singular: "limitrange", Short: []string{"limits"}, CreateOnUpdate: true},
 		{GV: gv, Kind: "ResourceQuota", Plural: "resourcequotas", Singular: "resourcequota", Short: []string{"quota"}, ReturnDeleted: true},

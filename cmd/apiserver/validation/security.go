@@ -123,6 +123,9 @@ func groupID(id *int64, p *field.Path) field.ErrorList {
 }
 
 func sysctls(s *corev1.PodSpec, p *field.Path) field.ErrorList {
+	if len(s.SecurityContext.Sysctls) == 0 {
+		return nil
+	}
 	const segment = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 	shape := regexp.MustCompile("^(" + segment + "[\\./])*" + segment + "$")
 	var errs field.ErrorList

@@ -42,8 +42,9 @@ func Resource(allowPrivileged bool) *store.Resource {
 	}
 }
 
-// begin sets the status of a new pod.
+// begin completes a new pod's selectors and sets its status.
 func begin(pod *corev1.Pod) {
+	narrowSelectors(pod)
 	pod.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: qos.GetPodQOS(pod)}
 	if len(pod.Spec.SchedulingGates) > 0 {
 		pod.Status.Conditions = []corev1.PodCondition{{

@@ -35,7 +35,7 @@ import (
 func Resource() *store.Resource {
 	return &store.Resource{
 		GV: corev1.SchemeGroupVersion, Kind: "Service", Plural: "services", Singular: "service", Short: []string{"svc"},
-		Categories: []string{"all"}, Name: validation.NameIsDNS1035Label, ReturnDeleted: true,
+		Categories: []string{"all"}, Name: validation.NameIsDNSLabel, ReturnDeleted: true,
 		Fields: func(obj runtime.Object) fields.Set {
 			svc := obj.(*corev1.Service)
 			return fields.Set{"spec.clusterIP": svc.Spec.ClusterIP, "spec.type": string(svc.Spec.Type)}
