@@ -36,7 +36,7 @@ import (
 func groupResources(cfg Config) []*store.Resource {
 	out := []*store.Resource{
 		{GV: eventsv1.SchemeGroupVersion, Kind: "Event", Plural: "events", Singular: "event", Short: []string{"ev"}, CreateOnUpdate: true,
-			NoStatus: true, TTL: eventTTL(cfg.EventTTL), Fields: eventFields},
+			NoStatus: true, TTL: eventTTL(cfg.EventTTL), Fields: eventFields, Validate: newEvent},
 		{GV: autoscalingv2.SchemeGroupVersion, Kind: "HorizontalPodAutoscaler", Plural: "horizontalpodautoscalers",
 			Singular: "horizontalpodautoscaler", Short: []string{"hpa"}, Categories: all(),
 			Also:          []schema.GroupVersion{autoscalingv1.SchemeGroupVersion},

@@ -51,8 +51,9 @@ func workloadRules(obj runtime.Object) (rules, bool) {
 // matching validates a selector and that it selects the pods of the template: a controller must see what it makes.
 func matching(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, what string) field.ErrorList {
 	at := spec().Child("selector")
+	mismatch := field.Invalid(spec().Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`")
 	if selector == nil {
-		return field.ErrorList{field.Required(at, "")}
+		return field.ErrorList{field.Required(at, ""), mismatch} // it selects nothing
 	}
 	errs := labelSelector(at, selector)
 	if len(selector.MatchLabels)+len(selector.MatchExpressions) == 0 {
@@ -63,7 +64,7 @@ func matching(selector *metav1.LabelSelector, t *corev1.PodTemplateSpec, what st
 		return append(errs, field.Invalid(at, selector, "invalid label selector"))
 	}
 	if !parsed.Matches(labels.Set(t.Labels)) {
-		errs = append(errs, field.Invalid(spec().Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+		errs = append(errs, mismatch)
 	}
 	return errs
 }

@@ -92,9 +92,15 @@ func Merge(written, generated field.ErrorList) field.ErrorList {
 }
 
 // same says whether two errors tell one thing. A value may be invalid for several reasons, of which the origin, where both have
-// one, tells which; of the other types a field has but one error.
+// one, tells which; of the other types a field has but one error, and a value that is missing has no other.
 func same(written, generated *field.Error) bool {
-	if written.Type != generated.Type || written.Field != generated.Field {
+	if written.Field != generated.Field {
+		return false
+	}
+	if generated.Type == field.ErrorTypeRequired {
+		return true
+	}
+	if written.Type != generated.Type {
 		return false
 	}
 	if written.Type != field.ErrorTypeInvalid || written.Detail == generated.Detail {

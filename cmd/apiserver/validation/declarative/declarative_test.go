@@ -88,6 +88,7 @@ func TestMerge(t *testing.T) {
 		{"other field", field.ErrorList{field.Required(p, "")}, field.ErrorList{field.Required(q, "")}, 2},
 		{"same reason", field.ErrorList{field.Invalid(p, 1, "field is immutable")}, field.ErrorList{field.Invalid(p, 1, "field is immutable")}, 1},
 		{"other reason", field.ErrorList{field.Invalid(p, 1, "too wide")}, field.ErrorList{field.Invalid(p, 1, "too high")}, 2},
+		{"missing is not also wrong", field.ErrorList{field.Invalid(p, "", "not a name")}, field.ErrorList{field.Required(p, "")}, 1},
 		{"same origin", field.ErrorList{field.Invalid(p, 1, "x").WithOrigin("minimum")}, field.ErrorList{field.Invalid(p, 1, "y").WithOrigin("minimum")}, 1},
 	} {
 		if got := Merge(tt.written, tt.generated); len(got) != tt.want {
