@@ -256,7 +256,8 @@ func (c *Controller) carryOut(ctx context.Context, key string, ds *appsv1.Daemon
 	var wg sync.WaitGroup
 	for i, pod := range del {
 		wg.Go(func() {
-			if errs[i] = c.act.Delete(ctx, ds, pod); errs[i] != nil {
+			coming, err := c.act.Delete(ctx, ds, pod)
+			if errs[i] = err; !coming {
 				c.expect.Deleted(key, pod.UID)
 			}
 		})

@@ -52,13 +52,14 @@ func (c *Controller) carryOut(ctx context.Context, key string, job *batchv1.Job,
 	var wg sync.WaitGroup
 	for i, pod := range going {
 		wg.Go(func() {
+			coming := false
 			if i < len(plan.Drop) {
 				errs[i] = c.release(ctx, pod)
 			}
 			if errs[i] == nil {
-				errs[i] = c.act.Delete(ctx, job, pod)
+				coming, errs[i] = c.act.Delete(ctx, job, pod)
 			}
-			if errs[i] != nil {
+			if !coming {
 				c.expect.Deleted(key, pod.UID)
 			}
 		})

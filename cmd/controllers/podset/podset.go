@@ -64,19 +64,20 @@ func (p Pods) Create(ctx context.Context, owner runtime.Object, pod *corev1.Pod)
 	return made, nil
 }
 
-// Delete deletes pod on behalf of owner. A pod that is gone already is a success.
-func (p Pods) Delete(ctx context.Context, owner runtime.Object, pod *corev1.Pod) error {
-	err := p.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name,
+// Delete deletes pod on behalf of owner, and tells whether an event of its end is still to come: not where it is gone
+// already, which is a success, nor where deleting it failed.
+func (p Pods) Delete(ctx context.Context, owner runtime.Object, pod *corev1.Pod) (coming bool, err error) {
+	err = p.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name,
 		metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 	switch {
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-		return nil
+		return false, nil
 	case err != nil:
 		p.Events.Eventf(owner, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
-		return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return false, fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	p.Events.Eventf(owner, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
-	return nil
+	return true, nil
 }
 
 // Adopt makes ref the controller of pod, or returns an error where the pod changed meanwhile.

@@ -282,7 +282,8 @@ func (c *Controller) manage(ctx context.Context, key string, set *Set, active []
 	for i, pod := range plan.Delete {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			if errs[i] = c.pods.Delete(ctx, set.Object, pod); errs[i] != nil {
+			coming, err := c.pods.Delete(ctx, set.Object, pod)
+			if errs[i] = err; !coming {
 				c.expect.Deleted(key, pod.UID)
 			}
 		}()
