@@ -42,7 +42,7 @@ func parts() []part {
 			{"Service: load balancers", nil},
 			{"Endpoints: ready addresses for each selector", endpointsFollow},
 			{"Namespace: deletes all that is in it", namespaceDeletesContent},
-			{"PersistentVolume: the smallest fitting volume", nil},
+			{"PersistentVolume: the smallest fitting volume", smallestVolume},
 		}},
 		{"kubelet", []sentence{
 			{"it creates its Node", kubeletCreatesNode},
@@ -91,6 +91,7 @@ func parts() []part {
 		{"high-availability", []sentence{
 			{"controllers and scheduler elect one leader by a record", leaderRecord},
 			{"restarts of kubelet, containerd, agent and API server drop nothing", faults},
+			{"a Job whose controller crashes runs each index once, and counts each pod once", jobsSurviveCrashes},
 			{"when the record is not renewed another takes over, never two at work", nil},
 			{"control plane of several nodes", nil},
 		}},
