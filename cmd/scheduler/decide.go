@@ -32,6 +32,8 @@ type decision struct {
 	hard, soft []*constraint
 	// choosy tells that the pod has affinities of its own.
 	choosy bool
+	// compared is how many nodes are ranked.
+	compared int
 }
 
 func newDecision(snap *Snapshot, req *Request) *decision {
@@ -69,6 +71,7 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 	}
 	chosen := feasible[0]
 	if len(feasible) > 1 {
+		d.compared = len(feasible)
 		chosen = pick(feasible, d.rank(feasible))
 	}
 	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil

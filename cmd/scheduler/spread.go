@@ -15,9 +15,11 @@ type constraint struct {
 	minDomains int
 	selector   labels.Selector
 	// self is 1 where the pod itself would be counted.
-	self    int
-	counts  map[string]int
-	lowest  int
+	self   int
+	counts map[string]int
+	lowest int
+	// single tells that each node is a place of its own, and not counted beforehand.
+	single  bool
 	honours func(*Node) bool
 }
 
@@ -42,7 +44,7 @@ func (d *decision) spreadOut() {
 		c := d.newConstraint(in)
 		if in.WhenUnsatisfiable != corev1.ScheduleAnyway {
 			d.hard = append(d.hard, c)
-		} else if len(c.counts) > 0 {
+		} else if c.single || len(c.counts) > 0 {
 			d.soft = append(d.soft, c)
 		}
 	}
@@ -82,7 +84,10 @@ func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constrain
 	if shared && d.profile.softSpread {
 		c.honours = func(*Node) bool { return true }
 	}
-	c.count(d)
+	// A wish about nodes needs only those counted that are compared, each by itself.
+	if c.single = in.WhenUnsatisfiable == corev1.ScheduleAnyway && c.key == corev1.LabelHostname; !c.single {
+		c.count(d)
+	}
 	return c
 }
 
@@ -94,15 +99,19 @@ func (c *constraint) count(d *decision) {
 		if !ok {
 			continue
 		}
-		n := 0
-		for _, other := range node.pods {
-			if c.speaksOf(d.req, other) {
-				n++
-			}
-		}
-		c.counts[value] += n
+		c.counts[value] += c.on(d.req, node)
 	}
 	c.settle()
+}
+
+// on counts the pods on node that c speaks of.
+func (c *constraint) on(req *Request, node *Node) (n int) {
+	for _, other := range node.pods {
+		if c.speaksOf(req, other) {
+			n++
+		}
+	}
+	return n
 }
 
 // place is where node is by c's key; ok is false for nodes that do not count.
@@ -172,9 +181,12 @@ func (d *decision) scoreSpread(node *Node) int64 {
 		if !ok {
 			continue
 		}
+		here, places := c.counts[value], len(c.counts)
+		if c.single {
+			here, places = c.on(d.req, node), d.compared
+		}
 		// More places make each difference matter more.
-		weight := math.Log(float64(len(c.counts) + 2))
-		total += float64(c.counts[value])*weight + float64(c.maxSkew-1)
+		total += float64(here)*math.Log(float64(places+2)) + float64(c.maxSkew-1)
 	}
 	return int64(math.Round(total))
 }
