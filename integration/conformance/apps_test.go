@@ -37,10 +37,10 @@ func appTests() map[string]test {
 		"Daemon set should run and stop simple daemon":                                          slowly(daemons),
 		"Daemon set should retry creating failed daemon pods":                                   slowly(daemonFails),
 		"Job should delete a job": quickly(jobDeleted),
-		"Job should adopt matching orphans and release non-matching pods":                          slowly(jobAdopts),
+		"Job should adopt matching orphans and release non-matching pods":                          quickly(jobAdopts),
 		"Job should create pods for an Indexed job with completion indexes and specified hostname": slowly(jobRow{script: "echo $JOB_COMPLETION_INDEX; hostname", done: 3, indexed: true}.run),
 		"Job should run a job to completion when tasks sometimes fail and are locally restarted":   slowly(jobRow{script: "if test -e /v0/$HOSTNAME; then exit 0; fi; touch /v0/$HOSTNAME; exit 1", done: 2, local: true}.run),
-		"Job should allow to use the pod failure policy on exit code to fail the job early": slowly(jobRow{script: "exit 42", done: 2, fails: "PodFailurePolicy", spec: func(s *batchv1.JobSpec) {
+		"Job should allow to use the pod failure policy on exit code to fail the job early": quickly(jobRow{script: "exit 42", done: 2, fails: "PodFailurePolicy", spec: func(s *batchv1.JobSpec) {
 			s.BackoffLimit, s.PodFailurePolicy = ptr[int32](6), exitPolicy(batchv1.PodFailurePolicyActionFailJob)
 		}}.run),
 		"Job should execute all indexes despite some failing when using backoffLimitPerIndex": slowly(jobRow{script: "exit $(test $((JOB_COMPLETION_INDEX % 2)) = 0; echo $?)", done: 3, indexed: true, fails: "FailedIndexes", failed: "1", spec: func(s *batchv1.JobSpec) {

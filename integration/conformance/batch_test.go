@@ -23,7 +23,7 @@ func batchTests() map[string]test {
 		"CronJob should not schedule new jobs when ForbidConcurrent":                                            slowly(cronForbids),
 		"CronJob should replace jobs when ReplaceConcurrent":                                                    slowly(cronReplaces),
 		"CronJob should schedule multiple jobs concurrently":                                                    slowly(cronAllows),
-		"Job should manage the lifecycle of a job":                                                              slowly(jobLifecycle),
+		"Job should manage the lifecycle of a job":                                                              quickly(jobLifecycle),
 		"Job should allow to use a pod failure policy to ignore failure matching on DisruptionTarget condition": slowly(jobDisrupted),
 	})
 }

@@ -22,15 +22,15 @@ import (
 // workloadTests are the rows on updates and lifecycles of DaemonSets, Deployments, ReplicaSets and ReplicationControllers.
 func workloadTests() map[string]test {
 	return under("[sig-apps] ", map[string]test{
-		"ControllerRevision should manage the lifecycle of a ControllerRevision":                         slowly(revisions),
+		"ControllerRevision should manage the lifecycle of a ControllerRevision":                         quickly(revisions),
 		"Daemon set should rollback without unnecessary restarts":                                        slowly(daemonRollback),
 		"Daemon set should run and stop complex daemon":                                                  slowly(daemonSelects),
 		"Daemon set should update pod when spec was updated and update strategy is RollingUpdate":        slowly(daemonUpdate),
 		"Deployment deployment should support proportional scaling":                                      slowly(proportional),
 		"Deployment should run the lifecycle of a Deployment":                                            slowly(deploymentLifecycle),
-		"ReplicaSet Replace and Patch tests":                                                             slowly(replicaSetChanges),
-		"ReplicationController should surface a failure condition on a common issue like exceeded quota": slowly(quotaExceeded),
-		"ReplicationController should test the lifecycle of a ReplicationController":                     slowly(controllerLifecycle),
+		"ReplicaSet Replace and Patch tests":                                                             quickly(replicaSetChanges),
+		"ReplicationController should surface a failure condition on a common issue like exceeded quota": quickly(quotaExceeded),
+		"ReplicationController should test the lifecycle of a ReplicationController":                     quickly(controllerLifecycle),
 	})
 }
 
