@@ -3,6 +3,7 @@ package validation
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -249,7 +250,8 @@ func deviceRequest(r *resourcev1.DeviceRequest, at *field.Path) field.ErrorList 
 		return append(errs, field.Invalid(at, nil, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"))
 	case r.Exactly != nil:
 		e := r.Exactly
-		return append(errs, wantedDevices(at.Child("exactly"), e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations)...)
+		errs = append(errs, wantedDevices(at.Child("exactly"), e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations)...)
+		return append(errs, wantedCapacity(at.Child("exactly"), e.Capacity)...)
 	}
 	seen := sets.New[string]()
 	for i := range r.FirstAvailable {
@@ -260,6 +262,22 @@ func deviceRequest(r *resourcev1.DeviceRequest, at *field.Path) field.ErrorList 
 		}
 		seen.Insert(s.Name)
 		errs = append(errs, wantedDevices(p, s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations)...)
+		errs = append(errs, wantedCapacity(p, s.Capacity)...)
+	}
+	return errs
+}
+
+func wantedCapacity(at *field.Path, c *resourcev1.CapacityRequirements) field.ErrorList {
+	if c == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	for _, key := range slices.Sorted(maps.Keys(c.Requests)) {
+		p, q := at.Child("capacity", "requests").Key(string(key)), c.Requests[key]
+		errs = append(errs, qualifiedName(p, key)...)
+		if q.Sign() < 0 {
+			errs = append(errs, field.Invalid(p, q.String(), "must be greater than or equal to 0"))
+		}
 	}
 	return errs
 }

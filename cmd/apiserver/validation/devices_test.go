@@ -61,6 +61,9 @@ func TestClaims(t *testing.T) {
 		{"selector of another type", func(c *resourcev1.DeviceClaim) {
 			c.Requests[0].Exactly.Selectors = []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: "1"}}}
 		}, "spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"1\": must evaluate to bool or the unknown type, not int"},
+		{"capacity without a name", func(c *resourcev1.DeviceClaim) {
+			c.Requests[0].Exactly.Capacity = &resourcev1.CapacityRequirements{Requests: map[resourcev1.QualifiedName]resource.Quantity{"a.b/": resource.MustParse("1")}}
+		}, "spec.devices.requests[0].exactly.capacity.requests[a.b/]: Required value: the name must not be empty"},
 		{"selector", func(c *resourcev1.DeviceClaim) {
 			c.Requests[0].Exactly.Selectors = []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: `device.driver == "gpu.example.com"`}}}
 		}, ""},
@@ -134,6 +137,10 @@ func TestSlices(t *testing.T) {
 			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
 				Default: new(resource.MustParse("3Gi")), ValidValues: []resource.Quantity{resource.MustParse("3Gi"), resource.MustParse("9Gi")}}}}
 		}, "spec.devices[0].capacity[memory].requestPolicy.validValues[1]: Invalid value: \"9Gi\": must be less than or equal to the capacity value: 8Gi"},
+		{"counters used twice", func(s *resourcev1.ResourceSliceSpec) {
+			use := resourcev1.DeviceCounterConsumption{CounterSet: "c", Counters: map[string]resourcev1.Counter{"memory": {Value: resource.MustParse("1Gi")}}}
+			s.Devices[0].ConsumesCounters = []resourcev1.DeviceCounterConsumption{use, use}
+		}, "spec.devices[0].consumesCounters[1]: Duplicate value: \"c\""},
 		{"a default out of step", func(s *resourcev1.ResourceSliceSpec) {
 			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
 				Default: new(resource.MustParse("3Gi")), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: new(resource.MustParse("2Gi")), Step: new(resource.MustParse("2Gi"))}}}}

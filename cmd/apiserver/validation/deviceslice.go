@@ -33,6 +33,9 @@ func resourceSlice(s *resourcev1.ResourceSliceSpec) field.ErrorList {
 	if len(s.Devices) > 0 && len(s.SharedCounters) > 0 {
 		errs = append(errs, field.Invalid(spec(), nil, "only one of `sharedCounters` or `devices` is allowed"))
 	}
+	for i, set := range s.SharedCounters {
+		errs = append(errs, counters(spec().Child("sharedCounters").Index(i), set.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet)...)
+	}
 	limit := resourcev1.ResourceSliceMaxDevices
 	for _, d := range s.Devices {
 		if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
@@ -104,6 +107,15 @@ func sliceDevice(at *field.Path, d *resourcev1.Device, perDevice bool) field.Err
 		errs = append(errs, qualifiedName(p, key)...)
 		errs = append(errs, requestPolicy(p.Child("requestPolicy"), d.Capacity[key])...)
 	}
+	seen := sets.New[string]()
+	for i, c := range d.ConsumesCounters {
+		p := at.Child("consumesCounters").Index(i)
+		if seen.Has(c.CounterSet) {
+			errs = append(errs, field.Duplicate(p, c.CounterSet))
+		}
+		seen.Insert(c.CounterSet)
+		errs = append(errs, counters(p, c.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption)...)
+	}
 	if n := len(d.Taints); n > resourcev1.DeviceTaintsMaxLength {
 		errs = append(errs, field.TooMany(at.Child("taints"), n, resourcev1.DeviceTaintsMaxLength))
 	}
@@ -124,6 +136,19 @@ func sliceDevice(at *field.Path, d *resourcev1.Device, perDevice bool) field.Err
 	}{{"nodeName", d.NodeName != nil}, {"nodeSelector", d.NodeSelector != nil}, {"allNodes", d.AllNodes != nil}} {
 		if only.set {
 			errs = append(errs, field.Invalid(at.Child(only.name), nil, "`"+only.name+"` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"))
+		}
+	}
+	return errs
+}
+
+func counters(at *field.Path, all map[string]resourcev1.Counter, limit int) field.ErrorList {
+	var errs field.ErrorList
+	if n := len(all); n > limit {
+		errs = append(errs, field.TooMany(at.Child("counters"), n, limit))
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if q := all[name].Value; q.Sign() < 0 {
+			errs = append(errs, field.Invalid(at.Child("counters").Key(name), q.String(), "must be greater than or equal to 0"))
 		}
 	}
 	return errs
