@@ -55,8 +55,10 @@ test-kernel: ## as root: network namespaces, BPF, cgroups
 test-integration: ## as root: the built programs, from outside
 	go test -count=1 -p 1 -v -timeout 25m ./integration ./integration/api ./integration/system ./integration/conformance
 
-test-race: ## unit tests under the race detector
+test-race: ## unit tests under the race detector, and the API tests against programs built with it
 	CGO_ENABLED=1 go test -race -skip '^TestKernel' ./bpf/... ./cni/... ./cri/... ./proxy/... ./kubelet/... ./cmd/...
+	CGO_ENABLED=1 go build -race -ldflags '$(LDFLAGS)' -o $(BIN)/race/ ./cmd/orlop-server
+	ORLOP_BIN=$(abspath $(BIN))/race go test -count=1 -timeout 40m ./integration/api -run 'TestRoundTrip|TestNo|TestCustomResources|TestDefinitionsChange|TestManyAtOnce'
 
 conformance: images ## every conformance row, on a cluster of its own
 	go test -count=1 -timeout 120m ./integration/conformance -rows all

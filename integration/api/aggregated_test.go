@@ -10,6 +10,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/orlop-io/orlop/integration/bareserver"
 )
 
 const apiServices = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -125,4 +129,49 @@ func TestDeadAggregatedServer(t *testing.T) {
 		ok(t, server.StartAPI(t.Context()))
 	})
 	everything()
+}
+
+// A namespace is emptied of all that can be reached; it waits for the dead one alone, says so, and ends with it.
+func TestNamespaceBesideDeadServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	defer l.Close()
+	s, err := bareserver.Start(t.Context(), bareserver.Config{Program: filepath.Join(bin, "orlop-server"), Dir: t.TempDir()})
+	ok(t, err)
+	defer func() { ok(t, s.Stop()) }()
+	shared, sharedClient := server, client
+	server = s
+	client, err = rest.HTTPClientFor(s.Config)
+	ok(t, err)
+	defer func() { server, client = shared, sharedClient }()
+	ok(t, s.Run("kube-controller-manager", "--secure-port=0"))
+	aggregate(t, "dead.example.com", "v1", l.Addr().(*net.TCPAddr).Port)
+	eventually(t, 30*time.Second, "its APIService to say so", func() error {
+		if a := send(t, "GET", apiServices+"/v1.dead.example.com", nil); !strings.Contains(string(a.body), "FailedDiscoveryCheck") {
+			return fmt.Errorf("%s", a)
+		}
+		return nil
+	})
+	ns := "/api/v1/namespaces/" + namespace(t, "emptied")
+	step{"", "POST", "", "", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}", 201, "", ""}.do(t, ns+"/configmaps")
+	step{"", "DELETE", "", "", "", 200, "", ""}.do(t, ns)
+	eventually(t, 40*time.Second, "its contents to go", func() error {
+		if a := send(t, "GET", ns+"/configmaps/c", nil); a.code != 404 {
+			return fmt.Errorf("%s", a)
+		}
+		return nil
+	})
+	eventually(t, 40*time.Second, "it to say what it waits for", func() error {
+		if a := send(t, "GET", ns, nil); a.code != 404 && !strings.Contains(string(a.body), `"reason":"DiscoveryFailed"`) {
+			return fmt.Errorf("%s", a)
+		}
+		return nil
+	})
+	step{"", "DELETE", "", "", "", 200, "", ""}.do(t, apiServices+"/v1.dead.example.com")
+	eventually(t, 60*time.Second, "its end", func() error {
+		if a := send(t, "GET", ns, nil); a.code != 404 {
+			return fmt.Errorf("%s", a)
+		}
+		return nil
+	})
 }
