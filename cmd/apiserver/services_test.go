@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
 )
 
 // until waits for a condition that the server brings about by itself.
@@ -70,4 +73,26 @@ func TestServiceCIDRs(t *testing.T) {
 		again, err := cidrs.Get(ctx, "kubernetes", metav1.GetOptions{})
 		return err == nil && again.UID != own.UID
 	})
+}
+
+// Ranges of another configuration are left alone, and told of once, however often they are seen.
+func TestServiceCIDRThatIsAnothers(t *testing.T) {
+	ctx := t.Context()
+	until(t, "the server's own ServiceCIDR", func() bool {
+		_, err := shared.client.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", metav1.GetOptions{})
+		return err == nil
+	})
+	for range 2 {
+		if err := controlplane.EnsureServiceCIDR(ctx, shared.client, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, err := shared.client.CoreV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=ServiceCIDR"})
+	if err != nil || len(events.Items) != 1 || events.Items[0].Reason != "KubernetesDefaultServiceCIDRInconsistent" || events.Items[0].Count != 2 || events.Items[0].Type != corev1.EventTypeWarning {
+		t.Errorf("events: %+v, %v; want one, counted twice", events.Items, err)
+	}
+	own, err := shared.client.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", metav1.GetOptions{})
+	if err != nil || own.Spec.CIDRs[0] != "10.96.0.0/12" {
+		t.Errorf("ranges after it: %v, %v", own.Spec.CIDRs, err)
+	}
 }
