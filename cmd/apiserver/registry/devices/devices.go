@@ -34,6 +34,7 @@ func Resources(namespaces Labels, authz authorizer.Authorizer) []*store.Resource
 				restampTaint(&obj.(*resourcev1.DeviceTaintRule).Spec.Taint, &old.(*resourcev1.DeviceTaintRule).Spec.Taint)
 			}},
 		{GV: gv, Kind: "ResourceClaim", Plural: "resourceclaims", Singular: "resourceclaim",
+			PrepareCreate: func(_ context.Context, obj runtime.Object) { dropDerivedAttributes(&obj.(*resourcev1.ResourceClaim).Spec) },
 			PrepareStatus: func(_ context.Context, obj, _ runtime.Object) { dropGone(&obj.(*resourcev1.ResourceClaim).Status) },
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
 				spec := &obj.(*resourcev1.ResourceClaim).Spec
@@ -43,6 +44,9 @@ func Resources(namespaces Labels, authz authorizer.Authorizer) []*store.Resource
 				return statusRights(ctx, authz, obj.(*resourcev1.ResourceClaim), old.(*resourcev1.ResourceClaim))
 			}},
 		{GV: gv, Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Singular: "resourceclaimtemplate",
+			PrepareCreate: func(_ context.Context, obj runtime.Object) {
+				dropDerivedAttributes(&obj.(*resourcev1.ResourceClaimTemplate).Spec.Spec)
+			},
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
 				spec := &obj.(*resourcev1.ResourceClaimTemplate).Spec.Spec
 				return adminAccess(ctx, namespaces, spec, field.NewPath("spec", "spec"))

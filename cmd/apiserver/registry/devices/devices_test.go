@@ -97,3 +97,19 @@ func TestStatusHasRightsOfItsParts(t *testing.T) {
 		}
 	}
 }
+
+func TestAlphaFieldsAreDropped(t *testing.T) {
+	slice := &resourcev1.ResourceSliceSpec{Devices: []resourcev1.Device{{Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
+		"a": {IntValue: new(int64(1)), StringValues: []string{"x"}}}}}}
+	dropListAttributes(slice)
+	if a := slice.Devices[0].Attributes["a"]; a.StringValues != nil || *a.IntValue != 1 {
+		t.Errorf("attribute = %+v", a)
+	}
+	derived := []resourcev1.DeviceDerivedAttribute{{Name: "a/b", Expression: "1"}}
+	claim := &resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{
+		{Exactly: &resourcev1.ExactDeviceRequest{DerivedAttributes: derived}}, {FirstAvailable: []resourcev1.DeviceSubRequest{{DerivedAttributes: derived}}}}}}
+	dropDerivedAttributes(claim)
+	if r := claim.Devices.Requests; r[0].Exactly.DerivedAttributes != nil || r[1].FirstAvailable[0].DerivedAttributes != nil {
+		t.Errorf("requests = %+v", r)
+	}
+}
