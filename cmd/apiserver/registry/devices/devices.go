@@ -34,7 +34,9 @@ func Resources(namespaces Labels, authz authorizer.Authorizer) []*store.Resource
 				restampTaint(&obj.(*resourcev1.DeviceTaintRule).Spec.Taint, &old.(*resourcev1.DeviceTaintRule).Spec.Taint)
 			}},
 		{GV: gv, Kind: "ResourceClaim", Plural: "resourceclaims", Singular: "resourceclaim",
-			PrepareCreate: func(_ context.Context, obj runtime.Object) { dropDerivedAttributes(&obj.(*resourcev1.ResourceClaim).Spec) },
+			PrepareCreate: func(_ context.Context, obj runtime.Object) {
+				dropDerivedAttributes(&obj.(*resourcev1.ResourceClaim).Spec)
+			},
 			PrepareStatus: func(_ context.Context, obj, _ runtime.Object) { dropGone(&obj.(*resourcev1.ResourceClaim).Status) },
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
 				spec := &obj.(*resourcev1.ResourceClaim).Spec
