@@ -35,6 +35,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/csr"
 	"github.com/orlop-io/orlop/cmd/controllers/nodeipam"
 	"github.com/orlop-io/orlop/cmd/controllers/nodelifecycle"
+	"github.com/orlop-io/orlop/cmd/controllers/podautoscaler"
 	"github.com/orlop-io/orlop/cmd/elected"
 )
 
@@ -54,14 +55,16 @@ type options struct {
 	nodes          nodelifecycle.Config
 	terminatedPods int
 	quotaPeriod    time.Duration
+	autoscaling    podautoscaler.Settings
 	tokenKeyFile   string
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
 func NewCommand(version string) *cobra.Command {
 	o := &options{
-		Config: elected.Defaults("kube-controller-manager", 10257),
-		nodes:  nodelifecycle.Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second},
+		Config:      elected.Defaults("kube-controller-manager", 10257),
+		autoscaling: podautoscaler.Defaults(),
+		nodes:       nodelifecycle.Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second},
 	}
 	cmd := &cobra.Command{
 		Use: "kube-controller-manager", Short: "Keep the cluster as its objects say",
@@ -103,6 +106,11 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.nodes.StartupGrace, "node-startup-grace-period", o.nodes.StartupGrace, "how long a node that never reported may be silent")
 	fs.DurationVar(&o.nodes.Period, "node-monitor-period", o.nodes.Period, "time between looks at nodes' heartbeats")
 	fs.IntVar(&o.terminatedPods, "terminated-pod-gc-threshold", 12500, "how many ended pods may stay; 0 keeps all")
+	fs.DurationVar(&o.autoscaling.Sync, "horizontal-pod-autoscaler-sync-period", o.autoscaling.Sync, "time between looks at each pod autoscaler")
+	fs.DurationVar(&o.autoscaling.Downscale, "horizontal-pod-autoscaler-downscale-stabilization", o.autoscaling.Downscale, "how far back the highest recommendation counts before scaling down")
+	fs.Float64Var(&o.autoscaling.Tolerance, "horizontal-pod-autoscaler-tolerance", o.autoscaling.Tolerance, "how far from 1 the ratio of use to target may be before anything is done")
+	fs.DurationVar(&o.autoscaling.CPUInitialization, "horizontal-pod-autoscaler-cpu-initialization-period", o.autoscaling.CPUInitialization, "how long after its start a pod's CPU use may be skipped")
+	fs.DurationVar(&o.autoscaling.InitialReadiness, "horizontal-pod-autoscaler-initial-readiness-delay", o.autoscaling.InitialReadiness, "within what time of a pod's start its unreadiness counts as its first")
 	fs.DurationVar(&o.quotaPeriod, "resource-quota-sync-period", 5*time.Minute, "time between full counts of what quotas limit")
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
 	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
