@@ -172,6 +172,7 @@ func TestResources(t *testing.T) {
 		{"pod request over limit", "resources: {limits: {cpu: 1}, requests: {cpu: 2}}", `spec.resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1`},
 		{"pod claims", "resources: {claims: [{name: a}]}", "spec.resources.claims: Forbidden: claims may not be set for Resources at pod-level"},
 		{"pod request under its containers'", with("requests: {cpu: 2}") + ", resources: {requests: {cpu: 1}}", `spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2`},
-		{"pod limit under a container's", with("requests: {cpu: 1}, limits: {cpu: 3}") + ", resources: {limits: {cpu: 2}}", `spec.containers[0].resources.limits[cpu]: Invalid value: "3": must be less than or equal to pod limits of 2`},
+		{"pod's huge pages", with("limits: {cpu: 1, hugepages-2Mi: 4Mi}") + ", resources: {limits: {cpu: 1, hugepages-2Mi: 2Mi}}", `spec.resources.limits[hugepages-2Mi]: Invalid value: "2Mi": must be greater than or equal to aggregate container limits of 4Mi`},
+		{"pod limit under a container's", with("requests: {cpu: 1}, limits: {cpu: 3}") + ", resources: {limits: {cpu: 2}}", `spec.resources.containers[0][cpu].limits: Invalid value: "3": must be less than or equal to pod limits of 2`},
 	})
 }

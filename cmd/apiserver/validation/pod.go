@@ -1,7 +1,6 @@
 package validation
 
 import (
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,5 +102,3 @@ func appArmorAnnotations(p *corev1.Pod) field.ErrorList {
 	}
 	return errs
 }
-
-func isZero(v any) bool { return reflect.ValueOf(v).IsZero() }

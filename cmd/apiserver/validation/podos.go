@@ -65,7 +65,6 @@ func windowsOnly(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 		refuse(at.Child("supplementalGroups"), c.SupplementalGroups != nil)
 		refuse(at.Child("supplementalGroupsPolicy"), c.SupplementalGroupsPolicy != nil)
 	}
-	refuse(p.Child("resources"), s.Resources != nil)
 	for _, l := range containerLists(s) {
 		for i := range l.list {
 			c, at := l.list[i].SecurityContext, p.Child(l.name).Index(i).Child("securityContext")

@@ -201,9 +201,9 @@ func gates(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	seen := sets.New[string]()
 	for i, g := range s.SchedulingGates {
 		at := p.Child("schedulingGates").Index(i)
-		errs = append(errs, invalid(at.Child("name"), g.Name, validation.IsQualifiedName(g.Name))...)
+		errs = append(errs, invalid(at, g.Name, validation.IsQualifiedName(g.Name))...)
 		if seen.Has(g.Name) {
-			errs = append(errs, field.Duplicate(at.Child("name"), g.Name))
+			errs = append(errs, field.Duplicate(at, g.Name))
 		}
 		seen.Insert(g.Name)
 	}

@@ -76,6 +76,9 @@ func resourceName(n corev1.ResourceName, p *field.Path) field.ErrorList {
 }
 
 func containerResourceName(n corev1.ResourceName, p *field.Path) field.ErrorList {
+	if errs := invalid(p, n, validation.IsQualifiedName(string(n))); len(errs) > 0 {
+		return errs
+	}
 	errs := resourceName(n, p)
 	switch {
 	case !strings.Contains(string(n), "/") && !isComputed(n):
@@ -89,7 +92,7 @@ func containerResourceName(n corev1.ResourceName, p *field.Path) field.ErrorList
 // podResourceName demands one of the resources that a pod as a whole can have.
 func podResourceName(n corev1.ResourceName, p *field.Path) field.ErrorList {
 	errs := resourceName(n, p)
-	if !helper.IsSupportedPodLevelResource(n) {
+	if len(errs) == 0 && !helper.IsSupportedPodLevelResource(n) {
 		errs = append(errs, field.NotSupported(p, n, []string{"cpu", "hugepages-", "memory"}))
 	}
 	return errs
@@ -193,21 +196,27 @@ func podResources(s *corev1.PodSpec, p *field.Path) field.ErrorList {
 	if len(r.Claims) > 0 {
 		errs = append(errs, field.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
-	total := helper.AggregateContainerRequests(&corev1.Pod{Spec: *s}, helper.PodResourcesOptions{})
-	for _, n := range sortedNames(total) {
-		sum, q := total[n], r.Requests[n]
-		if _, set := r.Requests[n]; set && helper.IsSupportedPodLevelResource(n) && q.Cmp(sum) < 0 {
-			errs = append(errs, field.Invalid(at.Child("requests").Key(string(n)), q.String(), fmt.Sprintf("must be greater than or equal to aggregate container requests of %s", sum.String())))
+	if s.OS != nil && s.OS.Name == corev1.Windows {
+		errs = append(errs, field.Forbidden(at, "may not be set for a windows pod"))
+	}
+	pod, options := &corev1.Pod{Spec: *s}, helper.PodResourcesOptions{}
+	covers := func(list string, whole, sums corev1.ResourceList, judged func(corev1.ResourceName) bool) {
+		for _, n := range sortedNames(sums) {
+			sum, q := sums[n], whole[n]
+			if _, set := whole[n]; set && judged(n) && q.Cmp(sum) < 0 {
+				errs = append(errs, field.Invalid(at.Child(list).Key(string(n)), q.String(), fmt.Sprintf("must be greater than or equal to aggregate container %s of %s", list, sum.String())))
+			}
 		}
 	}
-	for _, l := range []containerList{{"containers", s.Containers}, {"initContainers", s.InitContainers}} {
-		for i, c := range l.list {
-			for _, n := range sortedNames(c.Resources.Limits) {
-				q := c.Resources.Limits[n]
-				if most, set := r.Limits[n]; set && q.Cmp(most) > 0 {
-					errs = append(errs, field.Invalid(p.Child(l.name).Index(i).Child("resources", "limits").Key(string(n)), q.String(),
-						fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))
-				}
+	covers("requests", r.Requests, helper.AggregateContainerRequests(pod, options), helper.IsSupportedPodLevelResource)
+	// Other limits may add up to more than the pod's: not all containers reach theirs at once. Huge pages are set aside.
+	covers("limits", r.Limits, helper.AggregateContainerLimits(pod, options), isHugePage)
+	for i, c := range s.Containers {
+		for _, n := range sortedNames(c.Resources.Limits) {
+			q := c.Resources.Limits[n]
+			if most, set := r.Limits[n]; set && q.Cmp(most) > 0 {
+				// The path begins at the pod's resources, as clients know it.
+				errs = append(errs, field.Invalid(at.Child("containers").Index(i).Key(string(n)).Child("limits"), q.String(), fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))
 			}
 		}
 	}

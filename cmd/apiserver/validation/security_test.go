@@ -67,7 +67,7 @@ func TestWindows(t *testing.T) {
 		{"unknown system", "os: {name: beos}", `spec.os: Unsupported value: "beos": supported values: "linux", "windows"`},
 		{"linux", options("hostProcess: false") + ", os: {name: linux}", "spec.securityContext.windowsOptions" + linux},
 		{"linux container", "c{securityContext: {windowsOptions: {}}}c, os: {name: linux}", "spec.containers[0].securityContext.windowsOptions" + linux},
-		{"windows resources", "os: {name: windows}, resources: {limits: {cpu: 1}}", "spec.resources" + windows},
+		{"windows resources", "os: {name: windows}, resources: {limits: {cpu: 1}}", "spec.resources: Forbidden: may not be set for a windows pod"},
 		{"credential spec name", options("gmsaCredentialSpecName: A"), at + `gmsaCredentialSpecName: Invalid value: "A"`},
 		{"credential spec", options("gmsaCredentialSpec: ''"), at + `gmsaCredentialSpec: Invalid value: "": gmsaCredentialSpec cannot be an empty string`},
 		{"credential spec size", options("gmsaCredentialSpec: " + strings.Repeat("a", 65537)), "gmsaCredentialSpec size must be under 64 KiB"},

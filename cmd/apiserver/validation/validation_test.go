@@ -1,9 +1,11 @@
 package validation
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +18,12 @@ import (
 	"github.com/orlop-io/orlop/cmd/apiserver/defaults"
 )
 
+// defaultedScheme is made once: it takes longer than all that a row does with it.
+var defaultedScheme = sync.OnceValues(func() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	return s, errors.Join(scheme.AddToScheme(s), defaults.AddToScheme(s))
+})
+
 // decode reads a defaulted object from YAML.
 func decode(t *testing.T, text string) runtime.Object {
 	t.Helper()
@@ -23,11 +31,8 @@ func decode(t *testing.T, text string) runtime.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := runtime.NewScheme()
-	if err := scheme.AddToScheme(s); err != nil {
-		t.Fatal(err)
-	}
-	if err := defaults.AddToScheme(s); err != nil {
+	s, err := defaultedScheme()
+	if err != nil {
 		t.Fatal(err)
 	}
 	obj, _, err := serializer.NewCodecFactory(s).UniversalDeserializer().Decode(raw, nil, nil)

@@ -2,11 +2,11 @@ package validation
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -144,10 +144,12 @@ func ephemeralVolume(v *corev1.Volume, in scope, p *field.Path) field.ErrorList 
 	}
 	errs := apivalidation.ValidateAnnotations(t.Annotations, at.Child("metadata", "annotations"))
 	errs = append(errs, metavalidation.ValidateLabels(t.Labels, at.Child("metadata", "labels"))...)
-	rest := *t.ObjectMeta.DeepCopy()
-	rest.Labels, rest.Annotations, rest.CreationTimestamp = nil, nil, metav1.Time{}
-	if !isZero(rest) {
-		errs = append(errs, field.Forbidden(at.Child("metadata"), "cannot be set for a volume claim template: only labels and annotations are copied"))
+	meta := reflect.ValueOf(t.ObjectMeta)
+	for i := range meta.NumField() {
+		name := meta.Type().Field(i).Name
+		if !meta.Field(i).IsZero() && name != "Labels" && name != "Annotations" {
+			errs = append(errs, field.Forbidden(at.Child("metadata", lowerFirst(name)), "cannot be set for an ephemeral volume"))
+		}
 	}
 	errs = append(errs, claimSpec(&t.Spec, at.Child("spec"))...)
 	if in.meta == nil || in.meta.Name == "" {

@@ -46,7 +46,7 @@ func TestVolumes(t *testing.T) {
 		{"csi secret", v("csi: {driver: d, nodePublishSecretRef: {}}"), at + "csi.nodePublishSecretRef.name: Required value"},
 		{"ephemeral", v("ephemeral: {}"), at + "ephemeral.volumeClaimTemplate: Required value"},
 		{"ephemeral claim", v("ephemeral: {volumeClaimTemplate: {spec: {}}}"), at + "ephemeral.volumeClaimTemplate.spec.accessModes: Required value: at least 1 access mode is required"},
-		{"ephemeral name", v("ephemeral: {volumeClaimTemplate: {metadata: {name: x}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1}}}}}"), at + "ephemeral.volumeClaimTemplate.metadata: Forbidden"},
+		{"ephemeral name", v("ephemeral: {volumeClaimTemplate: {metadata: {name: x}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1}}}}}"), at + "ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set for an ephemeral volume"},
 		{"ephemeral label", v("ephemeral: {volumeClaimTemplate: {metadata: {labels: {a: '!'}}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1}}}}}"), at + "ephemeral.volumeClaimTemplate.metadata.labels: Invalid value"},
 		{"image", v("image: {}"), at + "image.reference: Required value"},
 		{"image pull", v("image: {reference: r, pullPolicy: X}"), at + `image.pullPolicy: Unsupported value: "X": supported values: "Always", "IfNotPresent", "Never"`},
