@@ -225,7 +225,7 @@ func Observe(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*co
 			continue
 		}
 		s.CurrentNumberScheduled++
-		// Any ready pod counts for its node; where two are there, the newer one says whether it is updated.
+		// Any ready pod counts for its node; where two are there, it is updated once the older one is gone.
 		pod := live[0]
 		if i := slices.IndexFunc(live, podset.Ready); i >= 0 {
 			pod = live[i]
@@ -237,7 +237,7 @@ func Observe(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*co
 				soonest = wait
 			}
 		}
-		if live[len(live)-1].Labels[appsv1.ControllerRevisionHashLabelKey] == hash {
+		if live[0].Labels[appsv1.ControllerRevisionHashLabelKey] == hash {
 			s.UpdatedNumberScheduled++
 		}
 	}

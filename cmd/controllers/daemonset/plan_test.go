@@ -86,6 +86,17 @@ func TestPodsArePinnedToTheirNode(t *testing.T) {
 	}
 }
 
+func TestANodeIsUpdatedWhenTheOldPodIsGone(t *testing.T) {
+	old, fresh := pod("a", "old", true), pod("b", "h", false)
+	fresh.CreationTimestamp = metav1.Unix(9, 0)
+	for want, pods := range [][]*corev1.Pod{{old, fresh}, {fresh}} {
+		s, _ := Observe(&appsv1.DaemonSet{}, []*corev1.Node{node("a")}, map[string][]*corev1.Pod{"a": pods}, "h", time.Now())
+		if s.UpdatedNumberScheduled != int32(want) || s.NumberReady != int32(1-want) {
+			t.Errorf("%d pods: %+v", len(pods), s)
+		}
+	}
+}
+
 func on(node string, p *corev1.Pod) *corev1.Pod {
 	p.Spec.NodeName = node
 	return p
