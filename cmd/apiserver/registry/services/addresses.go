@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,9 +51,12 @@ type addresses struct {
 	cidrs  *store.Storage // ServiceCIDR objects
 }
 
+// Versions of the list of ServiceCIDRs: what the cache has does nearly always, and costs no wait for etcd.
+const cached, newest = "0", ""
+
 // blocks lists the ranges of a family that addresses may be taken from, the cluster's own first.
-func (a *addresses) blocks(ctx context.Context, family corev1.IPFamily) ([]block, error) {
-	obj, err := a.cidrs.List(ctx, &internalversion.ListOptions{})
+func (a *addresses) blocks(ctx context.Context, family corev1.IPFamily, version string) ([]block, error) {
+	obj, err := a.cidrs.List(ctx, &internalversion.ListOptions{ResourceVersion: version})
 	if err != nil {
 		return nil, fmt.Errorf("list service CIDRs: %w", err)
 	}
@@ -88,11 +92,28 @@ func usableBlocks(cidrs []networkingv1.ServiceCIDR, family corev1.IPFamily) []bl
 // next takes any free address of a family. Random choices come first, because several API servers choose at once and
 // ranges are mostly empty; a look at all that is taken comes when they fail.
 func (a *addresses) next(ctx context.Context, svc *corev1.Service, family corev1.IPFamily, dry bool) (netip.Addr, error) {
-	blocks, err := a.blocks(ctx, family)
-	if err != nil {
+	blocks, err := a.blocks(ctx, family, cached)
+	if err == nil {
+		var ip netip.Addr
+		if ip, err = a.nextOf(ctx, blocks, svc, dry); err == nil {
+			return ip, nil
+		}
+	}
+	if !errors.Is(err, errNotReady) && !errors.Is(err, errFull) {
 		return netip.Addr{}, err
 	}
+	fresh, again := a.blocks(ctx, family, newest)
+	if again != nil || slices.Equal(fresh, blocks) {
+		return netip.Addr{}, cmp.Or(again, err)
+	}
+	return a.nextOf(ctx, fresh, svc, dry)
+}
+
+func (a *addresses) nextOf(ctx context.Context, blocks []block, svc *corev1.Service, dry bool) (netip.Addr, error) {
 	for _, b := range blocks {
+		if b.count() == 0 {
+			continue
+		}
 		for range 8 {
 			ip := b.random(rand.Uint64N)
 			if err := a.claim(ctx, ip, svc, dry); !errors.Is(err, errTaken) {
@@ -117,14 +138,17 @@ func (a *addresses) next(ctx context.Context, svc *corev1.Service, family corev1
 
 // take claims an address that svc names, or returns errTaken, or errOutside where no ready range has it.
 func (a *addresses) take(ctx context.Context, ip netip.Addr, svc *corev1.Service, dry bool) error {
-	blocks, err := a.blocks(ctx, familyOf(ip))
-	if err != nil {
-		return err
+	for _, version := range []string{cached, newest} {
+		blocks, err := a.blocks(ctx, familyOf(ip), version)
+		switch {
+		case errors.Is(err, errNotReady) && version == cached:
+		case err != nil:
+			return err
+		case slices.ContainsFunc(blocks, func(b block) bool { return b.usable(ip) }):
+			return a.claim(ctx, ip, svc, dry)
+		}
 	}
-	if !slices.ContainsFunc(blocks, func(b block) bool { return b.usable(ip) }) {
-		return errOutside
-	}
-	return a.claim(ctx, ip, svc, dry)
+	return errOutside
 }
 
 // claim creates the object that says that svc has ip. A dry run only looks whether it is there.

@@ -46,6 +46,9 @@ type ports struct {
 	ranges *registry.Store
 	// turn holds one token: changes from this process wait for each other, instead of making each other's writes fail.
 	turn chan struct{}
+	// last is what this process wrote last; who has the turn owns it. The next change begins with it instead of a read:
+	// where another server was faster, the write finds out.
+	last *corev1.RangeAllocation
 
 	mu sync.Mutex
 	// unsettled counts the ports that were taken for Services that are not known to be written yet.
@@ -64,16 +67,25 @@ func (p *ports) change(ctx context.Context, change func(b *bitmap) error) error 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return p.ranges.Storage.Storage.GuaranteedUpdate(ctx, portsKey, &corev1.RangeAllocation{}, true, nil,
+	out := &corev1.RangeAllocation{}
+	var before runtime.Object
+	if p.last != nil {
+		before = p.last
+	}
+	err := p.ranges.Storage.Storage.GuaranteedUpdate(ctx, portsKey, out, true, nil,
 		storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
 			r := obj.(*corev1.RangeAllocation)
 			b := carryOver(r, p.span)
 			if err := change(b); err != nil {
 				return nil, err
 			}
-			r.Range, r.Data = p.span.String(), b.bytes
-			return r, nil
-		}), nil)
+			return &corev1.RangeAllocation{ObjectMeta: r.ObjectMeta, Range: p.span.String(), Data: b.bytes}, nil
+		}), before)
+	p.last = nil
+	if err == nil {
+		p.last = out
+	}
+	return err
 }
 
 // take sets the bits of the ports that choose returns, all in one write. In a dry run it writes nothing.

@@ -56,7 +56,7 @@ func (a *Allocator) repairAddresses(ctx context.Context, now time.Time, tell fun
 	}
 	var ranges []block
 	for _, f := range a.families {
-		blocks, err := a.ips.blocks(ctx, f)
+		blocks, err := a.ips.blocks(ctx, f, newest)
 		if err != nil && !errors.Is(err, errNotReady) {
 			return err
 		}

@@ -44,12 +44,12 @@ func keepAllocated(s, old *corev1.ServiceSpec) {
 			s.ClusterIP = old.ClusterIP
 		}
 		if len(s.ClusterIPs) == 0 && s.ClusterIP == old.ClusterIP {
-			s.ClusterIPs = old.ClusterIPs
+			s.ClusterIPs = slices.Clone(old.ClusterIPs)
 		}
 	}
 	if s.Type != corev1.ServiceTypeExternalName && old.Type != corev1.ServiceTypeExternalName {
 		if len(s.IPFamilies) == 0 {
-			s.IPFamilies = old.IPFamilies
+			s.IPFamilies = slices.Clone(old.IPFamilies) // it may grow
 		}
 		if s.IPFamilyPolicy == nil {
 			s.IPFamilyPolicy = old.IPFamilyPolicy
