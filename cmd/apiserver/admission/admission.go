@@ -52,8 +52,7 @@ func entries() []entry {
 		{"PodTopologyLabels", true, func() adm.Interface { return newPodTopology() }},
 		{"AlwaysPullImages", false, func() adm.Interface { return newAlwaysPull() }},
 		{"PersistentVolumeClaimResize", true, func() adm.Interface { return newClaimResize() }},
-		// Off until controllers take its finalizers off again.
-		{"StorageObjectInUseProtection", false, func() adm.Interface { return newInUse() }},
+		{"StorageObjectInUseProtection", true, func() adm.Interface { return newInUse() }},
 		{"AlwaysAdmit", false, func() adm.Interface { return alwaysAdmit{} }},
 		{"AlwaysDeny", false, func() adm.Interface { return alwaysDeny{} }},
 		{"NamespaceAutoProvision", false, func() adm.Interface { return newAutoProvision() }},
