@@ -114,14 +114,16 @@ func TestCrashAnywhere(t *testing.T) {
 	for seed := range uint64(1500) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		w := &world{job: jobOfSeed(r), ran: map[int]bool{}, now: noon}
+		var known row
 		for step := 0; !done(w.job); step++ {
 			if step > 5000 {
 				t.Fatalf("seed %d: no end: %+v with %d pods", seed, w.job.Status, len(w.pods))
 			}
 			w.now = w.now.Add(time.Duration(r.IntN(30)) * time.Second)
-			effects := w.effects(Decide(View{Job: w.job, Pods: slices.Clone(w.pods), Settled: true, Now: w.now}))
-			if r.IntN(3) == 0 {
-				effects = effects[:r.IntN(len(effects)+1)]
+			plan := Decide(View{Job: w.job, Pods: slices.Clone(w.pods), Row: known, Settled: true, Now: w.now})
+			effects := w.effects(plan)
+			if known = plan.Row; r.IntN(3) == 0 {
+				effects, known = effects[:r.IntN(len(effects)+1)], row{}
 			}
 			for _, e := range effects {
 				e()

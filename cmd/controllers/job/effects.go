@@ -29,7 +29,7 @@ func (c *Controller) writeStatus(ctx context.Context, key string, job *batchv1.J
 	if err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	c.wrote.note(key, written.ResourceVersion)
+	c.memory.wrote(key, written.ResourceVersion)
 	for _, e := range plan.Events {
 		c.act.Events.Event(job, e.kind, e.reason, e.message)
 	}

@@ -35,7 +35,7 @@ type Controller struct {
 	pods   corelisters.PodLister
 	act    podset.Pods
 	expect podset.Expectations
-	wrote  written
+	memory memory
 	loop   *loop.Loop
 	// strays are pods with our finalizer whose Job is gone.
 	strays *loop.Loop
@@ -198,12 +198,12 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	job, err := c.jobs.Jobs(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
 		c.expect.Forget(key)
-		c.wrote.forget(key)
+		c.memory.forget(key)
 		return nil
 	} else if err != nil {
 		return err
 	}
-	if m := job.Spec.ManagedBy; m != nil && *m != batchv1.JobControllerName || c.wrote.behind(key, job.ResourceVersion) {
+	if m := job.Spec.ManagedBy; m != nil && *m != batchv1.JobControllerName || c.memory.behind(key, job.ResourceVersion) {
 		return nil
 	}
 	settled := c.expect.Satisfied(key) // before the pods are listed, lest it be true of a later cache only
@@ -214,13 +214,14 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if done(job) || job.DeletionTimestamp != nil {
 		return c.releaseAll(ctx, pods)
 	}
-	plan := Decide(View{Job: job, Pods: pods, Settled: settled, Now: time.Now()})
+	plan := Decide(View{Job: job, Pods: pods, Row: c.memory.row(key), Settled: settled, Now: time.Now()})
 	if plan.Again > 0 {
 		c.loop.AddAfter(key, plan.Again)
 	}
 	if err := c.writeStatus(ctx, key, job, plan); err != nil {
 		return err
 	}
+	c.memory.keepRow(key, plan.Row) // only now: a failure is new until it is written
 	return errors.Join(c.releaseAll(ctx, plan.Release), c.carryOut(ctx, key, job, plan))
 }
 

@@ -20,6 +20,8 @@ type View struct {
 	Job *batchv1.Job
 	// Pods are those that the Job controls.
 	Pods []*corev1.Pod
+	// Row is what the last plan said of failures, as their pods may be gone since.
+	Row row
 	// Settled tells that Pods shows all that was done to them. Otherwise none is made or deleted.
 	Settled bool
 	Now     time.Time
@@ -40,6 +42,8 @@ type Plan struct {
 	Again time.Duration
 	// Events are told once Status is written.
 	Events []event
+	// Row is for the next View.
+	Row row
 }
 
 // creation is a pod to make.
@@ -53,7 +57,7 @@ type event struct{ kind, reason, message string }
 // Decide returns the next step of v's Job.
 func Decide(v View) Plan {
 	status := v.Job.Status.DeepCopy()
-	p := &planner{View: v, status: status, tally: count(v.Job, status, v.Pods)}
+	p := &planner{View: v, status: status, tally: count(v.Job, status, v.Pods, v.Row)}
 	resumed := p.observeSuspension()
 	if status.StartTime == nil && !suspended(v.Job) || resumed {
 		start := metav1.NewTime(v.Now)
@@ -71,7 +75,7 @@ func Decide(v View) Plan {
 	leaving := int32(len(p.leaving))
 	status.Terminating = &leaving
 	p.conclude()
-	p.plan.Status, p.plan.Release = *status, p.release
+	p.plan.Status, p.plan.Release, p.plan.Row = *status, p.release, p.row
 	return p.plan
 }
 
@@ -233,7 +237,7 @@ func (p *planner) scale() {
 		p.createWithPauses(missing)
 		return
 	}
-	if wait := p.lastFailure.Add(pause(p.inRow)).Sub(p.Now); p.inRow > 0 && wait > 0 {
+	if wait := p.row.last.Add(pause(p.row.failures)).Sub(p.Now); p.row.failures > 0 && wait > 0 {
 		p.again(wait)
 		return
 	}

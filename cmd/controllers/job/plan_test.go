@@ -194,6 +194,33 @@ func TestNothingIsMadeOnAStaleCache(t *testing.T) {
 	}
 }
 
+// The pause after a failure lasts though the failed pod is gone, and grows with each, until one succeeds.
+func TestPausesOutlastPods(t *testing.T) {
+	job := &batchv1.Job{Spec: batchv1.JobSpec{Parallelism: ptr[int32](1), Completions: ptr[int32](5)}}
+	v := View{Job: job, Settled: true, Now: noon}
+	look := func(pods ...*corev1.Pod) string {
+		v.Pods = pods
+		p := Decide(v)
+		v.Row, job.Status = p.Row, p.Status
+		return text(p)
+	}
+	for _, step := range []struct {
+		pods []*corev1.Pod
+		want string
+	}{
+		{[]*corev1.Pod{pod("a", corev1.PodFailed, exit(1, 0))}, "release [a]; uncounted [] [a]; again in 10s; "},
+		{nil, "counted 0 1; again in 10s; "},
+		{[]*corev1.Pod{pod("b", corev1.PodFailed, exit(1, -time.Second))}, "release [b]; uncounted [] [b]; counted 0 1; again in 21s; "},
+		{[]*corev1.Pod{pod("b", corev1.PodFailed, exit(1, -time.Second))}, "release [b]; uncounted [] [b]; counted 0 1; again in 21s; "},
+		{nil, "counted 0 2; again in 21s; "},
+		{[]*corev1.Pod{pod("c", corev1.PodSucceeded, exit(0, -2*time.Second), free)}, "create; counted 0 2; "},
+	} {
+		if diff := cmp.Diff(step.want, look(step.pods...)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestEndedJobsHaveBegun(t *testing.T) {
 	job := &batchv1.Job{Spec: batchv1.JobSpec{Completions: ptr[int32](0), Suspend: ptr(true)}}
 	p := Decide(View{Job: job, Settled: true, Now: noon})

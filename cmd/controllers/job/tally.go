@@ -35,11 +35,9 @@ type tally struct {
 	// pending tells that some ended pods are left to a later sync.
 	pending bool
 	// last is, by index, the failure that a successor will follow; only with back-off per index.
-	last map[int]failure
-	// inRow is how many pods failed since the last success, and when the last of them did.
-	inRow       int
-	lastFailure time.Time
-	restarts    int32
+	last     map[int]failure
+	row      row
+	restarts int32
 	// fatal is the message of a pod that the failure policy lets fail the Job.
 	fatal string
 }
@@ -97,7 +95,7 @@ func tracked(pod *corev1.Pod) bool {
 
 // count sorts pods and takes those that ended into status, as uncounted or as completed indexes. Those that it
 // remembered before, and that have lost their finalizer since, it counts.
-func count(job *batchv1.Job, status *batchv1.JobStatus, pods []*corev1.Pod) tally {
+func count(job *batchv1.Job, status *batchv1.JobStatus, pods []*corev1.Pod, before row) tally {
 	t := tally{last: map[int]failure{}}
 	settle(status, pods)
 	t.done = parseIndexes(status.CompletedIndexes, completions(job))
@@ -127,7 +125,8 @@ func count(job *batchv1.Job, status *batchv1.JobStatus, pods []*corev1.Pod) tall
 		}
 	}
 	t.takeSucceeded(job, status, succeeded)
-	t.takeFailed(job, status, failed, lastSuccess)
+	t.row = rowOf(status, failed, lastSuccess, before)
+	t.takeFailed(job, status, failed)
 	return t
 }
 
@@ -195,19 +194,13 @@ func (t *tally) takeSucceeded(job *batchv1.Job, status *batchv1.JobStatus, pods 
 	}
 }
 
-func (t *tally) takeFailed(job *batchv1.Job, status *batchv1.JobStatus, pods []*corev1.Pod, lastSuccess time.Time) {
+func (t *tally) takeFailed(job *batchv1.Job, status *batchv1.JobStatus, pods []*corev1.Pod) {
 	u := status.UncountedTerminatedPods
 	rulings := make([]ruling, len(pods))
 	for i, pod := range pods {
 		rulings[i] = judge(job.Spec.PodFailurePolicy, pod)
 		if rulings[i].action == batchv1.PodFailurePolicyActionFailJob && t.fatal == "" {
 			t.fatal = rulings[i].why
-		}
-		if end := endOf(pod); end.After(lastSuccess) {
-			t.inRow++
-			if end.After(t.lastFailure) {
-				t.lastFailure = end
-			}
 		}
 	}
 	if perIndex(job) {
@@ -238,6 +231,32 @@ func (t *tally) takeFailed(job *batchv1.Job, status *batchv1.JobStatus, pods []*
 		t.release = append(t.release, pod)
 	}
 	t.failed = int(status.Failed) + len(u.Failed) + late
+}
+
+// rowOf counts failures since the last success: those of pods that are there or, if that is more, those known before and
+// the new ones.
+func rowOf(status *batchv1.JobStatus, failed []*corev1.Pod, lastSuccess time.Time, before row) row {
+	if lastSuccess.After(before.last) {
+		before = row{}
+	}
+	now, known := row{}, before.last
+	for _, pod := range failed {
+		end := endOf(pod)
+		if !end.After(lastSuccess) {
+			continue
+		}
+		if now.failures++; end.After(now.last) {
+			now.last = end
+		}
+		if tracked(pod) && end.After(known) && !slices.Contains(status.UncountedTerminatedPods.Failed, pod.UID) {
+			before.failures++
+		}
+	}
+	now.failures = max(now.failures, before.failures)
+	if before.last.After(now.last) {
+		now.last = before.last
+	}
+	return now
 }
 
 // breakIndexes finds the indexes that failed for good, and the last failure of each other.
