@@ -10,11 +10,17 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/defaults/tagged"
 )
 
 // AddToScheme registers the defaulting function of each kind, and of its list, in scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
-	r := &registry{scheme: scheme}
+	generated, err := tagged.New()
+	if err != nil {
+		return fmt.Errorf("register tagged defaults: %w", err)
+	}
+	r := &registry{scheme: scheme, tagged: generated}
 	addAdmission(r)
 	addCore(r)
 	addPersistentVolumes(r)
@@ -31,6 +37,8 @@ func AddToScheme(scheme *runtime.Scheme) error {
 
 type registry struct {
 	scheme *runtime.Scheme
+	// tagged sets the defaults that types carry as tags, after what is written here.
+	tagged func(runtime.Object)
 	errs   []error
 }
 
@@ -41,7 +49,10 @@ func add[T any](r *registry, fn func(*T)) {
 		r.errs = append(r.errs, fmt.Errorf("register defaults of %T: not an API object", new(T)))
 		return
 	}
-	r.scheme.AddTypeDefaultingFunc(obj, func(o any) { fn(o.(*T)) })
+	r.scheme.AddTypeDefaultingFunc(obj, func(o any) {
+		fn(o.(*T))
+		r.tagged(o.(runtime.Object))
+	})
 }
 
 // addList registers fn for the kind T and for the items of its list L.

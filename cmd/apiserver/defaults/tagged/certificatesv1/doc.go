@@ -1,0 +1,5 @@
+// Package certificatesv1 holds the defaults that the types of k8s.io/api/certificates/v1 carry as tags, generated.
+//
+// +k8s:defaulter-gen=TypeMeta
+// +k8s:defaulter-gen-input=k8s.io/api/certificates/v1
+package certificatesv1
