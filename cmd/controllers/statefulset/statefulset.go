@@ -252,7 +252,7 @@ func (c *Controller) keepClaims(ctx context.Context, set *appsv1.StatefulSet, po
 	return errors.Join(errs...)
 }
 
-// tell records an event about an act, in upstream's words.
+// tell records an event about a pod, in upstream's words.
 func (c *Controller) tell(set *appsv1.StatefulSet, err error, verb, format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
 	if err != nil {
@@ -307,7 +307,11 @@ func (c *Controller) ensureClaim(ctx context.Context, set *appsv1.StatefulSet, t
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
-	c.tell(set, err, "Create", "create Claim %s Pod %s in StatefulSet %s", name, pod, set.Name)
+	if what := fmt.Sprintf("create Claim %s Pod %s in StatefulSet %s", name, pod, set.Name); err != nil {
+		c.events.Eventf(set, corev1.EventTypeWarning, "FailedCreate", "%s failed error: %v", what, err)
+	} else { // upstream's word is another one for claims
+		c.events.Eventf(set, corev1.EventTypeNormal, "SuccessfulCreate", "%s success", what)
+	}
 	return err
 }
 
