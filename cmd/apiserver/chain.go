@@ -20,6 +20,7 @@ import (
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
+	"github.com/orlop-io/orlop/cmd/apiserver/alpha"
 	"github.com/orlop-io/orlop/cmd/apiserver/kubeletclient"
 	"github.com/orlop-io/orlop/cmd/apiserver/metricsapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/printers"
@@ -107,6 +108,7 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 		Store: store.Config{
 			Scheme: b.types.Scheme, Options: c.RESTOptionsGetter,
 			ValidateCreate: validation.Create, ValidateUpdate: validation.Update, ValidateStatus: validation.UpdateStatus,
+			Drop:  alpha.Drop,
 			Warn:  warnings.For,
 			Table: printers.For,
 		},

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/podtemplate"
 )
 
 // For returns the warnings about obj, which replaces old, or is new if old is nil. A template that did not change is not warned
@@ -38,40 +38,16 @@ func For(obj, old runtime.Object) []string {
 	case *corev1.Secret:
 		return secret(o)
 	}
-	template, path := templateOf(obj)
+	template, path := podtemplate.Of(obj)
 	if template == nil {
 		return nil
 	}
 	if old != nil {
-		if before, _ := templateOf(old); before != nil && equality.Semantic.DeepEqual(before, template) {
+		if before, _ := podtemplate.Of(old); before != nil && equality.Semantic.DeepEqual(before, template) {
 			return nil
 		}
 	}
 	return pod(template, path, false)
-}
-
-// templateOf finds the template of a workload, nil for other kinds.
-func templateOf(obj runtime.Object) (*corev1.PodTemplateSpec, *field.Path) {
-	path := field.NewPath("spec", "template")
-	switch o := obj.(type) {
-	case *corev1.PodTemplate:
-		return &o.Template, field.NewPath("template")
-	case *corev1.ReplicationController:
-		return o.Spec.Template, path
-	case *appsv1.Deployment:
-		return &o.Spec.Template, path
-	case *appsv1.ReplicaSet:
-		return &o.Spec.Template, path
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template, path
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template, path
-	case *batchv1.Job:
-		return &o.Spec.Template, path
-	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template, field.NewPath("spec", "jobTemplate", "spec", "template")
-	}
-	return nil, nil
 }
 
 func service(s *corev1.Service) []string {

@@ -85,6 +85,8 @@ type Config struct {
 	ValidateCreate func(obj runtime.Object) field.ErrorList
 	ValidateUpdate func(obj, old runtime.Object) field.ErrorList
 	ValidateStatus func(obj, old runtime.Object) field.ErrorList
+	// Drop takes out of obj, which is new or comes in the place of old, what the server does not build. It may be nil.
+	Drop func(obj, old runtime.Object)
 	// Warn says what a client that creates obj, or puts it in the place of old, should know. It may be nil.
 	Warn func(obj, old runtime.Object) []string
 	// Table gives the columns of a resource. It may not be nil.

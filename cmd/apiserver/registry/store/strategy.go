@@ -48,6 +48,9 @@ func (s strategy) warn(obj, old runtime.Object) []string {
 }
 
 func (s strategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
+	if s.cfg.Drop != nil {
+		s.cfg.Drop(obj, nil)
+	}
 	if status := part(obj, "Status"); status.IsValid() && !s.r.KeepStatus {
 		status.SetZero()
 	}
@@ -60,6 +63,9 @@ func (s strategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
 }
 
 func (s strategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
+	if s.cfg.Drop != nil {
+		s.cfg.Drop(obj, old)
+	}
 	if status := part(obj, "Status"); status.IsValid() && !s.r.NoStatus {
 		status.Set(part(old.DeepCopyObject(), "Status"))
 	}
