@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/controlplane"
@@ -32,6 +33,7 @@ func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServe
 	if err != nil {
 		return err
 	}
+	legacyregistry.CustomMustRegister(api.Allocator.Collector(ctx))
 	tasks := []task{
 		{"start-system-namespaces-controller", func(ctx context.Context) error { return controlplane.EnsureNamespaces(ctx, b.client) }, time.Minute},
 		{"scheduling/bootstrap-system-priority-classes", func(ctx context.Context) error { return controlplane.EnsurePriorityClasses(ctx, b.client) }, 0},

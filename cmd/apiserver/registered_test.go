@@ -57,7 +57,8 @@ func TestMetricsHaveUpstreamsNames(t *testing.T) {
 	for _, name := range strings.Fields(`apiserver_request_total apiserver_request_duration_seconds_bucket apiserver_current_inflight_requests apiserver_longrunning_requests
 		apiserver_resource_objects apiserver_storage_size_bytes apiserver_admission_controller_admission_duration_seconds_bucket apiserver_flowcontrol_dispatched_requests_total
 		apiserver_watch_events_total apiserver_audit_event_total etcd_request_duration_seconds_bucket authentication_attempts workqueue_depth process_resident_memory_bytes go_goroutines
-		kubernetes_build_info kubernetes_feature_enabled aggregator_unavailable_apiservice rest_client_requests_total authenticated_user_requests`) {
+		kubernetes_build_info kubernetes_feature_enabled aggregator_unavailable_apiservice rest_client_requests_total authenticated_user_requests
+		kube_apiserver_clusterip_allocator_available_ips kube_apiserver_clusterip_allocator_allocation_total kube_apiserver_nodeport_allocator_allocated_ports`) {
 		if !strings.Contains(string(body), "\n"+name) {
 			t.Errorf("no metric %s", name)
 		}

@@ -26,6 +26,7 @@ import (
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/component-base/metrics"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
 	"github.com/orlop-io/orlop/cmd/apiserver/scheme"
@@ -356,6 +357,23 @@ func thousand(t *testing.T, a, b *Allocator) {
 	}
 	if len(ips) != 2*n || len(ports) != n || len(heldClaims(t, a)) != 2*n || len(heldPorts(t, b)) != n {
 		t.Errorf("%d addresses and %d ports, %d and %d taken, want %d and %d", len(ips), len(ports), len(heldClaims(t, a)), len(heldPorts(t, b)), 2*n, n)
+	}
+	registry := metrics.NewKubeRegistry()
+	registry.CustomMustRegister(a.Collector(ctx))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if len(m.Label) == 0 || m.Label[0].GetValue() == "10.0.0.0/16" {
+				got[f.GetName()] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	if got["kube_apiserver_clusterip_allocator_allocated_ips"] != n || got["kube_apiserver_clusterip_allocator_available_ips"] != 1<<16-2-n || got["kube_apiserver_nodeport_allocator_available_ports"] != float64(a.ports.span.Size)-float64(a.ports.taken.Load()) {
+		t.Errorf("metrics: %v", got)
 	}
 	var reasons []string
 	for range 2 {

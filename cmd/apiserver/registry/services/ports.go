@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -49,6 +51,8 @@ type ports struct {
 	// last is what this process wrote last; who has the turn owns it. The next change begins with it instead of a read:
 	// where another server was faster, the write finds out.
 	last *corev1.RangeAllocation
+	// taken is how many ports the last change left taken.
+	taken atomic.Int64
 
 	mu sync.Mutex
 	// unsettled counts the ports that were taken for Services that are not known to be written yet.
@@ -84,6 +88,7 @@ func (p *ports) change(ctx context.Context, change func(b *bitmap) error) error 
 	p.last = nil
 	if err == nil {
 		p.last = out
+		p.taken.Store(int64((&bitmap{out.Data}).count()))
 	}
 	return err
 }
@@ -194,6 +199,14 @@ func (b *bitmap) at(n int) (int, byte) { return len(b.bytes) - 1 - n/8, 1 << (n 
 func (b *bitmap) has(n int) bool {
 	i, mask := b.at(n)
 	return b.bytes[i]&mask != 0
+}
+
+func (b *bitmap) count() int {
+	n := 0
+	for _, octet := range b.bytes {
+		n += bits.OnesCount8(octet)
+	}
+	return n
 }
 
 func (b *bitmap) set(n int) {

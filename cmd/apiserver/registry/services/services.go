@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -70,6 +71,7 @@ type Allocator struct {
 	services *store.Storage
 	// suspects are offsets of node ports that the last Repair found without a Service. Only Repair uses them.
 	suspects map[int]bool
+	tally    tally
 }
 
 // Allocate makes the storage of services give addresses and ports. ctx bounds what is given back after deletes.
@@ -215,6 +217,7 @@ func (a *Allocator) takeIPs(ctx context.Context, svc *corev1.Service, before map
 	for i, family := range s.IPFamilies {
 		if i >= len(s.ClusterIPs) {
 			ip, err := a.ips.next(ctx, svc, family, dry)
+			a.countIP(ctx, ip, family, false, err, dry)
 			if err != nil {
 				return taken, unmet(svc, at, "serviceIP", err)
 			}
@@ -228,6 +231,7 @@ func (a *Allocator) takeIPs(ctx context.Context, svc *corev1.Service, before map
 		}
 		if err == nil {
 			err = a.ips.take(ctx, ip, svc, dry)
+			a.countIP(ctx, ip, family, true, err, dry)
 		}
 		var status apierrors.APIStatus
 		switch {
@@ -240,6 +244,30 @@ func (a *Allocator) takeIPs(ctx context.Context, svc *corev1.Service, before map
 	}
 	s.ClusterIP = s.ClusterIPs[0]
 	return taken, nil
+}
+
+// countIP counts an attempt in the range that has the address, or, where it got none, in the first of the family.
+func (a *Allocator) countIP(ctx context.Context, ip netip.Addr, family corev1.IPFamily, static bool, err error, dry bool) {
+	if dry {
+		return
+	}
+	blocks, listErr := a.ips.blocks(ctx, family, cached)
+	if listErr != nil {
+		return
+	}
+	in := max(0, slices.IndexFunc(blocks, func(b block) bool { return ip.IsValid() && b.prefix.Contains(ip) }))
+	a.tally.add(counted{cidr: blocks[in].prefix.String(), static: static, failed: err != nil})
+}
+
+// countPorts counts the ports that were taken for s, by whether s named them; an attempt that failed counts once.
+func (a *Allocator) countPorts(s *corev1.ServiceSpec, taken map[int]bool, err error) {
+	named := portsOf(s)
+	if err != nil {
+		a.tally.add(counted{static: len(named) > 0, failed: true})
+	}
+	for port := range taken {
+		a.tally.add(counted{static: named[port]})
+	}
 }
 
 // takePorts takes the node ports that svc is to have, and returns what is new. In a dry run nothing is.
@@ -257,6 +285,9 @@ func (a *Allocator) takePorts(ctx context.Context, svc *corev1.Service, before m
 		}
 		return chosen, nil
 	})
+	if !dry {
+		a.countPorts(&svc.Spec, taken, err)
+	}
 	switch {
 	case len(errs) > 0:
 		return nil, refuse(svc, errs)
