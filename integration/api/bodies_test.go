@@ -59,9 +59,7 @@ func TestNoBodyUpsetsTheServer(t *testing.T) {
 				}
 			}
 			bodies += u.sent
-			if r.name != "namespaces" {
-				remove(t, r, ns, name(o))
-			}
+			remove(t, r, ns, name(o))
 		}
 	}
 	t.Logf("%d bodies", bodies)

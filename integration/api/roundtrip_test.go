@@ -458,9 +458,15 @@ func (p *trip) applies(created runtime.Object) {
 	ok(p.t, err)
 	if dropped.code >= 500 {
 		p.t.Errorf("apply of nothing: %s", dropped)
-	} else if dropped.code/100 == 2 && p.r.name != "nodes" { // the taint that admission adds belongs to whoever applied it
+	} else if dropped.code/100 == 2 && !admissionAdds(p.r) {
 		p.unchanged("apply of nothing", twice, p.decode(dropped))
 	}
+}
+
+// admissionAdds says whether admission gives new objects a taint or a finalizer: that belongs to whoever applies it first,
+// and goes with his next word.
+func admissionAdds(r resource) bool {
+	return r.name == "nodes" || r.name == "persistentvolumes" || r.name == "persistentvolumeclaims"
 }
 
 // statusKept writes a random status where there is a place for it.
