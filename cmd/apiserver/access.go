@@ -71,19 +71,9 @@ func (a *access) authenticate(gc *genericapiserver.Config, o *Options, client ku
 	cfg := authn.Config{
 		ServiceAccountKeys: keys, ServiceAccountIssuers: o.TokenIssuers, APIAudiences: authenticator.Audiences(audiences),
 		BootstrapTokens: o.BootstrapTokens, TokenFile: o.TokenFile, SkipLookup: !o.TokenLookup, Objects: authn.NewObjects(client, factory),
-		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: o.Anonymous},
 	}
-	if o.AuthnConfigFile != "" {
-		anonymous, err := authn.ReadConfiguration(o.AuthnConfigFile)
-		if err != nil {
-			return err
-		}
-		if anonymous != nil && !o.Anonymous {
-			return errors.New("--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file")
-		}
-		if anonymous != nil {
-			cfg.Anonymous = anonymous
-		}
+	if cfg.Anonymous, err = o.anonymous(); err != nil {
+		return err
 	}
 	if o.ClientCAFile != "" {
 		ca, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile)
@@ -128,6 +118,23 @@ func issuerDocuments(gc *genericapiserver.Config, o *Options, keys []crypto.Publ
 		keysURL = (&url.URL{Scheme: "https", Host: host, Path: satoken.KeysPath}).String()
 	}
 	return satoken.NewDiscovery(o.TokenIssuers[0], keysURL, keys)
+}
+
+// anonymous is what the flags, or the file that takes their place, say of requests without a credential.
+func (o *Options) anonymous() (*apiserver.AnonymousAuthConfig, error) {
+	if o.AuthnConfigFile != "" {
+		cfg, err := authn.ReadConfiguration(o.AuthnConfigFile)
+		if err != nil {
+			return nil, err
+		}
+		if cfg != nil && !o.Anonymous {
+			return nil, errors.New("--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file")
+		}
+		if cfg != nil {
+			return cfg, nil
+		}
+	}
+	return &apiserver.AnonymousAuthConfig{Enabled: o.Anonymous}, nil
 }
 
 func (a *access) authorize(gc *genericapiserver.Config, o *Options, factory informers.SharedInformerFactory) error {

@@ -3,6 +3,8 @@ package apiserver
 import (
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -220,4 +222,24 @@ func eventually(t *testing.T, check func() error) {
 		}
 	}
 	t.Fatal(err)
+}
+
+func TestAuthenticationConfigurationTakesTheFlagsPlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "authn.yaml")
+	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous: {enabled: true, conditions: [{path: /livez}]}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := NewOptions()
+	if cfg, err := o.anonymous(); err != nil || !cfg.Enabled || len(cfg.Conditions) != 0 {
+		t.Errorf("without a file: %+v, %v", cfg, err)
+	}
+	o.AuthnConfigFile = file
+	if cfg, err := o.anonymous(); err != nil || !cfg.Enabled || len(cfg.Conditions) != 1 {
+		t.Errorf("with a file: %+v, %v", cfg, err)
+	}
+	o.Anonymous = false
+	if _, err := o.anonymous(); err == nil {
+		t.Error("a flag against the file passes")
+	}
 }
