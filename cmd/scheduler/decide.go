@@ -10,6 +10,8 @@ import (
 type Verdict struct {
 	// Node is where the pod goes; empty when it fits nowhere.
 	Node string
+	// volumes are what the pod's claims get there.
+	volumes []assignment
 	// Turn is where the next decision begins.
 	Turn int
 	// Message says why it fits nowhere, in upstream's words, and Cure what may change that.

@@ -61,10 +61,8 @@ func (d *decision) filter(node *Node) []misfit {
 		}
 	}
 	if on[volumeBinding] {
-		for _, v := range d.req.Volumes {
-			if ok, err := v.Match(node.Node); err != nil || !ok {
-				return []misfit{{"node(s) didn't match PersistentVolume's node affinity", volumeChanged | nodeChanged, false}}
-			}
+		if m := d.checkVolumes(node); m != nil {
+			return m
 		}
 	}
 	if on[topologySpread] {

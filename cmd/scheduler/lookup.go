@@ -6,19 +6,25 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/component-helpers/storage/ephemeral"
 )
+
+// noProvisioner is the provisioner of classes whose volumes are made by hand.
+const noProvisioner = "kubernetes.io/no-provisioner"
 
 // lookup finds what other objects say about a pod.
 type lookup struct {
@@ -28,17 +34,24 @@ type lookup struct {
 	controllers corelisters.ReplicationControllerLister
 	replicaSets appslisters.ReplicaSetLister
 	stateful    appslisters.StatefulSetLister
-	informers   []cache.SharedIndexInformer
-	synced      []cache.InformerSynced
+	classes     storagelisters.StorageClassLister
+
+	mu sync.Mutex
+	// kept are the volumes that were promised to claims, by name, until the API says so too.
+	kept map[string]types.UID
+
+	informers []cache.SharedIndexInformer
+	synced    []cache.InformerSynced
 }
 
 func newLookup(shared informers.SharedInformerFactory) *lookup {
-	core, apps := shared.Core().V1(), shared.Apps().V1()
+	core, apps, classes := shared.Core().V1(), shared.Apps().V1(), shared.Storage().V1().StorageClasses()
 	l := &lookup{
+		classes: classes.Lister(), kept: map[string]types.UID{},
 		claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(), services: core.Services().Lister(),
 		controllers: core.ReplicationControllers().Lister(), replicaSets: apps.ReplicaSets().Lister(), stateful: apps.StatefulSets().Lister(),
 	}
-	l.informers = []cache.SharedIndexInformer{core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer()}
+	l.informers = []cache.SharedIndexInformer{core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer(), classes.Informer()}
 	for _, i := range append(slices.Clone(l.informers), core.Services().Informer(), core.ReplicationControllers().Informer(),
 		apps.ReplicaSets().Informer(), apps.StatefulSets().Informer()) {
 		l.synced = append(l.synced, i.HasSynced)
@@ -72,41 +85,90 @@ func (l *lookup) request(pod *Pod) (*Request, error) {
 		default:
 			continue
 		}
-		affinity, err := l.volumeAffinity(pod.Namespace, name)
-		if err != nil {
+		if err := l.claim(req, pod.Namespace, name); err != nil {
 			return nil, err
 		}
-		if affinity != nil {
-			req.Volumes = append(req.Volumes, affinity)
-		}
 	}
+	// The small ones choose first: they leave the most for the others.
+	slices.SortStableFunc(req.Delayed, func(a, b delayedClaim) int {
+		x, y := a.claim.Spec.Resources.Requests[corev1.ResourceStorage], b.claim.Spec.Resources.Requests[corev1.ResourceStorage]
+		return x.Cmp(y)
+	})
 	if len(pod.Spec.TopologySpreadConstraints) == 0 {
 		req.Siblings = l.siblings(pod.Pod)
 	}
 	return req, nil
 }
 
-func (l *lookup) volumeAffinity(namespace, claim string) (*nodeaffinity.LazyErrorNodeSelector, error) {
-	pvc, err := l.claims.PersistentVolumeClaims(namespace).Get(claim)
+// claim takes into req what one of its claims asks of a node.
+func (l *lookup) claim(req *Request, namespace, name string) error {
+	pvc, err := l.claims.PersistentVolumeClaims(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("persistentvolumeclaim %q not found", claim)
+		return fmt.Errorf("persistentvolumeclaim %q not found", name)
 	} else if err != nil {
-		return nil, err
+		return err
 	}
-	switch {
-	case pvc.DeletionTimestamp != nil:
-		return nil, fmt.Errorf("persistentvolumeclaim %q is being deleted", claim)
-	case pvc.Spec.VolumeName == "" || pvc.Status.Phase == corev1.ClaimPending:
-		return nil, errors.New("pod has unbound immediate PersistentVolumeClaims")
+	if pvc.DeletionTimestamp != nil {
+		return fmt.Errorf("persistentvolumeclaim %q is being deleted", name)
+	}
+	if pvc.Spec.VolumeName == "" {
+		return l.delay(req, pvc)
+	}
+	if pvc.Status.Phase == corev1.ClaimPending {
+		return errors.New("pod has unbound immediate PersistentVolumeClaims")
 	}
 	pv, err := l.volumes.Get(pvc.Spec.VolumeName)
 	if err != nil {
-		return nil, fmt.Errorf("volume %q of persistentvolumeclaim %q: %w", pvc.Spec.VolumeName, claim, err)
+		return fmt.Errorf("volume %q of persistentvolumeclaim %q: %w", pvc.Spec.VolumeName, name, err)
 	}
-	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
-		return nil, nil
+	if pv.Spec.NodeAffinity != nil && pv.Spec.NodeAffinity.Required != nil {
+		req.Volumes = append(req.Volumes, nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required))
 	}
-	return nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required), nil
+	return nil
+}
+
+// delay takes in a claim without a volume, which only some classes let a pod have.
+func (l *lookup) delay(req *Request, pvc *corev1.PersistentVolumeClaim) error {
+	class, err := l.classes.Get(className(pvc))
+	if className(pvc) != "" && apierrors.IsNotFound(err) {
+		return fmt.Errorf("storageclass.storage.k8s.io %q not found", className(pvc))
+	}
+	if err != nil || !isDelayed(class) {
+		return errors.New("pod has unbound immediate PersistentVolumeClaims")
+	}
+	volumes, err := l.volumes.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := func(name string) bool { uid, is := l.kept[name]; return is && uid != pvc.UID }
+	req.Delayed = append(req.Delayed, delayedClaim{
+		claim: pvc, offers: offersFor(pvc, volumes, kept),
+		provisioned: class.Provisioner != "" && class.Provisioner != noProvisioner, topologies: class.AllowedTopologies,
+	})
+	return nil
+}
+
+// keep promises volumes to claims; release takes the promises back.
+func (l *lookup) keep(all []assignment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range all {
+		if a.volume != nil {
+			l.kept[a.volume.Name] = a.claim.UID
+		}
+	}
+}
+
+func (l *lookup) release(all []assignment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range all {
+		if a.volume != nil && l.kept[a.volume.Name] == a.claim.UID {
+			delete(l.kept, a.volume.Name)
+		}
+	}
 }
 
 // siblings selects the pods that all of pod's Services and its controller select; nil when

@@ -260,7 +260,11 @@ func (d *decision) admit(node *Node) []misfit {
 // there is none. Equal arguments give an equal verdict.
 func Schedule(snap *Snapshot, req *Request) Verdict {
 	verdict, d := decide(snap, req)
-	if verdict.Node != "" || d == nil {
+	if verdict.Node != "" {
+		verdict.volumes, _ = req.assign(snap.node(verdict.Node))
+		return verdict
+	}
+	if d == nil {
 		return verdict
 	}
 	if !d.profile.preempts {

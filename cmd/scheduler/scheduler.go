@@ -177,7 +177,13 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		s.unplaced(ctx, req.Pod, verdict, moved)
 		return
 	}
-	s.async(ctx, func() { s.bind(ctx, pod, verdict.Node, began) })
+	s.lookup.keep(verdict.volumes)
+	if len(verdict.volumes) > 0 {
+		// It may wait for minutes, and must not keep others from writing.
+		s.writing.Go(func() { s.bind(ctx, pod, verdict, began) })
+		return
+	}
+	s.async(ctx, func() { s.bind(ctx, pod, verdict, began) })
 }
 
 func (s *Scheduler) async(ctx context.Context, f func()) {
@@ -192,13 +198,18 @@ func (s *Scheduler) async(ctx context.Context, f func()) {
 	})
 }
 
-func (s *Scheduler) bind(ctx context.Context, pod *Pod, node string, began time.Time) {
+func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began time.Time) {
+	defer s.lookup.release(verdict.volumes) // by now the API says so too, or it will not
+	node := verdict.Node
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
 	attempts, age := s.queue.history(pod.UID)
-	err := s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
+	err := s.bindVolumes(ctx, pod, node, verdict.volumes)
+	if err == nil {
+		err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
+	}
 	if err == nil {
 		s.metrics.ended(resultScheduled, pod.Spec.SchedulerName, began)
 		s.metrics.bound(attempts, age)

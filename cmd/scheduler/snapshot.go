@@ -289,6 +289,8 @@ type Request struct {
 	Profile *Profile
 	// Volumes are the node affinities of the volumes that its claims are bound to.
 	Volumes []*nodeaffinity.LazyErrorNodeSelector
+	// Delayed are its claims that get their volumes with the node.
+	Delayed []delayedClaim
 	// Siblings selects the pods of its Service or its controller, which spread; nil selects none.
 	Siblings labels.Selector
 }
