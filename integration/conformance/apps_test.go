@@ -339,7 +339,7 @@ func (r jobRow) run(t *testing.T, c *clustertest.Cluster) {
 	ns := c.Namespace(t)
 	r.job(t, c, ns)
 	var j *batchv1.Job
-	c.Eventually(t, 45*time.Second, "the job to end", func(ctx context.Context) error {
+	c.Eventually(t, 2*time.Minute, "the job to end", func(ctx context.Context) error {
 		var err error
 		j, err = c.Client.BatchV1().Jobs(ns).Get(ctx, "j", metav1.GetOptions{})
 		if err == nil && !slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == "Complete" || c.Type == "Failed" }) {
