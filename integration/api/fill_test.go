@@ -114,7 +114,7 @@ func filler(rnd *rand.Rand) *randfill.Filler {
 		func(x *apiextensionsv1.JSONSchemaProps, _ randfill.Continue) {
 			*x = apiextensionsv1.JSONSchemaProps{Type: "object", Description: word()}
 		},
-	)
+	).Funcs(withoutAlpha()...)
 }
 
 // fill lays least over a random object of the type: what least says is valid, the rest has to prove itself.
