@@ -35,12 +35,12 @@ import (
 const tokenTTL = 10 * time.Second
 
 // Objects finds what a service account token names. Each method returns an error that apierrors.IsNotFound knows when
-// the object is gone.
+// the object is gone. Where there is a uid, an object of another may be returned only if there is surely none of that.
 type Objects interface {
-	ServiceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
-	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	ServiceAccount(ctx context.Context, namespace, name, uid string) (*corev1.ServiceAccount, error)
+	Pod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	Node(ctx context.Context, name string) (*corev1.Node, error)
+	Node(ctx context.Context, name, uid string) (*corev1.Node, error)
 	// LabelSecret sets one label of a Secret.
 	LabelSecret(ctx context.Context, namespace, name, label, value string) error
 }

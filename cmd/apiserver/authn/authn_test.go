@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/satoken"
 )
@@ -36,12 +38,12 @@ func (w world) meta(resource, ns, name string) (metav1.ObjectMeta, error) {
 	return m, nil
 }
 
-func (w world) ServiceAccount(_ context.Context, ns, name string) (*corev1.ServiceAccount, error) {
+func (w world) ServiceAccount(_ context.Context, ns, name, _ string) (*corev1.ServiceAccount, error) {
 	m, err := w.meta("serviceaccounts", ns, name)
 	return &corev1.ServiceAccount{ObjectMeta: m}, err
 }
 
-func (w world) Pod(_ context.Context, ns, name string) (*corev1.Pod, error) {
+func (w world) Pod(_ context.Context, ns, name, _ string) (*corev1.Pod, error) {
 	m, err := w.meta("pods", ns, name)
 	return &corev1.Pod{ObjectMeta: m}, err
 }
@@ -51,7 +53,7 @@ func (w world) Secret(_ context.Context, ns, name string) (*corev1.Secret, error
 	return &corev1.Secret{ObjectMeta: m}, err
 }
 
-func (w world) Node(_ context.Context, name string) (*corev1.Node, error) {
+func (w world) Node(_ context.Context, name, _ string) (*corev1.Node, error) {
 	m, err := w.meta("nodes", "", name)
 	return &corev1.Node{ObjectMeta: m}, err
 }
@@ -228,5 +230,21 @@ func TestBootstrapTokens(t *testing.T) {
 				t.Fatalf("got %v, %v; want %v", got, ok, tt.want)
 			}
 		})
+	}
+}
+
+// The cache still has the pod before, of the same name: the server knows better.
+func TestObjectsOfAnotherUIDAreAskedFor(t *testing.T) {
+	cached, now := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p-0", UID: "old"}}, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p-0", UID: "new"}}
+	client := fake.NewSimpleClientset(now)
+	factory := informers.NewSharedInformerFactory(client, 0)
+	o := NewObjects(client, factory)
+	if err := factory.Core().V1().Pods().Informer().GetStore().Add(cached); err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range []types.UID{"old", "new"} {
+		if p, err := o.Pod(t.Context(), "n", "p-0", string(uid)); err != nil || p.UID != uid {
+			t.Errorf("pod %s: %v, %v", uid, p.UID, err)
+		}
 	}
 }

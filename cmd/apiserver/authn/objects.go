@@ -13,8 +13,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
-// NewObjects looks in the informers first and asks the server when they do not have it (yet): a pod's first request may
-// come before our watch told us of the pod. Secrets are always asked for, because a cache of all of them would cost
+// NewObjects looks in the informers first and asks the server when they do not have it (yet), or have another of its name:
+// a pod's first request may come before our watch told us of the pod, or that it is not the one before. Secrets are always asked for, because a cache of all of them would cost
 // memory for a rare question. Call it before the factory starts.
 func NewObjects(client kubernetes.Interface, factory informers.SharedInformerFactory) Objects {
 	core := factory.Core().V1()
@@ -33,15 +33,15 @@ type liveObjects struct {
 	nodes    corelisters.NodeLister
 }
 
-func (o *liveObjects) ServiceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
-	if sa, err := o.accounts.ServiceAccounts(namespace).Get(name); err == nil {
+func (o *liveObjects) ServiceAccount(ctx context.Context, namespace, name, uid string) (*corev1.ServiceAccount, error) {
+	if sa, err := o.accounts.ServiceAccounts(namespace).Get(name); err == nil && string(sa.UID) == uid {
 		return sa, nil
 	}
 	return o.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
-func (o *liveObjects) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	if pod, err := o.pods.Pods(namespace).Get(name); err == nil {
+func (o *liveObjects) Pod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
+	if pod, err := o.pods.Pods(namespace).Get(name); err == nil && string(pod.UID) == uid {
 		return pod, nil
 	}
 	return o.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -51,8 +51,8 @@ func (o *liveObjects) Secret(ctx context.Context, namespace, name string) (*core
 	return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
-func (o *liveObjects) Node(ctx context.Context, name string) (*corev1.Node, error) {
-	if node, err := o.nodes.Get(name); err == nil {
+func (o *liveObjects) Node(ctx context.Context, name, uid string) (*corev1.Node, error) {
+	if node, err := o.nodes.Get(name); err == nil && string(node.UID) == uid {
 		return node, nil
 	}
 	return o.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})

@@ -98,7 +98,7 @@ func (s *serviceAccounts) bound(ctx context.Context, c satoken.Claims) (*service
 		}
 		return info, nil
 	}
-	sa, err := s.objects.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)
+	sa, err := s.objects.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name, k.ServiceAccount.UID)
 	if err != nil || !s.same(sa.ObjectMeta, k.ServiceAccount.UID) {
 		return nil, errStale
 	}
@@ -109,7 +109,7 @@ func (s *serviceAccounts) bound(ctx context.Context, c satoken.Claims) (*service
 		}
 	}
 	if k.Pod != nil {
-		pod, err := s.objects.Pod(ctx, k.Namespace, k.Pod.Name)
+		pod, err := s.objects.Pod(ctx, k.Namespace, k.Pod.Name, k.Pod.UID)
 		if err != nil || !s.same(pod.ObjectMeta, k.Pod.UID) {
 			return nil, errStale
 		}
@@ -118,7 +118,7 @@ func (s *serviceAccounts) bound(ctx context.Context, c satoken.Claims) (*service
 	if k.Node != nil {
 		// A pod's token names its node for information; only a token bound to the node itself ends with it.
 		if k.Pod == nil {
-			node, err := s.objects.Node(ctx, k.Node.Name)
+			node, err := s.objects.Node(ctx, k.Node.Name, k.Node.UID)
 			if err != nil || !s.same(node.ObjectMeta, k.Node.UID) {
 				return nil, errStale
 			}
@@ -143,7 +143,7 @@ func (s *serviceAccounts) legacy(ctx context.Context, token string, c satoken.Cl
 		subtle.ConstantTimeCompare(secret.Data[corev1.ServiceAccountTokenKey], []byte(token)) != 1 {
 		return nil, errStale
 	}
-	sa, err := s.objects.ServiceAccount(ctx, l.Namespace, l.ServiceAccountName)
+	sa, err := s.objects.ServiceAccount(ctx, l.Namespace, l.ServiceAccountName, l.ServiceAccountUID)
 	if err != nil || !s.same(sa.ObjectMeta, l.ServiceAccountUID) {
 		return nil, errStale
 	}

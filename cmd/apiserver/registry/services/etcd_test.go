@@ -260,7 +260,7 @@ func crash(t *testing.T, a, b *Allocator) {
 	if _, _, err := a.services.Delete(inNS(ctx), "whole", rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	a.ports.settle(map[int]bool{}) // a's memory of the crashed one goes with a
+	// The memory of the crashed one goes with its server.
 	clear(a.ports.unsettled)
 }
 
