@@ -3,8 +3,8 @@
 // It owns the rules that need the object alone (and, on update, the object it replaces), with the field paths and messages that
 // kubectl's users know. Metadata is not judged here: the store does that for all kinds alike. Rules that need the cluster (is
 // the address free? does the class exist?) belong to strategies and admission. Objects must have been defaulted; none is changed.
-// The rules that the API's types carry as tags are in package declarative. Of volume plugins that moved out of tree only the presence of
-// one source is checked.
+// The rules that the API's types carry as tags are in package declarative. Rules that came after their field hold for pods, and not
+// for templates of pods, where somebody may have stored what breaks them.
 package validation
 
 import (
