@@ -28,9 +28,7 @@ const (
 	pods     = 5000
 	watchers = 20
 	updates  = 500
-	// bounds of the API server and its etcd alone.
-	wantIdleMiB  = 240
-	wantReadyNow = 3.0
+	wantReadyNow = 3.0 // seconds
 )
 
 // figure is one quantity, measured once a round.
@@ -98,11 +96,11 @@ func (b *apiBench) round(ctx context.Context) (err error) {
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return b.restart(ctx, "seconds to /readyz, empty", bound) },
 		func(ctx context.Context) error {
-			return b.memory(ctx, "PSS MiB of both, idle", "<= "+strconv.Itoa(wantIdleMiB), 0, 1)
+			return b.memory(ctx, "PSS MiB of both, idle", 0, 1)
 		},
 		b.creates, b.gets, b.lists, b.watches,
 		func(ctx context.Context) error {
-			return b.memory(ctx, "PSS MiB of both per 1,000 pods", "", b.last("PSS MiB of both, idle"), pods/1000)
+			return b.memory(ctx, "PSS MiB of both per 1,000 pods", b.last("PSS MiB of both, idle"), pods/1000)
 		},
 		func(ctx context.Context) error {
 			return b.restart(ctx, fmt.Sprintf("seconds to /readyz with %d pods", pods), "")
@@ -137,23 +135,27 @@ func (b *apiBench) restart(ctx context.Context, name, wanted string) error {
 	return nil
 }
 
-// memory notes what both hold after a while of quiet, less something, in parts.
-func (b *apiBench) memory(ctx context.Context, name, wanted string, less float64, parts int) error {
+// memory notes what both hold after a while of quiet, less something, in parts. The pages of their one program, some
+// 100 MiB, count whole here; in a cluster the rest of the control plane shares them.
+func (b *apiBench) memory(ctx context.Context, name string, less float64, parts int) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(b.idle):
 	}
 	etcd, api := b.server.PIDs()
-	var sum int64
+	var pss, anon int64
 	for _, pid := range []int{etcd, api} {
 		p, err := memoryOf(pid)
 		if err != nil {
 			return err
 		}
-		sum += p.pss
+		pss, anon = pss+p.pss, anon+p.anon
 	}
-	b.note(name, wanted, (float64(sum)/(1<<20)-less)/float64(parts))
+	b.note(name, "", (float64(pss)/(1<<20)-less)/float64(parts))
+	if less == 0 {
+		b.note("anonymous MiB of both, idle", "", float64(anon)/(1<<20))
+	}
 	return nil
 }
 

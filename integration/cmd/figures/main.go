@@ -36,6 +36,7 @@ func main() {
 const (
 	wantReady = 15
 	wantDNS   = 20
+	wantAPI   = 240 // MB of PSS, the API server and etcd together
 )
 
 type bench struct {
@@ -86,6 +87,9 @@ func runCluster(ctx context.Context, bin string, rounds int, idle time.Duration,
 		}
 	}
 	print(out, ready, dns, procs)
+	if mb := ofAPI(procs); mb > wantAPI {
+		return fmt.Errorf("too large: API server and etcd take %.0f MB, wanted are %d", mb, wantAPI)
+	}
 	if median(ready) > wantReady || median(dns) > wantDNS {
 		return fmt.Errorf("too slow: a Ready node is wanted within %d s and DNS within %d s", wantReady, wantDNS)
 	}
@@ -233,10 +237,22 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
+// ofAPI is the PSS of the API server and etcd together, in MB.
+func ofAPI(procs []process) float64 {
+	var sum int64
+	for _, p := range procs {
+		if p.name == "kube-apiserver" || p.name == "etcd" {
+			sum += p.pss
+		}
+	}
+	return float64(sum) / 1e6
+}
+
 func print(out io.Writer, ready, dns []float64, procs []process) {
 	fmt.Fprintf(out, "| figure | median of %d | wanted |\n|---|---|---|\n", len(ready))
 	fmt.Fprintf(out, "| seconds from `orlop up` to a Ready node | %.1f | <= %d |\n", median(ready), wantReady)
 	fmt.Fprintf(out, "| seconds from `orlop up` to an answer of cluster DNS | %.1f | <= %d |\n\n", median(dns), wantDNS)
+	fmt.Fprintf(out, "API server and etcd together: %.0f MB PSS, wanted <= %d.\n\n", ofAPI(procs), wantAPI)
 	fmt.Fprint(out, "| process, idle | PSS MiB | anonymous MiB |\n|---|---|---|\n")
 	for _, p := range procs {
 		fmt.Fprintf(out, "| %s | %.1f | %.1f |\n", p.name, float64(p.pss)/(1<<20), float64(p.anon)/(1<<20))
