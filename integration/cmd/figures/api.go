@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	pods     = 5000
-	watchers = 20
-	updates  = 500
+	pods         = 5000
+	watchers     = 20
+	updates      = 500
 	wantReadyNow = 3.0 // seconds
 )
 
