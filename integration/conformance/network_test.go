@@ -45,7 +45,7 @@ func networkTests() map[string]test {
 		"EndpointsController should create Endpoints for Pods matching a Service":                                                    slowly(basicEndpoint),
 		"EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods":                   quickly(emptyEndpoints),
 		"EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods":                  quickly(emptyEndpoints),
-		"EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices": quickly(manualSlicesOfPorts),
+		"EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices":                            quickly(manualSlicesOfPorts),
 		"EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices":                     slowly(manualSlices),
 		"EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete":                          quickly(mirrored),
 		"Networking Granular Checks: Pods should function for intra-pod communication: http":                                         slowly(reaches("http", false)),
