@@ -2,7 +2,8 @@
 // they tolerate has passed.
 //
 // The time runs from when the taint was added, as the node says, so that a restart or a
-// change of leader neither shortens nor lengthens it.
+// change of leader neither shortens nor lengthens it. Of a taint without that time, such as
+// one that a person has put there, it runs from when it was first seen here.
 package tainteviction
 
 import (
@@ -42,7 +43,7 @@ type Controller struct {
 	synced []cache.InformerSynced
 
 	mu      sync.Mutex
-	pending map[types.UID]bool // pods whose time runs
+	pending map[types.UID]time.Time // pods whose time runs, and when that was first seen
 }
 
 // New returns a Controller that has done nothing yet.
@@ -50,7 +51,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	nodes, pods := shared.Core().V1().Nodes(), shared.Core().V1().Pods()
 	c := &Controller{
 		client: client, nodes: nodes.Lister(), pods: pods.Lister(), index: pods.Informer().GetIndexer(), events: events,
-		synced: []cache.InformerSynced{nodes.Informer().HasSynced, pods.Informer().HasSynced}, pending: map[types.UID]bool{},
+		synced: []cache.InformerSynced{nodes.Informer().HasSynced, pods.Informer().HasSynced}, pending: map[types.UID]time.Time{},
 	}
 	c.loop = loop.New("taint-eviction", c.sync, log)
 	err0 := pods.Informer().AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) {
@@ -130,13 +131,16 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	} else if err != nil {
 		return err
 	}
-	due, stays := Deadline(pod, noExecute(node))
 	c.mu.Lock()
-	waited := c.pending[pod.UID]
+	seen, waited := c.pending[pod.UID]
+	if !waited {
+		seen = time.Now()
+	}
+	due, stays := Deadline(pod, noExecute(node), seen)
 	if stays {
 		delete(c.pending, pod.UID)
 	} else {
-		c.pending[pod.UID] = true
+		c.pending[pod.UID] = seen
 	}
 	c.mu.Unlock()
 	if stays {
@@ -170,14 +174,18 @@ func (c *Controller) evict(ctx context.Context, pod *corev1.Pod, key string) err
 	return nil
 }
 
-// Deadline returns when pod must leave a node with those taints, or that it may stay.
-func Deadline(pod *corev1.Pod, taints []corev1.Taint) (due time.Time, stays bool) {
+// Deadline returns when pod must leave a node with those taints, or that it may stay. seen is
+// when a taint that does not say when it was added counts from.
+func Deadline(pod *corev1.Pod, taints []corev1.Taint, seen time.Time) (due time.Time, stays bool) {
 	stays = true
 	for i := range taints {
 		t := &taints[i]
-		begin := pod.CreationTimestamp.Time
-		if t.TimeAdded != nil && t.TimeAdded.After(begin) {
+		begin := seen
+		if t.TimeAdded != nil {
 			begin = t.TimeAdded.Time
+		}
+		if created := pod.CreationTimestamp.Time; begin.Before(created) {
+			begin = created
 		}
 		seconds, forever := tolerated(pod, t)
 		if forever {

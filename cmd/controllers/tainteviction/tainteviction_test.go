@@ -35,13 +35,19 @@ func TestDeadline(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Unix(tc.created, 0)}}
 			pod.Spec.Tolerations = tc.tolerations
-			due, stays := Deadline(pod, []corev1.Taint{taint})
+			due, stays := Deadline(pod, []corev1.Taint{taint}, time.Unix(5000, 0))
 			if stays != tc.stays || !stays && !due.Equal(time.Unix(tc.due, 0)) {
 				t.Errorf("got %v, %v", due, stays)
 			}
 		})
 	}
-	if _, stays := Deadline(&corev1.Pod{}, nil); !stays {
+	if _, stays := Deadline(&corev1.Pod{}, nil, time.Unix(5000, 0)); !stays {
 		t.Error("a pod must leave a node without taints")
+	}
+	// A person's taint does not say since when it is there: the pod's age must not count.
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Unix(4000, 0)}}
+	pod.Spec.Tolerations = []corev1.Toleration{tolerate("k", 10)}
+	if due, _ := Deadline(pod, []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}, time.Unix(5000, 0)); !due.Equal(time.Unix(5010, 0)) {
+		t.Errorf("of a taint without a time it is due at %v", due.Unix())
 	}
 }
