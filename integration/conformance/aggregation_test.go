@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,13 @@ func sampleServer(t *testing.T, c *clustertest.Cluster) {
 		t.Errorf("patched: %v", o.Object)
 	}
 	holds(t, kubectl(t, c, ns, "get", "flunders"), `f\s`)
-	holds(t, kubectl(t, c, ns, "explain", "flunders"), "KIND: +Flunder")
+	c.Eventually(t, 60*time.Second, "its documentation", func(context.Context) error { // it is fetched in the background
+		out, err := c.Kubectl("explain", "flunders")
+		if err == nil && !regexp.MustCompile("KIND: +Flunder").MatchString(out) {
+			err = fmt.Errorf("it says %s", out)
+		}
+		return err
+	})
 	sampleService(t, c, client)
 	c.Eventually(t, 30*time.Second, "the group in discovery", func(context.Context) error {
 		_, _, body := raw(t, c, "GET", "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "")

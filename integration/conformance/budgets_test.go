@@ -173,8 +173,14 @@ func quotaPod(t *testing.T, c *clustertest.Cluster) {
 	refused(t, err, "exceeded quota: q, requested: requests.conf.example/dongle=2, used: requests.conf.example/dongle=2, limited: requests.conf.example/dongle=3")
 	_, err = pods.Create(t.Context(), c.Pod("silent", nil), metav1.CreateOptions{})
 	refused(t, err, "failed quota: q: must specify cpu for: c; memory for: c")
-	first.Spec.Containers[0].Resources.Requests["cpu"] = quantity("100m")
-	_, err = pods.Update(t.Context(), first, metav1.UpdateOptions{})
+	c.Eventually(t, 10*time.Second, "the update to be judged", func(ctx context.Context) error {
+		first = must(pods.Get(ctx, "first", metav1.GetOptions{}))(t)
+		first.Spec.Containers[0].Resources.Requests["cpu"] = quantity("100m")
+		if _, err = pods.Update(ctx, first, metav1.UpdateOptions{}); apierrors.IsConflict(err) {
+			return err // its status is being written
+		}
+		return nil
+	})
 	refused(t, err, "pod updates may not change fields")
 	uses(t, c, ns, "q", all...)
 	ok(t, pods.Delete(t.Context(), "first", metav1.DeleteOptions{GracePeriodSeconds: ptr[int64](0)}))
