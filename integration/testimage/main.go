@@ -42,7 +42,7 @@ func tools() map[string]tool {
 		// busybox
 		"cat": cat, "chmod": chmod, "echo": echo, "env": env, "false": falseTool, "grep": grep, "head": head, "hostname": hostname, "id": id,
 		"ln": ln, "ls": ls, "mkdir": mkdir, "mount": mounts, "nc": nc, "nslookup": nslookup, "printenv": printenv, "ps": ps,
-		"rm": rm, "seq": seq, "sh": shell, "sleep": sleep, "stat": stat, "tail": tail, "test": test, "touch": touch,
+		"rm": rm, "seq": seq, "sh": shell, "sleep": sleep, "stat": stat, "tail": tail, "tar": tarTool, "test": test, "touch": touch,
 		"true": trueTool, "wget": wget,
 	}
 }

@@ -48,7 +48,7 @@ func testImage() image.Spec {
 	tools := map[string]string{}
 	for _, n := range []string{
 		"sh", "cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mount", "nc", "nslookup",
-		"ping", "printenv", "ps", "rm", "seq", "sleep", "stat", "tail", "test", "touch", "true", "wget",
+		"ping", "printenv", "ps", "rm", "seq", "sleep", "stat", "tail", "tar", "test", "touch", "true", "wget",
 	} {
 		tools["/bin/"+n] = "/testimage"
 	}
