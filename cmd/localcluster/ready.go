@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
@@ -91,7 +93,7 @@ func addonsReady(ctx context.Context, client kubernetes.Interface, nodes int) er
 		return fmt.Errorf("get the network agent: %w", err)
 	}
 	if int(agent.Status.NumberReady) < nodes {
-		return fmt.Errorf("the network agent is ready on %d of %d nodes", agent.Status.NumberReady, nodes)
+		return fmt.Errorf("the network agent is ready on %d of %d nodes: %s", agent.Status.NumberReady, nodes, agentPods(ctx, client))
 	}
 	dns, err := client.AppsV1().Deployments("kube-system").Get(ctx, "coredns", metav1.GetOptions{})
 	if err != nil {
@@ -101,4 +103,42 @@ func addonsReady(ctx context.Context, client kubernetes.Interface, nodes int) er
 		return errors.New("no replica of cluster DNS is ready")
 	}
 	return nil
+}
+
+// agentPods says how each pod of the network agent is: whoever waits in vain for it needs to know where to look.
+func agentPods(ctx context.Context, client kubernetes.Interface) string {
+	pods, err := client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=orlop-agent"})
+	if err != nil {
+		return err.Error()
+	}
+	var out []string
+	for i := range pods.Items {
+		out = append(out, podState(&pods.Items[i]))
+	}
+	if len(out) == 0 {
+		return "it has no pod yet"
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}
+
+func podState(p *corev1.Pod) string {
+	said := "pod " + p.Name
+	if p.Spec.NodeName != "" {
+		said += " on " + p.Spec.NodeName
+	}
+	if p.DeletionTimestamp != nil {
+		return said + " is being deleted"
+	}
+	for _, st := range p.Status.ContainerStatuses {
+		if w := st.State.Waiting; w != nil {
+			return strings.TrimSpace(said + " waits: " + w.Reason + " " + w.Message)
+		}
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return said + " is ready"
+		}
+	}
+	return said + " is " + string(p.Status.Phase) + " and not ready"
 }
