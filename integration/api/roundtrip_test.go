@@ -498,9 +498,6 @@ func (p *trip) statusKept() {
 		if a.code == 200 {
 			var made map[string]any
 			ok(p.t, decode(a.body, &made))
-			if p.r.name == "resourceclaims" {
-				forget(o["status"], "devices") // of devices that are not allocated
-			}
 			if lostFields := lost(o["status"], made["status"], ".status"); len(lostFields) > 0 {
 				p.t.Errorf("lost by a write of status: %s\nsent %s\nmade %s", strings.Join(lostFields, "\n"), encode(o["status"]), encode(made["status"]))
 			}

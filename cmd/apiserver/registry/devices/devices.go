@@ -37,7 +37,9 @@ func Resources(namespaces Labels, authz authorizer.Authorizer) []*store.Resource
 			PrepareCreate: func(_ context.Context, obj runtime.Object) {
 				dropDerivedAttributes(&obj.(*resourcev1.ResourceClaim).Spec)
 			},
-			PrepareStatus: func(_ context.Context, obj, _ runtime.Object) { dropGone(&obj.(*resourcev1.ResourceClaim).Status) },
+			PrepareStatus: func(_ context.Context, obj, old runtime.Object) {
+				dropGone(&obj.(*resourcev1.ResourceClaim).Status, &old.(*resourcev1.ResourceClaim).Status)
+			},
 			Validate: func(ctx context.Context, obj runtime.Object) field.ErrorList {
 				spec := &obj.(*resourcev1.ResourceClaim).Spec
 				return adminAccess(ctx, namespaces, spec, field.NewPath("spec"))
@@ -124,32 +126,37 @@ func restampSlice(spec, old *resourcev1.ResourceSliceSpec) {
 	stampDevices(spec.Devices)
 }
 
-// dropGone removes what drivers said about devices that the claim no longer holds.
-func dropGone(status *resourcev1.ResourceClaimStatus) {
-	if len(status.Devices) == 0 {
-		return
-	}
-	type device struct{ driver, pool, device, share string }
-	held := map[device]bool{}
-	if status.Allocation != nil {
-		for _, r := range status.Allocation.Devices.Results {
-			share := ""
-			if r.ShareID != nil {
-				share = string(*r.ShareID)
-			}
-			held[device{r.Driver, r.Pool, r.Device, share}] = true
-		}
-	}
+// dropGone removes what drivers said about devices that the claim held and holds no longer. What is said of any other device
+// that is not allocated is left for validation to refuse.
+func dropGone(status, old *resourcev1.ResourceClaimStatus) {
+	before, now := heldDevices(old.Allocation), heldDevices(status.Allocation)
 	status.Devices = slices.DeleteFunc(status.Devices, func(d resourcev1.AllocatedDeviceStatus) bool {
-		share := ""
+		at := heldDevice{d.Driver, d.Pool, d.Device, ""}
 		if d.ShareID != nil {
-			share = *d.ShareID
+			at.share = *d.ShareID
 		}
-		return !held[device{d.Driver, d.Pool, d.Device, share}]
+		return before[at] && !now[at]
 	})
 	if len(status.Devices) == 0 {
 		status.Devices = nil
 	}
+}
+
+type heldDevice struct{ driver, pool, device, share string }
+
+func heldDevices(a *resourcev1.AllocationResult) map[heldDevice]bool {
+	if a == nil {
+		return nil
+	}
+	held := map[heldDevice]bool{}
+	for _, r := range a.Devices.Results {
+		at := heldDevice{r.Driver, r.Pool, r.Device, ""}
+		if r.ShareID != nil {
+			at.share = string(*r.ShareID)
+		}
+		held[at] = true
+	}
+	return held
 }
 
 // adminAccess lets only those namespaces ask for devices that are in use elsewhere that an administrator marked.

@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,16 +43,41 @@ func TestTaintsKeepTheirTime(t *testing.T) {
 	}
 }
 
-// What a driver said of a device must not outlive the claim's hold on it: the next holder would read it.
+// What a driver said of a device must not outlive the claim's hold on it: the next holder would read it. A report on what
+// was never held is a mistake, and stays to be refused.
 func TestReportsGoWithTheirDevices(t *testing.T) {
 	share := "s"
-	status := &resourcev1.ResourceClaimStatus{
-		Allocation: &resourcev1.AllocationResult{Devices: resourcev1.DeviceAllocationResult{Results: []resourcev1.DeviceRequestAllocationResult{{Driver: "d", Pool: "p", Device: "0"}}}},
-		Devices:    []resourcev1.AllocatedDeviceStatus{{Driver: "d", Pool: "p", Device: "0"}, {Driver: "d", Pool: "p", Device: "1"}, {Driver: "d", Pool: "p", Device: "0", ShareID: &share}},
+	holds := func(devices ...string) *resourcev1.AllocationResult {
+		a := &resourcev1.AllocationResult{}
+		for _, d := range devices {
+			a.Devices.Results = append(a.Devices.Results, resourcev1.DeviceRequestAllocationResult{Driver: "d", Pool: "p", Device: d})
+		}
+		return a
 	}
-	dropGone(status)
-	if len(status.Devices) != 1 || status.Devices[0].Device != "0" || status.Devices[0].ShareID != nil {
-		t.Errorf("devices = %+v", status.Devices)
+	for _, tt := range []struct {
+		name     string
+		now, old *resourcev1.AllocationResult
+		want     string
+	}{
+		{"held", holds("0", "1"), holds("0", "1"), "0 1 0/s"},
+		{"one given back", holds("0"), holds("0", "1"), "0 0/s"},
+		{"all given back", nil, holds("0", "1"), "0/s"},
+		{"never held", nil, nil, "0 1 0/s"},
+	} {
+		status := &resourcev1.ResourceClaimStatus{Allocation: tt.now, Devices: []resourcev1.AllocatedDeviceStatus{
+			{Driver: "d", Pool: "p", Device: "0"}, {Driver: "d", Pool: "p", Device: "1"}, {Driver: "d", Pool: "p", Device: "0", ShareID: &share}}}
+		dropGone(status, &resourcev1.ResourceClaimStatus{Allocation: tt.old})
+		var left []string
+		for _, d := range status.Devices {
+			name := d.Device
+			if d.ShareID != nil {
+				name += "/" + *d.ShareID
+			}
+			left = append(left, name)
+		}
+		if got := strings.Join(left, " "); got != tt.want {
+			t.Errorf("%s: reports on %q are left, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 
