@@ -31,6 +31,9 @@ type Config struct {
 	// Namespace is containerd's namespace for CRI objects, needed only for its own event stream;
 	// empty means k8s.io.
 	Namespace string
+	// Observe hears of every call that has one answer, when it has ended: its name among upstream's runtime operations, how
+	// long it took, and its error before it became one of ours. It is called from many goroutines; nil hears nothing.
+	Observe func(operation string, took time.Duration, err error)
 }
 
 // Client is a connection to one runtime. All methods may be used concurrently, also while the
@@ -49,14 +52,14 @@ func New(cfg Config) (*Client, error) {
 	if c.namespace == "" {
 		c.namespace = "k8s.io"
 	}
-	conn, err := dial(cfg.Endpoint)
+	conn, err := dial(cfg.Endpoint, cfg.Observe)
 	if err != nil {
 		return nil, err
 	}
 	c.conns = append(c.conns, conn)
 	image := conn
 	if cfg.ImageEndpoint != "" && cfg.ImageEndpoint != cfg.Endpoint {
-		if image, err = dial(cfg.ImageEndpoint); err != nil {
+		if image, err = dial(cfg.ImageEndpoint, cfg.Observe); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
 		c.conns = append(c.conns, image)
@@ -76,7 +79,7 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
-func dial(endpoint string) (*grpc.ClientConn, error) {
+func dial(endpoint string, observe observer) (*grpc.ClientConn, error) {
 	target, err := target(endpoint)
 	if err != nil {
 		return nil, err
@@ -85,6 +88,7 @@ func dial(endpoint string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithIdleTimeout(0),
+		grpc.WithChainUnaryInterceptor(observe.interceptors()...),
 		// gRPC's own back-off grows to two minutes; a restarted runtime is back in 0.1 s.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},

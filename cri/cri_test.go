@@ -73,6 +73,11 @@ func (f *fakeRuntime) Subscribe(_ *eventsapi.SubscribeRequest, s eventsapi.Event
 
 func serve(t *testing.T, f *fakeRuntime) *Client {
 	t.Helper()
+	return serveObserved(t, f, nil)
+}
+
+func serveObserved(t *testing.T, f *fakeRuntime, observe func(string, time.Duration, error)) *Client {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -84,7 +89,7 @@ func serve(t *testing.T, f *fakeRuntime) *Client {
 	eventsapi.RegisterEventsServer(s, f)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
-	c, err := New(Config{Endpoint: "unix://" + path})
+	c, err := New(Config{Endpoint: "unix://" + path, Observe: observe})
 	if err != nil {
 		t.Fatal(err)
 	}
