@@ -97,7 +97,7 @@ func validateLog(o *corev1.PodLogOptions) field.ErrorList {
 				[]string{corev1.LogStreamStdout, corev1.LogStreamStderr, corev1.LogStreamAll}))
 		}
 		if o.TailLines != nil && *o.Stream != corev1.LogStreamAll {
-			errs = append(errs, field.Forbidden(field.NewPath(""), "`tailLines` and specific `stream` are mutually exclusive"))
+			errs = append(errs, field.Forbidden(field.NewPath(""), "`tailLines` and specific `stream` are mutually exclusive for now")) // upstream's words
 		}
 	}
 	return errs
