@@ -121,8 +121,11 @@ func (a *apiSide) followPods(ctx context.Context, c *connection) error {
 		return ctx.Err()
 	}
 	reg, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { a.podSet(o.(*v1.Pod)) },
-		UpdateFunc: func(_, o any) { a.podSet(o.(*v1.Pod)) },
+		AddFunc: func(o any) { a.podSet(o.(*v1.Pod)) },
+		UpdateFunc: func(old, o any) {
+			a.k.metrics.resizes(old.(*v1.Pod), o.(*v1.Pod))
+			a.podSet(o.(*v1.Pod))
+		},
 		DeleteFunc: func(o any) {
 			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj

@@ -36,7 +36,7 @@ func (w *worker) effect(ctx, starting context.Context, a lifecycle.Action, s lif
 	case lifecycle.KillContainer:
 		return func() { w.killContainer(ctx, s, a) }
 	case lifecycle.Allocate:
-		return func() { w.allocate(s.Pod, a) }
+		return func() { w.allocate(s, a) }
 	case lifecycle.ResizeContainers:
 		return func() { w.resizeContainers(ctx, s.Pod, a) }
 	case lifecycle.GiveBack:
@@ -75,7 +75,11 @@ func (k *Kubelet) slot(ctx context.Context) (release func(), err error) {
 }
 
 func (w *worker) makeSandbox(ctx context.Context, pod *v1.Pod, a lifecycle.MakeSandbox) {
+	w.k.metrics.pods.Inc()
 	id, ips, err := w.runSandbox(ctx, pod, a.Attempt)
+	if err != nil && ctx.Err() == nil {
+		w.k.metrics.podErrors.Inc()
+	}
 	w.post(lifecycle.SandboxDone{ID: id, IPs: ips, Err: err})
 }
 
@@ -105,8 +109,11 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 		return "", nil, err
 	}
 	defer release()
+	begun := time.Now()
 	id, err := k.rt.RunSandbox(ctx, cfg, handler)
+	k.metrics.sandboxTook.WithLabelValues(handler).Observe(time.Since(begun).Seconds())
 	if err != nil {
+		k.metrics.sandboxErrors.WithLabelValues(handler).Inc()
 		w.dropHalfMade(ctx, attempt)
 		return "", nil, err
 	}

@@ -292,6 +292,7 @@ func (k *Kubelet) collectImages(ctx context.Context) error {
 		if err := k.rt.RemoveImage(ctx, i.Id); err != nil {
 			return err
 		}
+		k.metrics.imagesCollected.WithLabelValues("space").Inc()
 	}
 	if u := used(dir); u > k.cfg.ImageGCHigh {
 		return fmt.Errorf("failed to garbage collect required amount of images: file system of %s is still %d%% full", dir, u)

@@ -19,7 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -94,7 +93,7 @@ type Kubelet struct {
 	groups  *cgroups.Cgroups
 	probes  *probe.Probes
 	counts  *probe.Metrics
-	metrics *prometheus.Registry
+	metrics *metrics
 	hooks   probe.Hooks
 	events  *events.Recorder
 	reports *report.Reporter
@@ -130,6 +129,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 		workers: map[types.UID]*worker{}, found: map[types.UID]*remains{}, owners: map[string]types.UID{},
 		queued: map[string]*v1.Pod{}, ending: map[string]int{}}
 	k.slots = make(chan struct{}, max(4, 2*goruntime.NumCPU()))
+	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	var errs []error
 	if cfg.Node == "" {
 		errs = append(errs, errors.New("node has no name"))
@@ -138,7 +138,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 		errs = append(errs, errors.New("node has no address: give --node-ip"))
 	}
 	var err error
-	if k.rt, err = cri.New(cri.Config{Endpoint: cfg.Endpoint, ImageEndpoint: cfg.ImageEndpoint}); err != nil {
+	if k.rt, err = cri.New(cri.Config{Endpoint: cfg.Endpoint, ImageEndpoint: cfg.ImageEndpoint, Observe: k.metrics.called}); err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
 	if k.facts, err = node.Inspect(); err != nil {
@@ -152,14 +152,13 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	k.sync = newAPISide(k)
 	k.vols, err = volumes.New(volumes.Config{PodsDir: filepath.Join(cfg.RootDir, "pods"), Source: k.sync, Log: log})
 	errs = append(errs, err)
-	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	k.probes, err = probe.New(probe.Config{Runtime: k.rt, Changed: k.probed, Asked: k.counts.Asked, Version: cfg.Version, Log: log,
 		Event: func(p *v1.Pod, c, reason, message string) { k.events.Pod(p, c, true, reason, message) }})
 	errs = append(errs, err)
 	k.hooks = probe.Hooks{Runtime: k.rt, Version: cfg.Version}
-	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls}, k.rt, log)
+	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls, Pulled: k.metrics.pulled}, k.rt, log)
 	k.events = events.New(cfg.Node, log)
-	k.reports = report.New(cfg.Node, log)
+	k.reports = report.New(cfg.Node, func(took time.Duration) { k.metrics.statusTook.Observe(took.Seconds()) }, log)
 	return k, errors.Join(errs...)
 }
 

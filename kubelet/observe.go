@@ -279,6 +279,7 @@ func (k *Kubelet) endOrphansLocked() {
 		delete(k.found, uid)
 		name := r.namespace + "/" + r.name
 		k.ending[name]++
+		k.metrics.orphans.Inc()
 		k.log.Info("ending pod that no source names", "pod", name, "uid", uid)
 		k.group.Go(func() {
 			k.endOrphan(k.ctx, uid, r)

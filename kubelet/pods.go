@@ -96,6 +96,7 @@ func (k *Kubelet) setAPI(pod *v1.Pod) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if w, ok := k.workers[pod.UID]; ok {
+		w.watched(pod, time.Now())
 		w.post(lifecycle.SpecChanged{Pod: pod})
 		return
 	}
@@ -121,7 +122,8 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 		return
 	}
 	state := lifecycle.New(pod, time.Now())
-	if r, ok := k.found[pod.UID]; ok {
+	r, restored := k.found[pod.UID]
+	if restored {
 		state = lifecycle.Restore(pod, r.sandboxes, r.containers, time.Now())
 		noted, err := k.notedAllocation(pod.UID)
 		if err != nil {
@@ -133,9 +135,13 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 		if rejected := k.admit(pod); rejected != nil {
 			state, _ = lifecycle.Step(state, *rejected, time.Now())
 			k.events.Pod(pod, "", true, rejected.Reason, rejected.Message)
+			k.metrics.rejected(rejected.Reason)
 		}
 	}
 	w := k.newWorker(pod, static, state)
+	if !restored {
+		w.start.seen = time.Now()
+	}
 	k.workers[pod.UID] = w
 	k.group.Go(func() { w.run(k.ctx) })
 }
@@ -162,6 +168,9 @@ func (k *Kubelet) gone(w *worker) {
 		k.purge(ctx, w.uid, criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID))
 		k.mu.Lock()
 		defer k.mu.Unlock()
+		if next := k.queued[fullName(pod)]; next != nil && next.UID == pod.UID {
+			k.metrics.restarted.WithLabelValues("true").Inc()
+		}
 		k.dequeueLocked(fullName(pod))
 	})
 }

@@ -16,7 +16,7 @@ import (
 // the pod again: its UID is the same, because it is a hash of the manifest.
 func TestStaticPodComesBackWhileItEnds(t *testing.T) {
 	k := &Kubelet{log: slog.New(slog.DiscardHandler), workers: map[types.UID]*worker{}, queued: map[string]*v1.Pod{}, ending: map[string]int{},
-		ctx: t.Context(), reports: report.New("n", slog.New(slog.DiscardHandler))}
+		ctx: t.Context(), reports: report.New("n", nil, slog.New(slog.DiscardHandler))}
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "api-n", UID: "hash"}}
 	w := k.newWorker(pod, true, lifecycle.State{Pod: pod})
 	k.workers[pod.UID] = w

@@ -23,10 +23,14 @@ func (k *Kubelet) cgroupFacts() criconfig.Node {
 }
 
 // allocate decides whether the node gives a pod the resources it is to have, and notes it before anybody acts on it.
-func (w *worker) allocate(pod *v1.Pod, a lifecycle.Allocate) {
+func (w *worker) allocate(s lifecycle.State, a lifecycle.Allocate) {
 	answer := lifecycle.Allocated{Resources: a.Resources}
-	wanted := lifecycle.WithResources(pod, a.Resources)
+	wanted := lifecycle.WithResources(s.Pod, a.Resources)
+	room := w.takeRoom()
 	before, reason, message := w.grant(wanted)
+	if reason == v1.PodReasonInfeasible {
+		w.k.metrics.resizesInfeasible.WithLabelValues("insufficient_node_allocatable").Inc()
+	}
 	answer.Reason, answer.Message = reason, message
 	if reason == "" {
 		if err := w.k.noteAllocation(wanted); err != nil {
@@ -34,7 +38,10 @@ func (w *worker) allocate(pod *v1.Pod, a lifecycle.Allocate) {
 			answer.Reason, answer.Message = v1.PodReasonDeferred, err.Error()
 			w.log.Warn("allocate", "err", err)
 		} else {
-			w.k.roomMade() // one part of it may have become less
+			if s.Resize.Reason == v1.PodReasonDeferred {
+				w.k.metrics.resizesDeferred.WithLabelValues(room).Inc()
+			}
+			w.k.roomMade("pod_resized") // one part of it may have become less
 		}
 	}
 	w.post(answer)
@@ -60,8 +67,21 @@ func (w *worker) revoke(before *v1.Pod) {
 	w.granted = before
 }
 
-// roomMade lets the resizes that were deferred be looked at again, the most important pods first.
-func (k *Kubelet) roomMade() {
+// takeRoom gives why the pod's resources are asked for now, in upstream's words.
+func (w *worker) takeRoom() string {
+	w.k.mu.Lock()
+	defer w.k.mu.Unlock()
+	room := w.room
+	w.room = ""
+	if room == "" {
+		return "pod_updated"
+	}
+	return room
+}
+
+// roomMade lets the resizes that were deferred be looked at again, the most important pods first. Why is upstream's word
+// for what made room.
+func (k *Kubelet) roomMade(why string) {
 	k.group.Go(func() {
 		var deferred []*worker
 		for _, w := range k.all() {
@@ -71,6 +91,9 @@ func (k *Kubelet) roomMade() {
 		}
 		slices.SortStableFunc(deferred, func(a, b *worker) int { return int(priority(b) - priority(a)) })
 		for _, w := range deferred {
+			k.mu.Lock()
+			w.room = why
+			k.mu.Unlock()
 			w.post(lifecycle.RoomMade{})
 		}
 	})

@@ -34,7 +34,7 @@ func (k *Kubelet) serveOnce(ctx context.Context) error {
 	cfg.RootDir, cfg.Log = k.cfg.RootDir, k.log
 	probes := prometheus.NewRegistry()
 	probes.MustRegister(k.counts)
-	cfg.Metrics, cfg.ProbeMetrics = k.metrics, probes
+	cfg.Metrics, cfg.ProbeMetrics = k.metrics.registry, probes
 	if c := k.sync.conn.Load(); c != nil {
 		cfg.Auth.Client = c.client
 	}

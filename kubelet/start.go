@@ -49,6 +49,8 @@ type starting struct {
 // startContainer brings a container up: image, configuration, creation, start, postStart hook.
 func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecycle.StartContainer) {
 	c := &starting{w: w, s: s, a: a, pod: s.Pod, spec: lifecycle.Spec(s.Pod, a.Name)}
+	kind := containerType(&s, a.Name)
+	w.k.metrics.containers.WithLabelValues(kind).Inc()
 	id, err := c.up(ctx)
 	if err != nil {
 		reason := "CreateContainerError"
@@ -62,6 +64,9 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 			if ctx.Err() == nil {
 				w.k.events.Pod(c.pod, a.Name, true, "Failed", "Error: "+cri.Words(err))
 			}
+		}
+		if ctx.Err() == nil {
+			w.k.metrics.containerErrors.WithLabelValues(kind, reason).Inc()
 		}
 		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: cri.Words(err)})
 		return
@@ -141,12 +146,20 @@ func (c *starting) image(ctx context.Context, sandbox *runtimeapi.PodSandboxConf
 	if err != nil {
 		c.w.log.Warn("image pull secrets", "err", err) // the image may be there, or be public
 	}
-	return c.w.k.puller.Ensure(ctx, images.Request{
+	var pulling time.Time
+	img, err := c.w.k.puller.Ensure(ctx, images.Request{
 		Image: c.spec.Image, Policy: c.spec.ImagePullPolicy, Auths: auths, Sandbox: sandbox,
 		Tell: func(warning bool, reason, message string) {
+			if reason == "Pulling" {
+				pulling = time.Now()
+			}
 			c.w.k.events.Pod(c.pod, c.a.Name, warning, reason, message)
 		},
 	})
+	if !pulling.IsZero() {
+		c.w.start.pulled(pulling, time.Now())
+	}
+	return img, err
 }
 
 func (c *starting) auths(ctx context.Context) ([]*runtimeapi.AuthConfig, error) {

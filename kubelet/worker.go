@@ -42,6 +42,12 @@ type worker struct {
 
 	// granted is the pod with the resources of its newest resize; nil before the first. Guarded by the kubelet's mu.
 	granted *v1.Pod
+	// room is why a resize that was deferred is asked for again, in upstream's words; empty: the pod asks for another.
+	// Guarded by the kubelet's mu.
+	room string
+
+	// start measures how long the pod takes to start.
+	start startup
 
 	// Below: the worker's goroutine only.
 	state   lifecycle.State
@@ -121,7 +127,7 @@ func (w *worker) run(ctx context.Context) {
 		}
 		if w.state.Stage >= lifecycle.Finished && !w.over {
 			w.over = true
-			w.k.roomMade()
+			w.k.roomMade("pods_removed")
 		}
 		if w.state.Stage == lifecycle.Gone {
 			w.k.gone(w)
@@ -168,6 +174,7 @@ func (w *worker) publish() {
 	if equality.Semantic.DeepEqual(st, w.status) {
 		return
 	}
+	w.phaseChanged(w.status.Phase, st.Phase)
 	w.status = st
 	w.shown.Store(&view{w.state, w.status})
 	w.k.reports.Set(s.Pod, w.static, st)

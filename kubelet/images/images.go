@@ -30,13 +30,17 @@ type runtime interface {
 type Config struct {
 	// Parallel is how many images are pulled at once; 0 means 4, below 0 no bound.
 	Parallel int
+	// Pulled hears once of each pull that succeeded: the image's size in bytes and how long it took without waiting for
+	// its turn; nil hears nothing.
+	Pulled func(size uint64, took time.Duration)
 }
 
 // Puller gets images. Its methods may be called at the same time.
 type Puller struct {
-	rt    runtime
-	log   *slog.Logger
-	slots chan struct{}
+	rt     runtime
+	log    *slog.Logger
+	slots  chan struct{}
+	pulled func(uint64, time.Duration)
 
 	mu    sync.Mutex
 	pulls map[string]*pull // by image and credentials
@@ -50,11 +54,15 @@ type pull struct {
 	ref     string
 	err     error
 	took    time.Duration
+	counted sync.Once
 }
 
 // New makes a puller.
 func New(cfg Config, rt runtime, log *slog.Logger) *Puller {
-	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}}
+	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}, pulled: cfg.Pulled}
+	if p.pulled == nil {
+		p.pulled = func(uint64, time.Duration) {}
+	}
 	switch {
 	case cfg.Parallel == 0:
 		p.slots = make(chan struct{}, 4)
@@ -119,7 +127,7 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
 func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (Image, error) {
 	r.Tell(false, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	begun := time.Now()
-	took, err := p.share(ctx, r, spec)
+	f, err := p.share(ctx, r, spec)
 	if ctx.Err() != nil {
 		return Image{}, ctx.Err()
 	}
@@ -135,13 +143,14 @@ func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec
 		r.Tell(true, "Failed", "Error: ErrImagePull")
 		return Image{}, &Error{"ErrImagePull", msg}
 	}
+	f.counted.Do(func() { p.pulled(got.Size, f.took) }) // however many waited for it
 	r.Tell(false, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		r.Image, took.Truncate(time.Millisecond), time.Since(begun).Truncate(time.Millisecond), got.Size))
+		r.Image, f.took.Truncate(time.Millisecond), time.Since(begun).Truncate(time.Millisecond), got.Size))
 	return image(got), nil
 }
 
 // share joins the pull of the same image with the same credentials that is in flight, or begins it.
-func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (time.Duration, error) {
+func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (*pull, error) {
 	key := r.Image
 	for _, a := range r.Auths {
 		key += "\x00" + a.String()
@@ -173,9 +182,9 @@ func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpe
 	}
 	select {
 	case <-f.done:
-		return f.took, f.err
+		return f, f.err
 	default:
-		return 0, ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

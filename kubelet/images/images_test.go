@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,7 +101,15 @@ func TestPolicies(t *testing.T) {
 func TestOnePullForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &registry{have: map[string]bool{}}
-		p := New(Config{Parallel: 2}, r, slog.Default())
+		var took []time.Duration
+		p := New(Config{Parallel: 2, Pulled: func(size uint64, d time.Duration) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			took = append(took, d)
+			if size != 3 {
+				t.Errorf("size %d, want 3", size)
+			}
+		}}, r, slog.Default())
 		var wg sync.WaitGroup
 		for _, image := range []string{"a:1", "a:1", "a:1", "b:1", "c:1"} {
 			wg.Go(func() {
@@ -112,6 +121,9 @@ func TestOnePullForMany(t *testing.T) {
 		wg.Wait()
 		if r.pulls != 3 || r.most != 2 {
 			t.Errorf("%d pulls, %d at once; want 3 and 2", r.pulls, r.most)
+		}
+		if !slices.Equal(took, []time.Duration{time.Second, time.Second, time.Second}) {
+			t.Errorf("told of pulls of %v, want each once, without its wait", took)
 		}
 	})
 }

@@ -31,6 +31,7 @@ const writers = 6
 // Reporter keeps what is to be told.
 type Reporter struct {
 	node  string
+	told  func(time.Duration)
 	log   *slog.Logger
 	queue workqueue.TypedRateLimitingInterface[key]
 
@@ -52,13 +53,18 @@ type entry struct {
 	pod    *v1.Pod
 	static bool
 	status *v1.PodStatus // nil once told
+	since  time.Time     // of the oldest change that was not told yet; zero if all was
 	delete bool
 }
 
-// New makes a reporter for the pods of a node.
-func New(node string, log *slog.Logger) *Reporter {
+// New makes a reporter for the pods of a node. Told hears how long after a pod's status changed the API server had its
+// newest; nil hears nothing.
+func New(node string, told func(time.Duration), log *slog.Logger) *Reporter {
+	if told == nil {
+		told = func(time.Duration) {}
+	}
 	limits := workqueue.NewTypedItemExponentialFailureRateLimiter[key](100*time.Millisecond, 5*time.Second)
-	return &Reporter{node: node, log: log, queue: workqueue.NewTypedRateLimitingQueue(limits),
+	return &Reporter{node: node, told: told, log: log, queue: workqueue.NewTypedRateLimitingQueue(limits),
 		pods: map[types.UID]*entry{}, static: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}}
 }
 
@@ -74,6 +80,9 @@ func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
 		r.pods[pod.UID] = e
 	}
 	e.pod, e.static, e.status = pod, static, &st
+	if e.since.IsZero() {
+		e.since = time.Now()
+	}
 	r.queue.Add(key{uid: pod.UID})
 }
 
@@ -198,7 +207,7 @@ func (r *Reporter) status(ctx context.Context, client kubernetes.Interface, uid 
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("patch status of pod %s: %w", name(pod), err)
 		}
-		r.told(uid, st)
+		r.sent(uid, st, err == nil)
 	}
 	if !remove {
 		return nil
@@ -214,10 +223,19 @@ func (r *Reporter) status(ctx context.Context, client kubernetes.Interface, uid 
 	return nil
 }
 
-func (r *Reporter) told(uid types.UID, st *v1.PodStatus) {
+// sent notes that a status was sent, and whether the API server took it.
+func (r *Reporter) sent(uid types.UID, st *v1.PodStatus, taken bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.pods[uid]; e != nil && e.status == st && !e.static { // a mirror may be made anew
+	e := r.pods[uid]
+	if e == nil || e.status != st {
+		return
+	}
+	if taken && !e.since.IsZero() {
+		r.told(time.Since(e.since))
+	}
+	e.since = time.Time{}
+	if !e.static { // a mirror may be made anew
 		e.status = nil
 	}
 }

@@ -2,7 +2,10 @@ package report
 
 import (
 	"encoding/json"
+	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,4 +54,34 @@ func TestMirror(t *testing.T) {
 	if m.UID != "" || m.Annotations[manifests.AnnMirror] != "h" || m.OwnerReferences[0].UID != "nu" || p.Annotations[manifests.AnnMirror] != "" {
 		t.Errorf("%+v", m)
 	}
+}
+
+// The time until the API server knows counts from the first change that it does not know, and ends with the newest status.
+func TestHowLongItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []time.Duration
+		r := New("n", func(d time.Duration) { told = append(told, d) }, slog.New(slog.DiscardHandler))
+		defer r.queue.ShutDown()
+		for _, static := range []bool{false, true} {
+			told = nil
+			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "u"}}
+			r.Set(pod, static, v1.PodStatus{})
+			first := r.pods["u"].status
+			time.Sleep(time.Second)
+			r.Set(pod, static, v1.PodStatus{Phase: v1.PodRunning})
+			r.sent("u", first, true)
+			time.Sleep(2 * time.Second)
+			r.sent("u", r.pods["u"].status, true)
+			r.sent("u", r.pods["u"].status, true) // a mirror that was made anew
+			if len(told) != 1 || told[0] != 3*time.Second {
+				t.Errorf("static %v: told %v, want 3s once", static, told)
+			}
+			r.Set(pod, static, v1.PodStatus{})
+			r.sent("u", r.pods["u"].status, false)
+			if len(told) != 1 {
+				t.Errorf("static %v: a status that nobody took counts", static)
+			}
+			delete(r.pods, "u")
+		}
+	})
 }
