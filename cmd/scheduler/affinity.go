@@ -1,5 +1,7 @@
 package scheduler
 
+import "slices"
+
 // place is one value of a topology key: a node, a zone ...
 type place struct{ key, value string }
 
@@ -37,22 +39,119 @@ func (d *decision) meet() {
 	}
 	d.near = n
 	d.choosy = len(req.affinity)+len(req.antiAffinity)+len(req.preferredAffinity)+len(req.preferredAvoiding) > 0
+	relations := map[kind]*relation{}
+	for _, t := range req.antiAffinity {
+		if !slices.Contains(d.avoids, t.topologyKey) {
+			d.avoids = append(d.avoids, t.topologyKey)
+		}
+	}
 	for _, node := range d.snap.Nodes {
 		if node.picky == 0 && !d.choosy {
 			continue
 		}
-		for _, other := range node.pods {
-			d.require(node, other, 1)
-			d.prefer(node, other)
+		for i := range node.groups {
+			d.relate(node, &node.groups[i], relations)
 		}
 	}
 }
 
-// require counts other, on node, by times in what req requires, or others of it.
+// relation is what each pod of a kind and the one to place mean for each other.
+type relation struct {
+	// refusing and avoiding are the topology keys of their anti-affinity and of ours that matches.
+	refusing, avoiding []string
+	// wanted are the indices of our affinity terms that match.
+	wanted []int
+	// prefers are the preferences, both ways.
+	prefers []preference
+}
+
+type preference struct {
+	key   string
+	score int64
+}
+
+// relate takes in a group on node.
+func (d *decision) relate(node *Node, g *group, known map[kind]*relation) {
+	r := known[g.kind]
+	if r == nil {
+		r = d.relationTo(g.pods[0])
+		known[g.kind] = r
+	}
+	all, staying := len(g.pods), len(g.pods)-g.leaving
+	for _, key := range r.refusing {
+		if p, ok := placeOf(node, key); ok {
+			count(d.near.refusing, p, all)
+		}
+	}
+	for _, i := range r.wanted {
+		if p, ok := placeOf(node, d.req.affinity[i].topologyKey); ok && staying > 0 {
+			count(d.near.wanted[i], p, staying)
+		}
+	}
+	for _, key := range r.avoiding {
+		if p, ok := placeOf(node, key); ok {
+			count(d.near.avoided, p, all)
+		}
+	}
+	for _, f := range r.prefers {
+		if p, ok := placeOf(node, f.key); ok {
+			d.near.score[p] += f.score * int64(all)
+		}
+	}
+}
+
+// relationTo works out the relation to other's kind.
+func (d *decision) relationTo(other *Pod) *relation {
+	r, req := &relation{}, d.req
+	ours, theirs := d.snap.NamespaceLabels[req.Namespace], d.snap.NamespaceLabels[other.Namespace]
+	for _, t := range other.antiAffinity {
+		if t.matches(req.Pod.Pod, ours) {
+			r.refusing = append(r.refusing, t.topologyKey)
+			d.refuseBy(t.topologyKey)
+		}
+	}
+	for i, t := range req.affinity {
+		if t.matches(other.Pod, theirs) {
+			r.wanted = append(r.wanted, i)
+		}
+	}
+	for _, t := range req.antiAffinity {
+		if t.matches(other.Pod, theirs) {
+			r.avoiding = append(r.avoiding, t.topologyKey)
+		}
+	}
+	prefer := func(terms []term, about *Pod, factor int64) {
+		for _, t := range terms {
+			if t.matches(about.Pod, d.snap.NamespaceLabels[about.Namespace]) {
+				r.prefers = append(r.prefers, preference{t.topologyKey, factor * max(t.weight, 1)})
+			}
+		}
+	}
+	if d.profile.hardAffinity > 0 { // who needs our like has some use for us
+		prefer(other.affinity, req.Pod, d.profile.hardAffinity)
+	}
+	if d.choosy || !d.profile.deafToOthers {
+		prefer(other.preferredAffinity, req.Pod, 1)
+		prefer(other.preferredAvoiding, req.Pod, -1)
+	}
+	prefer(req.preferredAffinity, other, 1)
+	prefer(req.preferredAvoiding, other, -1)
+	return r
+}
+
+// refuseBy notes a topology key by which others may refuse the pod.
+func (d *decision) refuseBy(key string) {
+	if !slices.Contains(d.refusedBy, key) {
+		d.refusedBy = append(d.refusedBy, key)
+	}
+}
+
+// require counts other, on node, by times in what req requires, or others of it: a trial's change of what meet found.
 func (d *decision) require(node *Node, other *Pod, by int) {
 	n, req := d.near, d.req
 	for _, t := range other.antiAffinity {
 		if p, ok := placeOf(node, t.topologyKey); ok && t.matches(req.Pod.Pod, d.snap.NamespaceLabels[req.Namespace]) {
+			d.refuseBy(t.topologyKey)
 			count(n.refusing, p, by)
 		}
 	}
@@ -72,26 +171,6 @@ func (d *decision) require(node *Node, other *Pod, by int) {
 	}
 }
 
-// prefer takes in what other, on node, and req think of each other beyond what they require.
-func (d *decision) prefer(node *Node, other *Pod) {
-	add := func(terms []term, about *Pod, factor int64) {
-		for _, t := range terms {
-			if p, ok := placeOf(node, t.topologyKey); ok && t.matches(about.Pod, d.snap.NamespaceLabels[about.Namespace]) {
-				d.near.score[p] += factor * max(t.weight, 1)
-			}
-		}
-	}
-	if d.profile.hardAffinity > 0 { // who needs our like has some use for us
-		add(other.affinity, d.req.Pod, d.profile.hardAffinity)
-	}
-	if d.choosy || !d.profile.deafToOthers {
-		add(other.preferredAffinity, d.req.Pod, 1)
-		add(other.preferredAvoiding, d.req.Pod, -1)
-	}
-	add(d.req.preferredAffinity, other, 1)
-	add(d.req.preferredAvoiding, other, -1)
-}
-
 // checkAffinity applies required affinity and anti-affinity, both ways.
 func (d *decision) checkAffinity(node *Node) []misfit {
 	const cure = nodeChanged | podGone | podBound
@@ -101,19 +180,19 @@ func (d *decision) checkAffinity(node *Node) []misfit {
 	if len(d.near.avoided)+len(d.near.refusing) == 0 {
 		return nil
 	}
-	if hit(d.near.avoided, node) {
+	if hit(d.near.avoided, d.avoids, node) {
 		return []misfit{{"node(s) didn't match pod anti-affinity rules", cure, true}}
 	}
-	if hit(d.near.refusing, node) {
+	if hit(d.near.refusing, d.refusedBy, node) {
 		return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", cure, true}}
 	}
 	return nil
 }
 
-// hit tells whether node is in one of the places counted.
-func hit(counts map[place]int, node *Node) bool {
-	for key, value := range node.Labels {
-		if counts[place{key, value}] > 0 {
+// hit tells whether node is in one of the places counted, all of which are by one of keys.
+func hit(counts map[place]int, keys []string, node *Node) bool {
+	for _, key := range keys {
+		if p, ok := placeOf(node, key); ok && counts[p] > 0 {
 			return true
 		}
 	}

@@ -34,6 +34,8 @@ type decision struct {
 	hard, soft []*constraint
 	// choosy tells that the pod has affinities of its own.
 	choosy bool
+	// avoids are the topology keys of the pod's anti-affinity, refusedBy those of others' that rule it out somewhere.
+	avoids, refusedBy []string
 	// compared is how many nodes are ranked.
 	compared int
 }

@@ -64,10 +64,14 @@ func (d *decision) scorePreferred(node *Node) (sum int64) {
 func (d *decision) imageScorer() func(*Node) int64 {
 	const least, most = 23 << 20, 1000 << 20
 	containers := int64(len(d.req.Spec.Containers))
+	names := make([]string, 0, containers)
+	for _, c := range d.req.Spec.Containers {
+		names = append(names, withTag(c.Image))
+	}
 	return func(node *Node) int64 {
 		var sum int64
-		for _, c := range d.req.Spec.Containers {
-			sum += node.images[withTag(c.Image)]
+		for _, name := range names {
+			sum += node.images[name]
 		}
 		low, high := int64(least), int64(most)*max(containers, 1)
 		return best * (min(max(sum, low), high) - low) / (high - low)

@@ -86,6 +86,7 @@ func (t term) matches(pod *corev1.Pod, namespaceLabels labels.Set) bool {
 // Pod is a pod with what decisions need worked out. It is never changed.
 type Pod struct {
 	*corev1.Pod
+	kind kind
 	// assumed tells that it is on its node by decision only, not yet by the API's word.
 	assumed  bool
 	requests Resources
@@ -107,7 +108,7 @@ const (
 
 // NewPod works out p.
 func NewPod(p *corev1.Pod) *Pod {
-	pod := &Pod{Pod: p, required: nodeaffinity.GetRequiredNodeAffinity(p)}
+	pod := &Pod{Pod: p, kind: kindOf(p), required: nodeaffinity.GetRequiredNodeAffinity(p)}
 	pod.requests = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
 	pod.requests.Pods = 1
 	pod.scored = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{
@@ -209,6 +210,8 @@ type Node struct {
 	requested, scored Resources
 	ports             map[hostPort]int
 	pods              map[types.UID]*Pod
+	// groups are the same pods by kind.
+	groups []group
 	// picky counts pods with any affinity, for skipping nodes that have none.
 	picky  int
 	images map[string]int64
@@ -230,12 +233,19 @@ func (n *Node) set(to *corev1.Node) {
 	}
 }
 
-func (n *Node) add(p *Pod) { n.count(p, 1); n.pods[p.UID] = p }
+func (n *Node) add(p *Pod) {
+	n.remove(p)
+	n.count(p, 1)
+	n.join(p)
+	n.pods[p.UID] = p
+}
 
+// remove takes away the pod with p's UID, where there is one.
 func (n *Node) remove(p *Pod) {
-	if _, ok := n.pods[p.UID]; ok {
-		n.count(p, -1)
-		delete(n.pods, p.UID)
+	if own, ok := n.pods[p.UID]; ok {
+		n.count(own, -1)
+		n.leave(own)
+		delete(n.pods, own.UID)
 	}
 }
 
@@ -247,7 +257,7 @@ func (n *Node) count(p *Pod, sign int) {
 			delete(n.ports, port)
 		}
 	}
-	if p.Spec.Affinity != nil && (p.Spec.Affinity.PodAffinity != nil || p.Spec.Affinity.PodAntiAffinity != nil) {
+	if isPicky(p.Pod) {
 		n.picky += sign
 	}
 }
@@ -255,7 +265,7 @@ func (n *Node) count(p *Pod, sign int) {
 // clone returns a copy whose pods may be taken away.
 func (n *Node) clone() *Node {
 	c := *n
-	c.ports, c.pods = maps.Clone(n.ports), maps.Clone(n.pods)
+	c.ports, c.pods, c.groups = maps.Clone(n.ports), maps.Clone(n.pods), cloneGroups(n.groups)
 	c.requested.Other, c.scored.Other = maps.Clone(n.requested.Other), maps.Clone(n.scored.Other)
 	return &c
 }

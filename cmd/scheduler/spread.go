@@ -18,6 +18,8 @@ type constraint struct {
 	self   int
 	counts map[string]int
 	lowest int
+	// speaks remembers of which kinds of pods c speaks.
+	speaks map[kind]bool
 	// single tells that each node is a place of its own, and not counted beforehand.
 	single  bool
 	honours func(*Node) bool
@@ -53,7 +55,7 @@ func (d *decision) spreadOut() {
 func (d *decision) newConstraint(in *corev1.TopologySpreadConstraint) *constraint {
 	pod := d.req.Pod
 	c := &constraint{
-		key: in.TopologyKey, maxSkew: int(in.MaxSkew), minDomains: int(ptr.Deref(in.MinDomains, 1)),
+		speaks: map[kind]bool{}, key: in.TopologyKey, maxSkew: int(in.MaxSkew), minDomains: int(ptr.Deref(in.MinDomains, 1)),
 		selector: selectorOf(withKeys(in.LabelSelector, pod.Labels, in.MatchLabelKeys, nil)),
 	}
 	shared := in.LabelSelector == nil && len(pod.Spec.TopologySpreadConstraints) == 0
@@ -106,9 +108,20 @@ func (c *constraint) count(d *decision) {
 
 // on counts the pods on node that c speaks of.
 func (c *constraint) on(req *Request, node *Node) (n int) {
-	for _, other := range node.pods {
-		if c.speaksOf(req, other) {
-			n++
+	for i := range node.groups {
+		g := &node.groups[i]
+		speaks, known := c.speaks[g.kind]
+		if !known {
+			speaks = g.pods[0].Namespace == req.Namespace && c.selector.Matches(labels.Set(g.pods[0].Labels))
+			c.speaks[g.kind] = speaks
+		}
+		if speaks {
+			n += len(g.pods) - g.leaving
+		}
+	}
+	if n > 0 { // never of the pod itself
+		if own := node.pods[req.UID]; own != nil && c.speaks[own.kind] && own.DeletionTimestamp == nil {
+			n--
 		}
 	}
 	return n

@@ -1,0 +1,73 @@
+package scheduler
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// perNode is how many pods each node of a benchmark holds before it begins.
+const perNode = 5
+
+// benchNode is as large as nodes are, in one of three zones.
+func benchNode(i int) *corev1.Node {
+	return testNode(fmt.Sprintf("node-%04d", i), func(n *corev1.Node) {
+		n.Labels[corev1.LabelTopologyZone] = fmt.Sprint("zone-", i%3)
+		for _, key := range []string{corev1.LabelOSStable, corev1.LabelArchStable, corev1.LabelTopologyRegion} {
+			n.Labels[key] = "same"
+		}
+		n.Status.Allocatable = corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("256Gi"), corev1.ResourcePods: resource.MustParse("110"),
+		}
+	})
+}
+
+// BenchmarkSchedule is the cost of one decision; each node holds a few pods of other apps already,
+// and the pods placed leave again, the oldest first, when each second node has one.
+func BenchmarkSchedule(b *testing.B) {
+	app := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}
+	byZone := func(p *corev1.Pod) {
+		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+			MaxSkew: 1, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: app,
+		}}
+	}
+	for _, kind := range []struct {
+		name     string
+		mutate   func(*corev1.Pod)
+		siblings labels.Selector
+	}{
+		{"basic", func(*corev1.Pod) {}, nil},
+		{"siblings", func(*corev1.Pod) {}, labels.SelectorFromSet(app.MatchLabels)},
+		{"spread", byZone, nil},
+		{"antiaffinity", apart, nil},
+	} {
+		for _, nodes := range []int{100, 1000} {
+			b.Run(fmt.Sprintf("%s/nodes=%d", kind.name, nodes), func(b *testing.B) {
+				c := newCluster()
+				c.setNamespace("default", labels.Set{})
+				for i := range nodes {
+					node := benchNode(i)
+					c.setNode(node)
+					for j := range perNode {
+						c.setPod(NewPod(testPod(fmt.Sprintf("old-%d-%d", i, j), cpu("100m"), on(node.Name), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "old"} })))
+					}
+				}
+				n := 0
+				for b.Loop() {
+					pod := NewPod(testPod(fmt.Sprint(n), cpu("100m"), kind.mutate))
+					if v, _ := c.place(&Request{Pod: pod, Siblings: kind.siblings}); v.Node == "" {
+						b.Fatal(v.Message)
+					}
+					if n++; n > nodes/2 {
+						c.dropPod(types.UID(fmt.Sprint(n - nodes/2 - 1)))
+					}
+				}
+			})
+		}
+	}
+}
