@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,6 +147,41 @@ func TestMetricsOfResizes(t *testing.T) {
 		`container_requested_resizes_total{operation="decrease",requirement="requests",resource="cpu"}`: 1,
 		`container_requested_resizes_total{operation="remove",requirement="limits",resource="cpu"}`:     1,
 	}, only(scrape(t, k), "container_requested"))
+}
+
+// A resize that the node had no room for counts by what made room, once it has it.
+func TestMetricsOfDeferredResizes(t *testing.T) {
+	k := measured(t)
+	k.cfg.RootDir = t.TempDir()
+	pod := wanting("1")
+	pod.UID = "u"
+	if err := os.MkdirAll(filepath.Dir(k.allocationFile("u")), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	s := lifecycle.New(pod, time.Now())
+	w := k.newWorker(pod, false, s)
+	asked := lifecycle.Allocate{Resources: lifecycle.Resources{pod.Spec.Containers[0].Name: wanting("2").Spec.Containers[0].Resources}}
+	w.allocate(s, asked) // it was never deferred
+	k.group.Wait()
+	s.Resize.Reason = v1.PodReasonDeferred
+	w.shown.Store(&view{state: s})
+	k.workers["u"] = w
+	k.roomMade("pods_removed")
+	k.group.Wait()
+	w.allocate(s, asked)
+	k.group.Wait()
+	same(t, map[string]float64{`pod_deferred_accepted_resizes_total{retry_trigger="pods_removed"}`: 1}, only(scrape(t, k), "pod_deferred"))
+}
+
+func TestMetricsOfRestarts(t *testing.T) {
+	k := measured(t)
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "api-n", UID: "hash"}}
+	k.countRestartLocked(pod)
+	k.queued[fullName(pod)] = &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "api-n", UID: "another"}}
+	k.countRestartLocked(pod)
+	k.queued[fullName(pod)] = pod
+	k.countRestartLocked(pod)
+	same(t, map[string]float64{`restarted_pods_total{static="true"}`: 1}, only(scrape(t, k), "restarted"))
 }
 
 func only(all map[string]float64, prefix string) map[string]float64 {

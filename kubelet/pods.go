@@ -91,6 +91,13 @@ func (k *Kubelet) dequeueLocked(name string) {
 	}
 }
 
+// countRestartLocked counts a static pod that is gone if the one that waits for its name is the same.
+func (k *Kubelet) countRestartLocked(pod *v1.Pod) {
+	if next := k.queued[fullName(pod)]; next != nil && next.UID == pod.UID {
+		k.metrics.restarted.WithLabelValues("true").Inc()
+	}
+}
+
 // setAPI brings the newest object of a pod of the API server.
 func (k *Kubelet) setAPI(pod *v1.Pod) {
 	k.mu.Lock()
@@ -168,9 +175,7 @@ func (k *Kubelet) gone(w *worker) {
 		k.purge(ctx, w.uid, criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID))
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if next := k.queued[fullName(pod)]; next != nil && next.UID == pod.UID {
-			k.metrics.restarted.WithLabelValues("true").Inc()
-		}
+		k.countRestartLocked(pod)
 		k.dequeueLocked(fullName(pod))
 	})
 }
