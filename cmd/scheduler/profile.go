@@ -134,7 +134,7 @@ func (p *Profile) ignored(name corev1.ResourceName) bool {
 }
 
 // of returns one of the amounts.
-func (r Resources) of(name corev1.ResourceName) int64 {
+func (r *Resources) of(name corev1.ResourceName) int64 {
 	switch name {
 	case corev1.ResourceCPU:
 		return r.CPU
@@ -146,33 +146,48 @@ func (r Resources) of(name corev1.ResourceName) int64 {
 	return r.Other[name]
 }
 
-// scoreUse applies the profile's strategy. Resources that the node has not, or that are neither
+// useScorer applies the profile's strategy. Resources that the node has not, or that are neither
 // CPU nor memory and not asked for, do not count.
-func (d *decision) scoreUse(node *Node) int64 {
-	var sum, weights int64
+func (d *decision) useScorer() func(*Node) int64 {
+	type wish struct {
+		name         corev1.ResourceName
+		weight, want int64
+		basic        bool
+	}
+	var wishes []wish
 	for name, weight := range d.profile.strategy.weights {
-		total, used, want := node.allocatable.of(name), node.requested.of(name), d.req.requests.of(name)
-		if name == corev1.ResourceCPU || name == corev1.ResourceMemory {
-			used, want = node.scored.of(name), d.req.scored.of(name)
-		} else if want == 0 {
-			continue
+		w := wish{name: name, weight: weight, basic: name == corev1.ResourceCPU || name == corev1.ResourceMemory}
+		if w.want = d.req.requests.of(name); w.basic {
+			w.want = d.req.scored.of(name)
 		}
-		if total <= 0 {
-			continue
+		if w.basic || w.want != 0 {
+			wishes = append(wishes, w)
 		}
-		sum += weight * d.profile.strategy.score(used+want, total)
-		weights += weight
 	}
-	if weights == 0 {
-		return 0
+	return func(node *Node) int64 {
+		var sum, weights int64
+		for _, w := range wishes {
+			total, used := node.allocatable.of(w.name), &node.requested
+			if w.basic {
+				used = &node.scored
+			}
+			if total <= 0 {
+				continue
+			}
+			sum += w.weight * d.profile.strategy.score(used.of(w.name)+w.want, total)
+			weights += w.weight
+		}
+		if weights == 0 {
+			return 0
+		}
+		return int64(math.Round(float64(sum) / float64(weights)))
 	}
-	return int64(math.Round(float64(sum) / float64(weights)))
 }
 
 // scoreBalance prefers nodes whose resources would be used to the same degree: the less, the
 // more these degrees deviate from their mean.
 func (d *decision) scoreBalance(node *Node) int64 {
-	var parts []float64
+	parts := make([]float64, 0, 4) // on the stack
 	for _, name := range d.profile.balance {
 		total, want := node.allocatable.of(name), d.req.requests.of(name)
 		if total <= 0 || want == 0 && name != corev1.ResourceCPU && name != corev1.ResourceMemory {

@@ -33,7 +33,7 @@ func (d *decision) rank(nodes []*Node) []int64 {
 			total[i] += weight * scores[i]
 		}
 	}
-	add(resourcesFit, d.scoreUse, nil)
+	add(resourcesFit, d.useScorer(), nil)
 	add(balanced, d.scoreBalance, nil)
 	add(imageLocality, d.imageScorer(), nil)
 	add(taintToleration, d.countPreferNoSchedule, normalizeReversed)
