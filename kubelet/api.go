@@ -149,10 +149,12 @@ func (a *apiSide) followPods(ctx context.Context, c *connection) error {
 }
 
 func (a *apiSide) podSet(p *v1.Pod) {
-	if _, ok := p.Annotations[manifests.AnnMirror]; ok {
+	if uid, ok := p.Annotations[manifests.AnnMirror]; ok {
 		a.k.reports.Mirror(p.Namespace, p.Name, p)
+		a.k.reports.Seen(types.UID(uid), p)
 		return
 	}
+	a.k.reports.Seen(p.UID, p)
 	a.catchUp(p)
 	a.k.setAPI(p)
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ import (
 
 // writers send statuses side by side.
 const writers = 6
+
+// again is how long it waits before it contradicts: whoever insists on another status must not make it busy.
+const again = time.Second
 
 // Reporter keeps what is to be told.
 type Reporter struct {
@@ -53,7 +57,10 @@ type entry struct {
 	pod    *v1.Pod
 	static bool
 	status *v1.PodStatus // nil once told
-	since  time.Time     // of the oldest change that was not told yet; zero if all was
+	// last is the status that the API server took last, and at the version of the object that it became part of.
+	last   *v1.PodStatus
+	at     uint64
+	since  time.Time // of the oldest change that was not told yet; zero if all was
 	delete bool
 }
 
@@ -84,6 +91,43 @@ func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
 		e.since = time.Now()
 	}
 	r.queue.Add(key{uid: pod.UID})
+}
+
+// Seen gives a pod as the API server has it. If somebody has written over what was told of it since, it is told again: a
+// node that was silent has its pods marked as not ready by others, who cannot know when that is over.
+func (r *Reporter) Seen(uid types.UID, pod *v1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.pods[uid]
+	if e == nil || e.last == nil || e.status != nil && !e.static || version(pod) <= e.at || agree(e.last, &pod.Status) {
+		return
+	}
+	if e.status == nil {
+		e.status = e.last
+	}
+	r.queue.AddAfter(key{uid: uid}, again)
+}
+
+// version is the age of an object: later ones are greater (KEP-5504). 0 is not known.
+func version(p *v1.Pod) uint64 {
+	n, err := strconv.ParseUint(p.ResourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// agree says whether the API server has what was told, in phase and conditions. Conditions of others do not count.
+func agree(told, has *v1.PodStatus) bool {
+	if told.Phase != has.Phase {
+		return false
+	}
+	for _, c := range told.Conditions {
+		if !slices.ContainsFunc(has.Conditions, func(h v1.PodCondition) bool { return h.Type == c.Type && h.Status == c.Status }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Forget says that nothing is left of a pod here; with remove the API server is to forget it too,
@@ -203,11 +247,14 @@ func (r *Reporter) status(ctx context.Context, client kubernetes.Interface, uid 
 		if err != nil {
 			return err
 		}
-		_, err = client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		became, err := client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("patch status of pod %s: %w", name(pod), err)
 		}
-		r.sent(uid, st, err == nil)
+		if err != nil {
+			became = nil
+		}
+		r.sent(uid, st, became)
 	}
 	if !remove {
 		return nil
@@ -223,15 +270,21 @@ func (r *Reporter) status(ctx context.Context, client kubernetes.Interface, uid 
 	return nil
 }
 
-// sent notes that a status was sent, and whether the API server took it.
-func (r *Reporter) sent(uid types.UID, st *v1.PodStatus, taken bool) {
+// sent notes that a status was sent, and the object that took it; nil if none did.
+func (r *Reporter) sent(uid types.UID, st *v1.PodStatus, became *v1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.pods[uid]
-	if e == nil || e.status != st {
+	if e == nil {
 		return
 	}
-	if taken && !e.since.IsZero() {
+	if became != nil {
+		e.last, e.at = st, version(became)
+	}
+	if e.status != st {
+		return
+	}
+	if became != nil && !e.since.IsZero() {
 		r.told(time.Since(e.since))
 	}
 	e.since = time.Time{}

@@ -69,19 +69,58 @@ func TestHowLongItTook(t *testing.T) {
 			first := r.pods["u"].status
 			time.Sleep(time.Second)
 			r.Set(pod, static, v1.PodStatus{Phase: v1.PodRunning})
-			r.sent("u", first, true)
+			r.sent("u", first, pod)
 			time.Sleep(2 * time.Second)
-			r.sent("u", r.pods["u"].status, true)
-			r.sent("u", r.pods["u"].status, true) // a mirror that was made anew
+			r.sent("u", r.pods["u"].status, pod)
+			r.sent("u", r.pods["u"].status, pod) // a mirror that was made anew
 			if len(told) != 1 || told[0] != 3*time.Second {
 				t.Errorf("static %v: told %v, want 3s once", static, told)
 			}
 			r.Set(pod, static, v1.PodStatus{})
-			r.sent("u", r.pods["u"].status, false)
+			r.sent("u", r.pods["u"].status, nil)
 			if len(told) != 1 {
 				t.Errorf("static %v: a status that nobody took counts", static)
 			}
 			delete(r.pods, "u")
 		}
 	})
+}
+
+// Others mark the pods of a node that was silent as not ready. Once it speaks again it must say how they are, or they stay
+// so for ever; what the watch brings late must not make it speak.
+func TestToldAgainWhatOthersWroteOver(t *testing.T) {
+	status := func(ready v1.ConditionStatus, more ...v1.PodCondition) v1.PodStatus {
+		return v1.PodStatus{Phase: v1.PodRunning, Conditions: append([]v1.PodCondition{{Type: v1.PodReady, Status: ready}}, more...)}
+	}
+	at := func(version string, st v1.PodStatus) *v1.Pod {
+		return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "u", ResourceVersion: version}, Status: st}
+	}
+	for name, tt := range map[string]struct {
+		seen *v1.Pod
+		want bool
+	}{
+		"written over":               {at("1001", status(v1.ConditionFalse)), true},
+		"of before it was told":      {at("999", status(v1.ConditionFalse)), false},
+		"what was told":              {at("1000", status(v1.ConditionTrue)), false},
+		"another's condition beside": {at("1001", status(v1.ConditionTrue, v1.PodCondition{Type: "conf.example/gate", Status: v1.ConditionFalse})), false},
+		"a condition is gone":        {at("1001", v1.PodStatus{Phase: v1.PodRunning}), true},
+		"a version that is none":     {at("x", status(v1.ConditionFalse)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := New("n", nil, slog.New(slog.DiscardHandler))
+				defer r.queue.ShutDown()
+				r.Set(at("1", v1.PodStatus{}), false, status(v1.ConditionTrue))
+				r.sent("u", r.pods["u"].status, at("1000", status(v1.ConditionTrue)))
+				k, _ := r.queue.Get()
+				r.queue.Done(k)
+				r.Seen("u", tt.seen)
+				time.Sleep(again)
+				synctest.Wait()
+				if got := r.queue.Len() > 0; got != tt.want || got && r.pods["u"].status == nil {
+					t.Errorf("told again: %v, want %v", got, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -149,10 +149,10 @@ func (c *Controller) sync(ctx context.Context, name string) error {
 	if err := c.taint(ctx, node, metav1.NewTime(now)); err != nil {
 		return err
 	}
-	if after != corev1.ConditionTrue {
+	if after == corev1.ConditionUnknown {
 		return c.markPods(ctx, name)
 	}
-	return nil
+	return nil // a kubelet that speaks, if only to say that it is not ready, knows its pods best
 }
 
 // silence notes node's last sign of life, and returns how long ago it was seen.
@@ -198,7 +198,7 @@ func (c *Controller) taint(ctx context.Context, node *corev1.Node, now metav1.Ti
 	return nil
 }
 
-// markPods takes readiness from the pods of a node that is not ready.
+// markPods takes readiness from the pods of a node that is silent.
 func (c *Controller) markPods(ctx context.Context, node string) error {
 	pods, err := c.pods.List(labels.Everything())
 	if err != nil {

@@ -1,0 +1,42 @@
+package nodelifecycle
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/orlop-io/orlop/cmd/controllers/podset"
+)
+
+// A kubelet that says that its node is not ready still speaks, and its pods are as it says. Only a silent one's are
+// marked: a pod marked beside its kubelet stays so, for the kubelet has nothing new to tell.
+func TestWhosePodsAreMarked(t *testing.T) {
+	for ready, want := range map[corev1.ConditionStatus]bool{corev1.ConditionTrue: true, corev1.ConditionFalse: true, corev1.ConditionUnknown: false} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", CreationTimestamp: metav1.Now()}, Status: corev1.NodeStatus{
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastHeartbeatTime: metav1.Now()}}}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Spec: corev1.PodSpec{NodeName: "n"},
+			Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+		client := fake.NewClientset(node, pod, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n"}})
+		shared := informers.NewSharedInformerFactory(client, 0)
+		c, err := New(Config{Grace: time.Minute, StartupGrace: time.Minute, Period: time.Second}, client, shared, shared.Coordination().V1().Leases(), record.NewFakeRecorder(10), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.Start(t.Context().Done())
+		shared.WaitForCacheSync(t.Context().Done())
+		if err := c.sync(t.Context(), "n"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := client.CoreV1().Pods("ns").Get(t.Context(), "p", metav1.GetOptions{})
+		if err != nil || podset.Ready(got) != want {
+			t.Errorf("node %s: the pod is ready %v, want %v (%v)", ready, podset.Ready(got), want, err)
+		}
+	}
+}
