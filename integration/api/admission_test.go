@@ -29,6 +29,7 @@ var lonePlugins = []string{"NamespaceAutoProvision", "AlwaysDeny"}
 
 // Every admission plugin that is off by default can be switched on, and then does what it is for.
 func TestPluginsThatAreOffByDefault(t *testing.T) {
+	t.Parallel() // it has servers of its own
 	off := pluginsOff(t)
 	together := slices.DeleteFunc(slices.Clone(off), func(name string) bool { return slices.Contains(lonePlugins, name) })
 	// NamespaceLifecycle refuses for the same reason as NamespaceExists, and before it.

@@ -89,12 +89,21 @@ func TestAggregatedServer(t *testing.T) {
 	}
 }
 
-// A dead one is told dead, and holds up nothing else: neither discovery, nor a start.
+// A dead one is told dead, and holds up nothing else: neither discovery, nor a start, nor, but for its very end, the
+// deletion of a namespace.
 func TestDeadAggregatedServer(t *testing.T) {
 	// It accepts connections and never answers: worse than one that refuses them.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ok(t, err)
 	defer l.Close()
+	s, err := bareserver.Start(t.Context(), bareserver.Config{Program: filepath.Join(bin, "orlop-server"), Dir: t.TempDir()})
+	ok(t, err)
+	defer func() { ok(t, s.Stop()) }()
+	shared, sharedClient := server, client
+	server = s
+	client, err = rest.HTTPClientFor(s.Config)
+	ok(t, err)
+	defer func() { server, client = shared, sharedClient }()
 	aggregate(t, "dead.example.com", "v1", l.Addr().(*net.TCPAddr).Port)
 	eventually(t, 30*time.Second, "its APIService to say so", func() error {
 		if a := send(t, "GET", apiServices+"/v1.dead.example.com", nil); !strings.Contains(string(a.body), "FailedDiscoveryCheck") {
@@ -102,6 +111,11 @@ func TestDeadAggregatedServer(t *testing.T) {
 		}
 		return nil
 	})
+	t.Run("holds up nothing", holdsUpNothing)
+	t.Run("a namespace beside it", namespaceBesideDead)
+}
+
+func holdsUpNothing(t *testing.T) {
 	// Milliseconds on a quiet machine; a dead server's timeout would be 5 seconds and more.
 	quick := func(what string, within time.Duration, do func()) {
 		t.Helper()
@@ -131,27 +145,10 @@ func TestDeadAggregatedServer(t *testing.T) {
 	everything()
 }
 
-// A namespace is emptied of all that can be reached; it waits for the dead one alone, says so, and ends with it.
-func TestNamespaceBesideDeadServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(t, err)
-	defer l.Close()
-	s, err := bareserver.Start(t.Context(), bareserver.Config{Program: filepath.Join(bin, "orlop-server"), Dir: t.TempDir()})
-	ok(t, err)
-	defer func() { ok(t, s.Stop()) }()
-	shared, sharedClient := server, client
-	server = s
-	client, err = rest.HTTPClientFor(s.Config)
-	ok(t, err)
-	defer func() { server, client = shared, sharedClient }()
-	ok(t, s.Run("kube-controller-manager", "--secure-port=0"))
-	aggregate(t, "dead.example.com", "v1", l.Addr().(*net.TCPAddr).Port)
-	eventually(t, 30*time.Second, "its APIService to say so", func() error {
-		if a := send(t, "GET", apiServices+"/v1.dead.example.com", nil); !strings.Contains(string(a.body), "FailedDiscoveryCheck") {
-			return fmt.Errorf("%s", a)
-		}
-		return nil
-	})
+// namespaceBesideDead wants a namespace emptied of all that can be reached; it waits for the dead one alone, says so, and
+// ends with it.
+func namespaceBesideDead(t *testing.T) {
+	ok(t, server.Run("kube-controller-manager", "--secure-port=0"))
 	ns := "/api/v1/namespaces/" + namespace(t, "emptied")
 	step{"", "POST", "", "", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}", 201, "", ""}.do(t, ns+"/configmaps")
 	step{"", "DELETE", "", "", "", 200, "", ""}.do(t, ns)

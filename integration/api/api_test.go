@@ -4,7 +4,8 @@
 // and aggregated APIs do what they promise.
 //
 // It needs no root. Random tests print their seed; -seed repeats one, -rounds
-// asks for more.
+// asks for more: more random objects of every kind, and from 2 on all the broken
+// bodies for each resource instead of some.
 package api
 
 import (

@@ -24,6 +24,7 @@ import (
 // Many write and watch at once, with the controllers and the scheduler beside them. What goes wrong then is for the
 // race detector to say: make test-race runs this against programs that were built with it.
 func TestManyAtOnce(t *testing.T) {
+	t.Parallel() // it has servers of its own, and waits much
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s, err := bareserver.Start(ctx, bareserver.Config{Program: filepath.Join(bin, "orlop-server"), Dir: t.TempDir()})
