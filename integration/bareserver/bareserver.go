@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -135,6 +136,27 @@ func (s *Server) Run(name string, flags ...string) error {
 		s.more = append(s.more, p)
 	}
 	return err
+}
+
+// PID is the process of a program that Run added.
+func (s *Server) PID(name string) (int, error) {
+	for _, p := range s.more {
+		if p.cmd.Args[1] == name {
+			return p.cmd.Process.Pid, nil
+		}
+	}
+	return 0, fmt.Errorf("%s does not run", name)
+}
+
+// Halt ends a program that Run added, and waits for it; it may be run again.
+func (s *Server) Halt(name string) error {
+	for i, p := range s.more {
+		if p.cmd.Args[1] == name {
+			s.more = slices.Delete(s.more, i, i+1)
+			return p.stop()
+		}
+	}
+	return nil
 }
 
 // StopAPI ends the API server and waits for it.

@@ -179,8 +179,13 @@ func (b *apiBench) cost(name string, n int, do func() error) error {
 // processorTime is what both programs have used so far.
 func (b *apiBench) processorTime() (time.Duration, error) {
 	etcd, api := b.server.PIDs()
+	return processorTime(etcd, api)
+}
+
+// processorTime is what processes have used so far together.
+func processorTime(pids ...int) (time.Duration, error) {
 	var sum time.Duration
-	for _, pid := range []int{etcd, api} {
+	for _, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return 0, err

@@ -1,6 +1,7 @@
 // Command figures measures what README claims: the seconds from `orlop up` to a
 // Ready node and to an answer of cluster DNS, the memory of each process once
-// the cluster is idle, and what the API server with its etcd costs, alone. It
+// the cluster is idle, what the API server with its etcd costs, alone, and how
+// many pods a second the scheduler places on nodes that are only simulated. It
 // prints Markdown tables.
 package main
 
@@ -48,16 +49,26 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
-	what := flags.String("what", "all", "what to measure: cluster, api or all")
+	what := flags.String("what", "all", "what to measure: cluster, api, scheduler or all")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	var errs []error
-	if *what != "api" {
-		errs = append(errs, runCluster(ctx, *bin, *rounds, *idle, out))
+	known := *what == "all"
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"cluster", func() error { return runCluster(ctx, *bin, *rounds, *idle, out) }},
+		{"api", func() error { return runAPI(ctx, *bin, *rounds, *idle, out) }},
+		{"scheduler", func() error { return runScheduler(ctx, *bin, out) }},
+	} {
+		if *what == part.name || *what == "all" {
+			errs, known = append(errs, part.measure()), true
+		}
 	}
-	if *what != "cluster" {
-		errs = append(errs, runAPI(ctx, *bin, *rounds, *idle, out))
+	if !known {
+		return fmt.Errorf("-what %q: want cluster, api, scheduler or all", *what)
 	}
 	return errors.Join(errs...)
 }
