@@ -23,6 +23,7 @@ const blankWebhook = `{name: blank.example.com, sideEffects: None, admissionRevi
 // TestBlankFieldsFailClosed holds that a webhook or policy that leaves out all it may leave out stops what it cannot judge. Were one
 // default missing, it would be skipped without a word.
 func TestBlankFieldsFailClosed(t *testing.T) {
+	t.Parallel() // it waits for caches, and concerns limit ranges alone
 	ns := namespace(t, "blank")
 	policy := func(kind, rest string) string {
 		return `{kind: ` + kind + `, metadata: {name: blank}, spec: {matchConstraints: {resourceRules: ` + onLimitRanges + `}, ` + rest + `}}`

@@ -53,6 +53,7 @@ func newToken(t *testing.T, ns string, spec authenticationv1.TokenRequestSpec) s
 }
 
 func TestTokensEndWithWhatTheyAreBoundTo(t *testing.T) {
+	t.Parallel() // it waits until the server forgets whom it has seen
 	ns := namespace(t, "bound")
 	ctx := t.Context()
 	core := shared.client.CoreV1()
@@ -158,6 +159,7 @@ func TestTokensOfAnOlderKey(t *testing.T) {
 }
 
 func TestSecretTokensAreTracked(t *testing.T) {
+	t.Parallel() // it waits until the server forgets whom it has seen
 	ns := namespace(t, "legacy")
 	ctx := t.Context()
 	sa, err := shared.client.CoreV1().ServiceAccounts(ns).Get(ctx, "default", metav1.GetOptions{})

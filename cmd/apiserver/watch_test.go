@@ -96,6 +96,7 @@ func TestChunks(t *testing.T) {
 }
 
 func TestListVersions(t *testing.T) {
+	t.Parallel() // the server waits for a version that does not come
 	ns, version := filled(t, "versions", 2)
 	ctx := t.Context()
 	maps := shared.client.CoreV1().ConfigMaps(ns)
