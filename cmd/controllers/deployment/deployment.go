@@ -36,6 +36,7 @@ type Controller struct {
 	pods        corelisters.PodLister
 	events      record.EventRecorder
 	loop        *loop.Loop
+	written     written
 	synced      []cache.InformerSynced
 }
 
@@ -106,9 +107,16 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	}
 	d, err := c.deployments.Deployments(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
+		c.written.forget(key)
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if behind, err := c.behind(ctx, key, namespace); err != nil {
+		return err
+	} else if behind {
+		c.loop.AddAfter(key, time.Second) // its event wakes us sooner, unless it is nobody's by then
+		return nil
 	}
 	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
 	if err != nil {
@@ -210,6 +218,7 @@ func (c *Controller) scale(ctx context.Context, d *appsv1.Deployment, rs *appsv1
 	if err != nil {
 		return nil, fmt.Errorf("scale ReplicaSet %s: %w", rs.Name, err)
 	}
+	c.written.note(d.Namespace+"/"+d.Name, updated)
 	if have != want {
 		direction := "up"
 		if want < have {

@@ -126,6 +126,7 @@ func (c *Controller) renewRevision(ctx context.Context, d *appsv1.Deployment, rs
 		if err != nil {
 			return nil, fmt.Errorf("annotate ReplicaSet %s: %w", rs.Name, err)
 		}
+		c.written.note(d.Namespace+"/"+d.Name, updated)
 		changed = updated
 	}
 	return changed, c.noteRevision(ctx, d, changed)
@@ -183,6 +184,7 @@ func (c *Controller) createNew(ctx context.Context, d *appsv1.Deployment, old []
 			c.events.Eventf(d, corev1.EventTypeNormal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", made.Name, replicas)
 		}
 	}
+	c.written.note(d.Namespace+"/"+d.Name, made)
 	setProgress(&d.Status, corev1.ConditionTrue, "NewReplicaSetCreated", fmt.Sprintf("Created new replica set %q", made.Name), time.Now())
 	return made, c.noteRevision(ctx, d, made)
 }
@@ -297,8 +299,10 @@ func look(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaS
 			return n
 		}
 		return RS{
-			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)), Available: int(rs.Status.AvailableReplicas),
-			Created: rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
+			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)),
+			// The status may be of before it was scaled down: those beyond are as good as gone.
+			Available: int(min(rs.Status.AvailableReplicas, deref(rs.Spec.Replicas))),
+			Created:   rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
 		}
 	}
 	for _, rs := range old {

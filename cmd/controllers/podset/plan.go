@@ -101,6 +101,7 @@ func Rank(pods, related []*corev1.Pod, now time.Time) {
 			compareAge(readySince(a), readySince(b), now),
 			cmp.Compare(restarts(b), restarts(a)),
 			compareAge(a.CreationTimestamp, b.CreationTimestamp, now),
+			cmp.Compare(a.UID, b.UID), // caches list in any order
 		)
 	})
 }
