@@ -39,7 +39,7 @@ func (d *decision) meet() {
 	}
 	d.near = n
 	d.choosy = len(req.affinity)+len(req.antiAffinity)+len(req.preferredAffinity)+len(req.preferredAvoiding) > 0
-	relations := map[kind]*relation{}
+	relations := map[kind]relation{}
 	for _, t := range req.antiAffinity {
 		if !slices.Contains(d.avoids, t.topologyKey) {
 			d.avoids = append(d.avoids, t.topologyKey)
@@ -71,11 +71,12 @@ type preference struct {
 }
 
 // relate takes in a group on node.
-func (d *decision) relate(node *Node, g *group, known map[kind]*relation) {
-	r := known[g.kind]
-	if r == nil {
-		r = d.relationTo(g.pods[0])
-		known[g.kind] = r
+func (d *decision) relate(node *Node, g *group, known map[kind]relation) {
+	r, remembered := known[g.kind]
+	if !remembered {
+		if r = d.relationTo(g.pods[0]); len(known) < rememberedKinds {
+			known[g.kind] = r
+		}
 	}
 	all, staying := len(g.pods), len(g.pods)-g.leaving
 	for _, key := range r.refusing {
@@ -101,8 +102,8 @@ func (d *decision) relate(node *Node, g *group, known map[kind]*relation) {
 }
 
 // relationTo works out the relation to other's kind.
-func (d *decision) relationTo(other *Pod) *relation {
-	r, req := &relation{}, d.req
+func (d *decision) relationTo(other *Pod) (r relation) {
+	req := d.req
 	ours, theirs := d.snap.NamespaceLabels[req.Namespace], d.snap.NamespaceLabels[other.Namespace]
 	for _, t := range other.antiAffinity {
 		if t.matches(req.Pod.Pod, ours) {

@@ -40,11 +40,14 @@ func BenchmarkSchedule(b *testing.B) {
 		name     string
 		mutate   func(*corev1.Pod)
 		siblings labels.Selector
+		unlike   bool // the pods that are there have labels of their own each
 	}{
-		{"basic", func(*corev1.Pod) {}, nil},
-		{"siblings", func(*corev1.Pod) {}, labels.SelectorFromSet(app.MatchLabels)},
-		{"spread", byZone, nil},
-		{"antiaffinity", apart, nil},
+		{"basic", func(*corev1.Pod) {}, nil, false},
+		{"siblings", func(*corev1.Pod) {}, labels.SelectorFromSet(app.MatchLabels), false},
+		{"spread", byZone, nil, false},
+		{"spread-unlike", byZone, nil, true},
+		{"antiaffinity", apart, nil, false},
+		{"antiaffinity-unlike", apart, nil, true},
 	} {
 		for _, nodes := range []int{100, 1000} {
 			b.Run(fmt.Sprintf("%s/nodes=%d", kind.name, nodes), func(b *testing.B) {
@@ -54,7 +57,11 @@ func BenchmarkSchedule(b *testing.B) {
 					node := benchNode(i)
 					c.setNode(node)
 					for j := range perNode {
-						c.setPod(NewPod(testPod(fmt.Sprintf("old-%d-%d", i, j), cpu("100m"), on(node.Name), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "old"} })))
+						c.setPod(NewPod(testPod(fmt.Sprintf("old-%d-%d", i, j), cpu("100m"), on(node.Name), func(p *corev1.Pod) {
+							if p.Labels = map[string]string{"app": "old"}; kind.unlike {
+								p.Labels["name"] = p.Name
+							}
+						})))
 					}
 				}
 				n := 0

@@ -48,6 +48,10 @@ type group struct {
 	leaving int
 }
 
+// rememberedKinds bounds what a decision remembers: where each pod has labels of its own, as a
+// StatefulSet's have, asking again is cheaper than remembering thousands of answers.
+const rememberedKinds = 64
+
 // join puts p into its group.
 func (n *Node) join(p *Pod) {
 	leaving := 0

@@ -113,14 +113,16 @@ func (c *constraint) on(req *Request, node *Node) (n int) {
 		speaks, known := c.speaks[g.kind]
 		if !known {
 			speaks = g.pods[0].Namespace == req.Namespace && c.selector.Matches(labels.Set(g.pods[0].Labels))
-			c.speaks[g.kind] = speaks
+			if len(c.speaks) < rememberedKinds {
+				c.speaks[g.kind] = speaks
+			}
 		}
 		if speaks {
 			n += len(g.pods) - g.leaving
 		}
 	}
 	if n > 0 { // never of the pod itself
-		if own := node.pods[req.UID]; own != nil && c.speaks[own.kind] && own.DeletionTimestamp == nil {
+		if own := node.pods[req.UID]; own != nil && own.DeletionTimestamp == nil && own.Namespace == req.Namespace && c.selector.Matches(labels.Set(own.Labels)) {
 			n--
 		}
 	}
