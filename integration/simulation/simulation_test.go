@@ -1,0 +1,79 @@
+package simulation
+
+import (
+	"flag"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"k8s.io/klog/v2"
+)
+
+var (
+	seeds = flag.Uint64("seeds", 1000, "how many stories to tell")
+	// The floor is broken where a rollout is turned back while the pods of what is new again are on their way out.
+	floor = flag.Bool("floor", false, "hold rollouts to their floor, too (seeds 138, 237, 300 and 420 break it)")
+	only  = flag.Int64("seed", -1, "the one story to tell, with all that happens in it")
+)
+
+func TestMain(m *testing.M) {
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard) // reflectors speak of each watch that ends
+	os.Exit(m.Run())
+}
+
+func TestSimulation(t *testing.T) {
+	if *only >= 0 {
+		synctest.Test(t, func(t *testing.T) {
+			s := tell(uint64(*only))
+			t.Log("\n" + strings.Join(s.trace, "\n"))
+			if s.broken != "" {
+				t.Errorf("seed %d: %s", *only, s.broken)
+			}
+		})
+		return
+	}
+	var next atomic.Uint64
+	for _, worker := range []string{"a", "b", "c", "d"} {
+		t.Run(worker, func(t *testing.T) {
+			t.Parallel()
+			for seed := next.Add(1) - 1; seed < *seeds && !t.Failed(); seed = next.Add(1) - 1 {
+				synctest.Test(t, func(t *testing.T) {
+					if s := tell(seed); s.broken != "" {
+						last := s.trace[max(len(s.trace)-40, 0):]
+						t.Errorf("seed %d: %s\n%s\nagain, and whole: go test ./integration/simulation -seed %d", seed, s.broken, strings.Join(last, "\n"), seed)
+					}
+				})
+			}
+		})
+	}
+}
+
+// A failing seed is of use only if it fails again.
+func TestStoriesRepeat(t *testing.T) {
+	for seed := range uint64(10) {
+		var first []string
+		for range 3 {
+			synctest.Test(t, func(t *testing.T) {
+				s := tell(seed)
+				if first == nil {
+					first = s.trace
+					return
+				}
+				for i := range min(len(first), len(s.trace)) {
+					if first[i] != s.trace[i] {
+						t.Errorf("seed %d differs at %d: %q, %q; before: %q", seed, i, first[i], s.trace[i], first[max(i-5, 0):i])
+						return
+					}
+				}
+				if !slices.Equal(first, s.trace) {
+					t.Errorf("seed %d: %d and %d events", seed, len(first), len(s.trace))
+				}
+			})
+		}
+	}
+}
