@@ -69,7 +69,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 		UpdateFunc: func(old, obj any) { c.nodeChanged(old.(*corev1.Node), obj.(*corev1.Node)) },
 		DeleteFunc: func(any) { c.addAll() },
 	})
-	_, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	seen, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.podSeen(obj.(*corev1.Pod), true) },
 		UpdateFunc: func(_, obj any) { c.podSeen(obj.(*corev1.Pod), false) },
 		DeleteFunc: func(obj any) {
@@ -81,7 +81,12 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 			}
 		},
 	})
-	return c, errors.Join(err1, err2, err3)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	// The first pods must have been seen, not only be in the cache: one seen later would count as one that was just made.
+	c.synced = append(c.synced, seen.HasSynced)
+	return c, nil
 }
 
 // Run syncs until ctx ends.

@@ -52,7 +52,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	c.loop, c.strays = loop.New("job", c.sync, log), loop.New("job-strays", c.syncStray, log)
 	_, err1 := jobs.Informer().AddEventHandler(c.loop.Handler())
 	_, err2 := jobs.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: c.jobGone})
-	_, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	seen, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { c.podSeen(nil, obj.(*corev1.Pod)) },
 		UpdateFunc: func(old, obj any) {
 			if old.(*corev1.Pod).ResourceVersion != obj.(*corev1.Pod).ResourceVersion {
@@ -61,7 +61,12 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 		},
 		DeleteFunc: c.podGone,
 	})
-	return c, errors.Join(err1, err2, err3)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	// The first pods must have been seen, not only be in the cache: one seen later would count as one that was just made.
+	c.synced = append(c.synced, seen.HasSynced)
+	return c, nil
 }
 
 // Run syncs until ctx ends.

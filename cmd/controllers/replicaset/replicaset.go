@@ -82,7 +82,7 @@ func New(name string, kind Kind, client kubernetes.Interface, pods coreinformers
 	}
 	c.loop = loop.New(name, c.sync, log)
 	_, err1 := kind.Informer.AddEventHandler(c.loop.Handler())
-	_, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	seen, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.podAdded(obj.(*corev1.Pod)) },
 		UpdateFunc: func(old, obj any) { c.podUpdated(old.(*corev1.Pod), obj.(*corev1.Pod)) },
 		DeleteFunc: func(obj any) {
@@ -94,7 +94,12 @@ func New(name string, kind Kind, client kubernetes.Interface, pods coreinformers
 			}
 		},
 	})
-	return c, errors.Join(err1, err2)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	// The first pods must have been seen, not only be in the cache: one seen later would count as one that was just made.
+	c.synced = append(c.synced, seen.HasSynced)
+	return c, nil
 }
 
 // Run syncs until ctx ends.
