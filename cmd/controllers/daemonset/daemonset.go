@@ -176,7 +176,11 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		return err
 	}
 	hash := current.Labels[appsv1.ControllerRevisionHashLabelKey]
-	settled := c.expect.Satisfied(key)
+	left := c.expect.Left(key)
+	settled := left == 0
+	if !settled {
+		c.loop.AddAfter(key, left)
+	}
 	byNode, inUse, err := c.claim(ctx, ds, selector)
 	if err != nil {
 		return err

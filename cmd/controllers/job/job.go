@@ -211,7 +211,11 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if m := job.Spec.ManagedBy; m != nil && *m != batchv1.JobControllerName || c.memory.behind(key, job.ResourceVersion) {
 		return nil
 	}
-	settled := c.expect.Satisfied(key) // before the pods are listed, lest it be true of a later cache only
+	left := c.expect.Left(key) // before the pods are listed, lest it be true of a later cache only
+	settled := left == 0
+	if !settled {
+		c.loop.AddAfter(key, left)
+	}
 	pods, err := c.claim(ctx, job)
 	if err != nil {
 		return err

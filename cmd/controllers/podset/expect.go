@@ -62,11 +62,18 @@ func (e *Expectations) Deleted(key string, uid types.UID) {
 }
 
 // Satisfied tells that the cache shows all that was done for key.
-func (e *Expectations) Satisfied(key string) bool {
+func (e *Expectations) Satisfied(key string) bool { return e.Left(key) == 0 }
+
+// Left is how long key may still be held up: whoever finds it so looks again then, for the event that it waits for may
+// never come, and nothing else may happen. It is 0 where the cache shows all that was done.
+func (e *Expectations) Left(key string) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	x := e.all[key]
-	return x == nil || x.creations <= 0 && len(x.deletions) == 0 || time.Since(x.since) > patience
+	if x == nil || x.creations <= 0 && len(x.deletions) == 0 {
+		return 0
+	}
+	return max(0, patience-time.Since(x.since))
 }
 
 // Forget drops key, whose owner is gone.

@@ -2,6 +2,8 @@ package podset
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -24,4 +26,24 @@ func TestNothingComesOfAPodThatIsGone(t *testing.T) {
 			t.Errorf("%s: coming %t (%v)", tc.pod.Name, coming, err)
 		}
 	}
+}
+
+// A watch that was cut off may never bring what was expected. That must end by itself.
+func TestExpectationsEndByThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e Expectations
+		if e.Left("k") != 0 {
+			t.Error("held up by nothing")
+		}
+		e.Expect("k", 2, nil)
+		time.Sleep(time.Minute)
+		e.Created("k")
+		if got := e.Left("k"); got != patience-time.Minute || e.Satisfied("k") {
+			t.Errorf("left %v", got)
+		}
+		time.Sleep(e.Left("k"))
+		if !e.Satisfied("k") {
+			t.Errorf("it sticks: %v left", e.Left("k"))
+		}
+	})
 }

@@ -192,7 +192,11 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		c.expect.Forget(key)
 		return nil
 	}
-	settled := c.expect.Satisfied(key)
+	left := c.expect.Left(key)
+	settled := left == 0
+	if !settled {
+		c.loop.AddAfter(key, left)
+	}
 	owned, err := c.claim(ctx, set)
 	if err != nil {
 		return err
