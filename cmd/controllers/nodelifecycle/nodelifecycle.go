@@ -1,8 +1,8 @@
 // Package nodelifecycle watches whether nodes are alive.
 //
 // A node that has renewed neither its Lease nor its Ready condition for the grace period
-// is Unknown. Nodes in trouble get taints, by which pods are kept off and sent away, and
-// their pods lose readiness. Heartbeats are timed by this program's own clock,
+// is Unknown. Nodes in trouble get taints, by which pods are kept off and sent away; the
+// pods of silent ones lose readiness. Heartbeats are timed by this program's own clock,
 // from when a change was seen, as nodes' clocks may differ.
 package nodelifecycle
 
