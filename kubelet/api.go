@@ -54,7 +54,7 @@ func newAPISide(k *Kubelet) *apiSide { return &apiSide{k: k, connected: make(cha
 
 // run connects, and keeps everything that goes over the connection until ctx ends.
 func (a *apiSide) run(ctx context.Context) error {
-	client, err := a.k.cfg.Connect(ctx)
+	client, err := a.k.cfg.Connect(ctx, a.k.metrics.asked)
 	if err != nil {
 		return fmt.Errorf("connect to API server: %w", err)
 	}

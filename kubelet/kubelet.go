@@ -75,8 +75,11 @@ type Config struct {
 	Registration node.Config
 	// Server is what the kubelet answers on the network; what the kubelet itself knows is filled in.
 	Server server.Config
-	// Connect waits until there are credentials and gives a client; nil without an API server.
-	Connect func(context.Context) (kubernetes.Interface, error)
+	// ParallelStarts bounds sandboxes and containers being made at once; 0 is twice the processors, at least 4. More only
+	// make each slower, fewer leave the machine idle while the runtime waits for the disk.
+	ParallelStarts int
+	// Connect waits until there are credentials and gives a client that tells asked of each request; nil without an API server.
+	Connect func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error)
 	// Served keeps the serving certificate through the client until ctx ends; nil if nothing is to be kept.
 	Served func(context.Context, kubernetes.Interface)
 	// Version is the version told to the API, probed servers and users.
@@ -128,7 +131,10 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	k := &Kubelet{cfg: cfg, log: log, network: newGate(), restored: make(chan struct{}),
 		workers: map[types.UID]*worker{}, found: map[types.UID]*remains{}, owners: map[string]types.UID{},
 		queued: map[string]*v1.Pod{}, ending: map[string]int{}}
-	k.slots = make(chan struct{}, max(4, 2*goruntime.NumCPU()))
+	if cfg.ParallelStarts <= 0 {
+		cfg.ParallelStarts = max(4, 2*goruntime.NumCPU())
+	}
+	k.slots = make(chan struct{}, cfg.ParallelStarts)
 	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	var errs []error
 	if cfg.Node == "" {

@@ -28,6 +28,7 @@ type metrics struct {
 	containers, containerErrors, restarted *prometheus.CounterVec
 	orphans                                prometheus.Counter
 	rejections, imagesCollected            *prometheus.CounterVec
+	requests                               *prometheus.CounterVec
 
 	resizesAsked, resizesInfeasible, resizesDeferred *prometheus.CounterVec
 }
@@ -88,6 +89,9 @@ func newMetrics(k *Kubelet) *metrics {
 		resizesInfeasible: counters("pod_infeasible_resizes_total", "Number of infeasible resizes for pods.", "reason_detail"),
 		resizesDeferred:   counters("pod_deferred_accepted_resizes_total", "Cumulative number of resizes that were accepted after being deferred.", "retry_trigger"),
 	}
+	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rest_client_requests_total",
+		Help: "Number of HTTP requests, partitioned by status code, method, and host."}, []string{"code", "host", "method"})
+	r.MustRegister(m.requests)
 	for _, static := range []string{"", "true"} {
 		m.restarted.WithLabelValues(static)
 	}
@@ -113,6 +117,11 @@ func (m *metrics) called(operation string, took time.Duration, err error) {
 	if err != nil {
 		m.operationErrors.WithLabelValues(operation).Inc()
 	}
+}
+
+// asked counts one request to the API server.
+func (m *metrics) asked(method, host, code string) {
+	m.requests.WithLabelValues(code, host, method).Inc()
 }
 
 // pulled counts one pull of an image.

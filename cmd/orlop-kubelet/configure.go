@@ -56,7 +56,7 @@ func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, e
 		CgroupDriver: file.CgroupDriver, CgroupRoot: strings.Trim(file.CgroupRoot, "/"),
 		CPUQuota: value(file.CPUCFSQuota, true), PodPids: value(file.PodPidsLimit, -1),
 		ClusterDNS: file.ClusterDNS, ClusterDomain: file.ClusterDomain, ResolvConf: value(file.ResolverConfig, "/etc/resolv.conf"),
-		SeccompDefault: value(file.SeccompDefault, false), ParallelPulls: parallelPulls(file),
+		SeccompDefault: value(file.SeccompDefault, false), ParallelStarts: f.parallelStarts, ParallelPulls: parallelPulls(file),
 		LogMaxFiles: int(value(file.ContainerLogMaxFiles, 5)),
 		ImageGCHigh: int(value(file.ImageGCHighThresholdPercent, 85)), ImageGCLow: int(value(file.ImageGCLowThresholdPercent, 80)),
 		Version: baseversion.Get().GitVersion,
@@ -87,7 +87,10 @@ func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, e
 	if f.kubeconfig != "" {
 		id := identity.Config{Node: name, Kubeconfig: f.kubeconfig, Bootstrap: f.bootstrap, CertDir: certDir, Rotate: file.RotateCertificates,
 			QPS: float32(value(file.KubeAPIQPS, 50)), Burst: int(or(file.KubeAPIBurst, 100))}
-		out.Connect = func(ctx context.Context) (kubernetes.Interface, error) { return identity.Connect(ctx, id, log) }
+		out.Connect = func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error) {
+			id.Asked = asked
+			return identity.Connect(ctx, id, log)
+		}
 	} else if f.bootstrap != "" {
 		errs = append(errs, errors.New("--bootstrap-kubeconfig needs --kubeconfig, where the result is kept"))
 	}

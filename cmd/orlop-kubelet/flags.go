@@ -23,7 +23,7 @@ type flags struct {
 	taints                                 []string
 	registerNode, unschedulable            bool
 	maxPods                                int32
-	verbosity                              int
+	parallelStarts, verbosity              int
 	pauseImage, nodeCgroup, kubeletCgroups string
 }
 
@@ -49,6 +49,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.registerNode, "register-node", true, "register the node with the API server")
 	fs.BoolVar(&f.unschedulable, "register-schedulable", true, "register the node open for pods")
 	fs.Int32Var(&f.maxPods, "max-pods", 0, "pods that the node may run")
+	fs.IntVar(&f.parallelStarts, "parallel-starts", 0, "sandboxes and containers to make at once (default twice the processors, at least 4)")
 	fs.IntVarP(&f.verbosity, "v", "v", 0, "verbosity; from 4 on every decision is logged")
 	fs.StringVar(&f.pauseImage, "pod-infra-container-image", "", "accepted and not used: the runtime names the pause image")
 	fs.StringVar(&f.kubeletCgroups, "kubelet-cgroups", "", "accepted and not used")

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -41,6 +42,9 @@ type Config struct {
 	// QPS and Burst bound the requests to the API server.
 	QPS   float32
 	Burst int
+	// Asked hears of every request to the API server that was answered or failed, the code being "<error>" then; nil hears
+	// nothing. It is called from many goroutines.
+	Asked func(method, host, code string)
 }
 
 // Connect waits until there are credentials, asking for them if need be, and gives a client. The
@@ -58,6 +62,9 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (kubernetes.Inte
 		if err := rotate(ctx, cfg, rc, log); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.Asked != nil {
+		rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return counted{next, cfg.Asked} })
 	}
 	return kubernetes.NewForConfig(rc)
 }
