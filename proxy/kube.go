@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,9 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 		ClusterIPs:    parse(ips),
 		InternalLocal: s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 	}
+	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	out.ExternalIPs = parse(s.Spec.ExternalIPs)
+	out.SourceRanges = sourceRanges(s)
 	for _, in := range s.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
 			out.LoadBalancerIPs = append(out.LoadBalancerIPs, parse([]string{in.IP})...)
@@ -43,6 +47,24 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 		}
 	}
 	return out, true
+}
+
+// sourceRanges are those of the spec, or of the annotation that was there before it. A range that cannot be read admits nobody, rather than
+// everybody.
+func sourceRanges(s *corev1.Service) []netip.Prefix {
+	list := s.Spec.LoadBalancerSourceRanges
+	if text := strings.TrimSpace(s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]); len(list) == 0 && text != "" {
+		list = strings.Split(text, ",")
+	}
+	var out []netip.Prefix
+	for _, text := range list {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			p = netip.PrefixFrom(netip.IPv6Unspecified(), 128)
+		}
+		out = append(out, p.Masked())
+	}
+	return out
 }
 
 // FromSlice takes from an EndpointSlice what the model of a node needs; ok is false when it belongs to no service.
@@ -70,13 +92,22 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (_ Slice, ok bool) {
 	for _, e := range s.Endpoints {
 		c := e.Conditions
 		ready := c.Ready == nil || *c.Ready
-		out.Endpoints = append(out.Endpoints, Endpoint{
+		end := Endpoint{
 			Addrs:       parse(e.Addresses),
 			Ready:       ready,
 			Serving:     c.Serving == nil && ready || c.Serving != nil && *c.Serving,
 			Terminating: c.Terminating != nil && *c.Terminating,
 			Local:       e.NodeName != nil && *e.NodeName == node,
-		})
+		}
+		if e.Hints != nil {
+			for _, n := range e.Hints.ForNodes {
+				end.ForNodes = append(end.ForNodes, n.Name)
+			}
+			for _, z := range e.Hints.ForZones {
+				end.ForZones = append(end.ForZones, z.Name)
+			}
+		}
+		out.Endpoints = append(out.Endpoints, end)
 	}
 	return out, true
 }

@@ -22,8 +22,11 @@ type Service struct {
 	ClusterIPs []netip.Addr
 	// LoadBalancerIPs are reached from here as the service itself, without the way over the balancer.
 	LoadBalancerIPs []netip.Addr
+	ExternalIPs     []netip.Addr
+	SourceRanges    []netip.Prefix // who may ask the LoadBalancerIPs from outside; none: everybody
 	Ports           []Port
 	InternalLocal   bool          // clients of the cluster IPs get endpoints of their own node only
+	ExternalLocal   bool          // clients outside the cluster get endpoints of the node they ask, and are seen by their own address
 	Affinity        time.Duration // a client stays with its endpoint; 0 not at all
 }
 
@@ -55,93 +58,198 @@ type Endpoint struct {
 	Ready       bool
 	Serving     bool
 	Terminating bool
-	Local       bool // on this node
+	Local       bool     // on this node
+	ForNodes    []string // nodes that should prefer it; none: nothing is said
+	ForZones    []string // zones that should prefer it; none: nothing is said
 }
+
+// Place is where a node is, as hints of endpoints speak of it.
+type Place struct {
+	Node string
+	Zone string // "" not known
+}
+
+// Scope is from where an address is asked for.
+type Scope uint8
+
+// Inside is by sockets of this node and of its pods, Outside by packets that come to the node from elsewhere.
+const (
+	Inside Scope = 1 << iota
+	Outside
+	Everywhere = Inside | Outside
+)
 
 // Frontend is an address that clients ask for. An unspecified address is every address of the nodes in its family: a node port.
 type Frontend struct {
 	Addr     netip.Addr
 	Port     uint16
 	Protocol Protocol
+	Scope    Scope
 }
 
 // Group is frontends that lead to the same backends. It is not changed once made.
 type Group struct {
 	Frontends []Frontend
 	Backends  []netip.AddrPort // sorted; none: connections are refused
+	Here      []netip.Addr     // those of the backends' addresses that are on this node, sorted
 	Affinity  time.Duration
+	Sources   []netip.Prefix // who may ask from outside; none: everybody
+	// KeepSource says that backends see the address of a client outside. With no backends its packets are dropped and not
+	// refused: a balancer then tries the next node.
+	KeepSource bool
 }
 
 // Model is everything a node translates, by a name that a group keeps when its endpoints change.
 type Model map[string]*Group
 
-// groups is what one service adds to the model. Node ports and balancer addresses count as the cluster's own traffic, whatever
-// the external traffic policy: what the model serves are sockets of the node and its pods.
-func groups(svc Service, list []Slice) Model {
+// groups is what one service adds to the model of a node. Whatever the external traffic policy, the cluster's own
+// traffic to node ports and balancer addresses may go to every endpoint, as it never leaves the cluster.
+func groups(svc Service, list []Slice, at Place) Model {
 	out := Model{}
 	for _, port := range svc.Ports {
 		for _, v4 := range []bool{true, false} {
-			cluster := frontends(svc.ClusterIPs, v4, port.Protocol, port.Port)
-			outer := frontends(svc.LoadBalancerIPs, v4, port.Protocol, port.Port)
+			cluster := frontends(svc.ClusterIPs, v4, port, Inside)
+			balanced := frontends(svc.LoadBalancerIPs, v4, port, Everywhere)
+			outer := frontends(svc.ExternalIPs, v4, port, Everywhere)
 			if port.NodePort != 0 && len(cluster) > 0 {
-				outer = append(outer, Frontend{Addr: unspecified(v4), Port: port.NodePort, Protocol: port.Protocol})
+				outer = append(outer, Frontend{Addr: unspecified(v4), Port: port.NodePort, Protocol: port.Protocol, Scope: Everywhere})
 			}
 			name := svc.Key + ":" + strconv.Itoa(int(port.Port)) + "/" + strconv.Itoa(int(port.Protocol)) + family(v4)
+			all := endpoints(list, port, v4)
+			local := all.local().group(svc.Affinity)
 			if svc.InternalLocal {
-				out.add(name+"/local", cluster, backends(list, port, v4, true), svc.Affinity)
+				out.add(name+"/local", local, cluster)
 				cluster = nil
 			}
-			out.add(name, append(cluster, outer...), backends(list, port, v4, false), svc.Affinity)
+			whole := all.near(at).group(svc.Affinity)
+			if svc.ExternalLocal {
+				local.KeepSource = true
+				out.add(name+"/outside", local, scoped(outer, Outside))
+				out.add(name+"/balancer", local.only(svc.SourceRanges), scoped(balanced, Outside))
+				outer, balanced = scoped(outer, Inside), scoped(balanced, Inside)
+			} else if len(svc.SourceRanges) > 0 {
+				out.add(name+"/balancer", whole.only(svc.SourceRanges), scoped(balanced, Outside))
+				balanced = scoped(balanced, Inside)
+			}
+			out.add(name, whole, slices.Concat(cluster, balanced, outer))
 		}
 	}
 	return out
 }
 
-func (m Model) add(name string, fs []Frontend, bs []netip.AddrPort, affinity time.Duration) {
+func (m Model) add(name string, g Group, fs []Frontend) {
 	if len(fs) > 0 {
-		m[name] = &Group{Frontends: fs, Backends: bs, Affinity: affinity}
+		g.Frontends = fs
+		m[name] = &g
 	}
 }
 
-func frontends(addrs []netip.Addr, v4 bool, proto Protocol, port uint16) []Frontend {
+func (g Group) only(sources []netip.Prefix) Group {
+	g.Sources = sources
+	return g
+}
+
+func frontends(addrs []netip.Addr, v4 bool, port Port, scope Scope) []Frontend {
 	var out []Frontend
 	for _, a := range addrs {
 		if a.Is4() == v4 {
-			out = append(out, Frontend{Addr: a, Port: port, Protocol: proto})
+			out = append(out, Frontend{Addr: a, Port: port.Port, Protocol: port.Protocol, Scope: scope})
 		}
 	}
 	return out
 }
 
-// backends are the ready endpoints, or, when there is none, those that still serve while they end.
-func backends(list []Slice, port Port, v4, localOnly bool) []netip.AddrPort {
-	var ready, ending []netip.AddrPort
+func scoped(list []Frontend, scope Scope) []Frontend {
+	out := slices.Clone(list)
+	for i := range out {
+		out[i].Scope = scope
+	}
+	return out
+}
+
+// candidate is an endpoint with its address in one family, for one port.
+type candidate struct {
+	at netip.AddrPort
+	*Endpoint
+}
+
+type candidates []candidate
+
+func endpoints(list []Slice, port Port, v4 bool) (out candidates) {
 	for _, s := range list {
 		i := slices.IndexFunc(s.Ports, func(p SlicePort) bool { return p.Name == port.Name && p.Protocol == port.Protocol })
 		if i < 0 {
 			continue
 		}
-		for _, e := range s.Endpoints {
-			if localOnly && !e.Local {
-				continue
-			}
-			for _, a := range e.Addrs {
-				ap := netip.AddrPortFrom(a, s.Ports[i].Port)
-				switch {
-				case a.Is4() != v4:
-				case e.Ready:
-					ready = append(ready, ap)
-				case e.Serving && e.Terminating:
-					ending = append(ending, ap)
+		for j := range s.Endpoints {
+			for _, a := range s.Endpoints[j].Addrs {
+				if a.Is4() == v4 {
+					out = append(out, candidate{netip.AddrPortFrom(a, s.Ports[i].Port), &s.Endpoints[j]})
 				}
 			}
 		}
 	}
-	if len(ready) == 0 {
-		ready = ending
+	return out
+}
+
+func (cs candidates) which(wanted func(*Endpoint) bool) (out candidates) {
+	for _, c := range cs {
+		if wanted(c.Endpoint) {
+			out = append(out, c)
+		}
 	}
-	slices.SortFunc(ready, netip.AddrPort.Compare)
-	return slices.Compact(ready)
+	return out
+}
+
+func (cs candidates) all(holds func(*Endpoint) bool) bool {
+	return !slices.ContainsFunc(cs, func(c candidate) bool { return !holds(c.Endpoint) })
+}
+
+// local are the usable ones of this node.
+func (cs candidates) local() candidates {
+	return cs.which(func(e *Endpoint) bool { return e.Local }).usable()
+}
+
+func (cs candidates) ready() candidates { return cs.which(func(e *Endpoint) bool { return e.Ready }) }
+
+// usable are the ready endpoints, or, when there is none, those that still serve while they end (KEP-1669).
+func (cs candidates) usable() candidates {
+	if ready := cs.ready(); len(ready) > 0 {
+		return ready
+	}
+	return cs.which(func(e *Endpoint) bool { return e.Serving && e.Terminating })
+}
+
+// near are the usable endpoints that hints give to this place (KEP-2433, KEP-3015): those for the node, or else those for its
+// zone. Hints count only where every endpoint has them and one is for this place, so that a client always finds one.
+func (cs candidates) near(at Place) candidates {
+	ready := cs.ready()
+	if ready.all(func(e *Endpoint) bool { return len(e.ForNodes) > 0 }) {
+		if here := ready.which(func(e *Endpoint) bool { return slices.Contains(e.ForNodes, at.Node) }); len(here) > 0 {
+			return here
+		}
+	}
+	if at.Zone != "" && ready.all(func(e *Endpoint) bool { return len(e.ForZones) > 0 }) {
+		if here := ready.which(func(e *Endpoint) bool { return slices.Contains(e.ForZones, at.Zone) }); len(here) > 0 {
+			return here
+		}
+	}
+	return cs.usable()
+}
+
+func (cs candidates) group(affinity time.Duration) Group {
+	g := Group{Affinity: affinity}
+	for _, c := range cs {
+		g.Backends = append(g.Backends, c.at)
+		if c.Local {
+			g.Here = append(g.Here, c.at.Addr())
+		}
+	}
+	slices.SortFunc(g.Backends, netip.AddrPort.Compare)
+	g.Backends = slices.Compact(g.Backends)
+	slices.SortFunc(g.Here, netip.Addr.Compare)
+	g.Here = slices.Compact(g.Here)
+	return g
 }
 
 func unspecified(v4 bool) netip.Addr {

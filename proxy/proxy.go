@@ -27,7 +27,11 @@ type Config struct {
 	Ready func()
 	// Observe, if not nil, is told how long each synchronisation took, and how long its oldest change had waited before it.
 	Observe func(took, waited time.Duration)
-	Log     *slog.Logger
+	// Node is this node's name, which hints of endpoints speak of.
+	Node string
+	// ExternalIPs says that spec.externalIPs are translated. Whoever may write a Service can then take any address over (CVE-2020-8554).
+	ExternalIPs bool
+	Log         *slog.Logger
 }
 
 // backend is what puts a model to work.
@@ -45,6 +49,7 @@ type Proxy struct {
 	poke    chan struct{}
 
 	mu       sync.Mutex
+	place    Place
 	services map[string]Service          // by key
 	slices   map[string]map[string]Slice // by service, then by the slice's own key
 	owner    map[string]string           // service by the slice's key
@@ -58,7 +63,7 @@ func New(cfg Config, b backend) (*Proxy, error) {
 		return nil, errors.New("proxy: Synced and Log are needed")
 	}
 	return &Proxy{
-		cfg: cfg, backend: b, poke: make(chan struct{}, 1),
+		cfg: cfg, backend: b, place: Place{Node: cfg.Node}, poke: make(chan struct{}, 1),
 		services: map[string]Service{}, slices: map[string]map[string]Slice{}, owner: map[string]string{}, dirty: map[string]bool{},
 	}, nil
 }
@@ -98,6 +103,19 @@ func (p *Proxy) SetSlice(key string, s *Slice) {
 	p.slices[s.Service][key] = *s
 	p.owner[key] = s.Service
 	p.touchLocked(s.Service)
+}
+
+// SetZone says which zone the node is in; "" is not known.
+func (p *Proxy) SetZone(zone string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if zone == p.place.Zone {
+		return
+	}
+	p.place.Zone = zone
+	for key := range p.services {
+		p.touchLocked(key)
+	}
 }
 
 func (p *Proxy) touchLocked(service string) {
@@ -178,7 +196,10 @@ func (p *Proxy) compute(model Model, names map[string][]string) {
 		for _, s := range p.slices[key] {
 			list = append(list, s)
 		}
-		part := groups(svc, list)
+		if !p.cfg.ExternalIPs {
+			svc.ExternalIPs = nil
+		}
+		part := groups(svc, list, p.place)
 		maps.Copy(model, part)
 		for name := range part {
 			names[key] = append(names[key], name)

@@ -39,6 +39,7 @@ type agent struct {
 	client kubernetes.Interface
 	lb     *socklb.LB
 	table  *nat.Table
+	proxy  *proxy.Proxy
 	direct []netip.Prefix // given by flags or file; empty: the nodes' own ranges
 
 	cluster  atomic.Pointer[cluster] // newest; nil until nodes have been seen
@@ -93,11 +94,12 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	m := newMetrics(lb)
 	w := newWatch(client, o.node)
 	p, err := proxy.New(proxy.Config{
-		Synced: w.synced, Ready: func() { close(a.proxying) }, Observe: m.observe, Log: log,
+		Synced: w.synced, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, Log: log,
 	}, ebpf.New(lb))
 	if err != nil {
 		return err
 	}
+	a.proxy = p
 	if err := w.handle(p, a.nodesChanged); err != nil {
 		return err
 	}
@@ -214,6 +216,7 @@ func clusterRanges(o options) ([]netip.Prefix, error) {
 func (a *agent) nodesChanged(nodes []*corev1.Node) {
 	c := clusterOf(nodes, a.o.node)
 	a.cluster.Store(&c)
+	a.proxy.SetZone(c.zone)
 	a.routes.Poke()
 	select {
 	case a.changed <- struct{}{}:

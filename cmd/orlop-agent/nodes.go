@@ -13,6 +13,7 @@ import (
 type cluster struct {
 	podCIDRs []netip.Prefix // of this node, a range of each family at most; none while not given out
 	own      []netip.Addr   // this node's addresses
+	zone     string         // this node's; "" not known
 	routes   routes.Table   // to the pods of other nodes
 	addrs    []netip.Addr   // of all nodes
 	allPods  []netip.Prefix // pods' ranges of all nodes
@@ -28,7 +29,7 @@ func clusterOf(nodes []*corev1.Node, self string) cluster {
 		c.addrs = append(c.addrs, addrs...)
 		c.allPods = append(c.allPods, cidrs...)
 		if n.Name == self {
-			c.podCIDRs, c.own = cidrs, addrs
+			c.podCIDRs, c.own, c.zone = cidrs, addrs, n.Labels[corev1.LabelTopologyZone]
 			c.unavailable = slices.ContainsFunc(n.Status.Conditions, func(d corev1.NodeCondition) bool {
 				return d.Type == corev1.NodeNetworkUnavailable && d.Status != corev1.ConditionFalse
 			})

@@ -78,6 +78,9 @@ func (b *Backend) adopt() error {
 // recognise finds the service that has one of the group's frontends in the maps, or begins a new one.
 func (b *Backend) recognise(g *proxy.Group) *live {
 	for _, pf := range g.Frontends {
+		if pf.Scope&proxy.Inside == 0 {
+			continue
+		}
 		id, ok := b.found[frontendOf(pf)]
 		if l := b.orphans[id]; ok && l != nil {
 			delete(b.orphans, id)

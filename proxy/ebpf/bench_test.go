@@ -27,7 +27,7 @@ func group(a netip.Addr, x, y byte) *proxy.Group {
 	ep := func(z byte) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, z, b[2], b[3]}), 8080)
 	}
-	return &proxy.Group{Frontends: []proxy.Frontend{{Addr: a, Port: 80, Protocol: proxy.TCP}}, Backends: []netip.AddrPort{ep(x), ep(y)}}
+	return &proxy.Group{Frontends: []proxy.Frontend{{Addr: a, Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}, Backends: []netip.AddrPort{ep(x), ep(y)}}
 }
 
 func open(b *testing.B) *Backend {

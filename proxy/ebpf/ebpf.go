@@ -64,7 +64,12 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	var errs []error
+	inside := 0
 	for name, g := range model {
+		if !forSockets(g) {
+			continue
+		}
+		inside++
 		l := b.live[name]
 		if l != nil && l.group == g && !b.conflicts[name] {
 			continue
@@ -74,10 +79,10 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	for name, l := range b.live {
-		if len(b.live) == len(model) {
-			break // live has every name of the model by now, so it has no other
+		if len(b.live) == inside {
+			break // live has every name that is for sockets by now, so it has no other
 		}
-		if _, wanted := model[name]; !wanted {
+		if g := model[name]; g == nil || !forSockets(g) {
 			if err := b.drop(name, l); err != nil {
 				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
 			}
@@ -198,9 +203,12 @@ func (b *Backend) fill(e socklb.Entry, eps []netip.AddrPort) error {
 // claim says which of a group's frontends are its to write: those that no other group in the model has and had before.
 func (b *Backend) claim(name string, g *proxy.Group, model proxy.Model) (mine []socklb.Frontend, conflict bool) {
 	for _, pf := range g.Frontends {
+		if pf.Scope&proxy.Inside == 0 {
+			continue
+		}
 		f := frontendOf(pf)
 		other := b.owner[f]
-		if og := model[other]; other != name && og != nil && slices.Contains(og.Frontends, pf) {
+		if og := model[other]; other != name && og != nil && has(og, f) {
 			conflict = true // until the other lets go of it; Set comes back to this group every time
 			continue
 		}
@@ -208,6 +216,15 @@ func (b *Backend) claim(name string, g *proxy.Group, model proxy.Model) (mine []
 		mine = append(mine, f)
 	}
 	return mine, conflict
+}
+
+// forSockets says whether sockets ask for the group at all; other groups are for packets from outside.
+func forSockets(g *proxy.Group) bool {
+	return slices.ContainsFunc(g.Frontends, func(f proxy.Frontend) bool { return f.Scope&proxy.Inside != 0 })
+}
+
+func has(g *proxy.Group, f socklb.Frontend) bool {
+	return slices.ContainsFunc(g.Frontends, func(pf proxy.Frontend) bool { return pf.Scope&proxy.Inside != 0 && frontendOf(pf) == f })
 }
 
 func frontendOf(f proxy.Frontend) socklb.Frontend {

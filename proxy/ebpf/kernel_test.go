@@ -339,9 +339,9 @@ func service(affinity time.Duration, last ...int) proxy.Model {
 	v4, v6 := backends(last...)
 	for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
 		m[fmt.Sprint("4/", p)] = &proxy.Group{Backends: v4, Affinity: affinity, Frontends: []proxy.Frontend{
-			{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: p}, {Addr: netip.IPv4Unspecified(), Port: 30080, Protocol: p}}}
+			{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: p, Scope: proxy.Everywhere}, {Addr: netip.IPv4Unspecified(), Port: 30080, Protocol: p, Scope: proxy.Everywhere}}}
 		m[fmt.Sprint("6/", p)] = &proxy.Group{Backends: v6, Affinity: affinity, Frontends: []proxy.Frontend{
-			{Addr: netip.MustParseAddr(vip6), Port: 80, Protocol: p}, {Addr: netip.IPv6Unspecified(), Port: 30080, Protocol: p}}}
+			{Addr: netip.MustParseAddr(vip6), Port: 80, Protocol: p, Scope: proxy.Everywhere}, {Addr: netip.IPv6Unspecified(), Port: 30080, Protocol: p, Scope: proxy.Everywhere}}}
 	}
 	return m
 }
@@ -459,7 +459,7 @@ func TestKernelNothingFailsWhileServicesAndProgramsChange(t *testing.T) {
 func TestKernelRestartKeepsAndCleans(t *testing.T) {
 	r := newRig(t)
 	m := service(0, 1, 2)
-	m["gone"] = &proxy.Group{Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP}}, Backends: m["4/6"].Backends}
+	m["gone"] = &proxy.Group{Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}, Backends: m["4/6"].Backends}
 	r.set(m)
 	before, err := r.lb.Frontends()
 	if err != nil {
@@ -505,7 +505,7 @@ func TestKernelRestartKeepsAndCleans(t *testing.T) {
 func TestKernelFrontendChangesHands(t *testing.T) {
 	r := newRig(t)
 	v4, _ := backends(1, 2, 3)
-	f := []proxy.Frontend{{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: proxy.TCP}}
+	f := []proxy.Frontend{{Addr: netip.MustParseAddr(vip), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}
 	r.set(proxy.Model{"a": {Frontends: f, Backends: v4[:1]}})
 	finish := r.client(r.node, order{Network: "tcp", Addr: vip + ":80", UntilEOF: true})
 	for i := range 100 {
