@@ -75,9 +75,12 @@ func TestCountsWhatComesLater(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = c.Run(ctx) }()
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		client.Lock() // as every discovery does before it reads
 		client.Fake.Resources = []*metav1.APIResourceList{{GroupVersion: "example.com/v1", APIResources: []metav1.APIResource{
 			{Name: "widgets", Namespaced: true, Kind: "Widget", Verbs: metav1.Verbs{"create", "list", "watch", "delete"}},
 		}}}
+		client.Unlock()
 		time.Sleep(2 * rediscover)
 		live, err := client.CoreV1().ResourceQuotas("shop").Get(ctx, "q", metav1.GetOptions{})
 		if err != nil {
