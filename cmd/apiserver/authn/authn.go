@@ -79,11 +79,14 @@ func New(cfg Config) (authenticator.Request, error) {
 			// Without a CA anybody could name himself in a header.
 			return nil, errors.New("authenticate front proxies: there is no CA to verify them")
 		}
-		requests = append(requests, headerrequest.NewDynamicVerifyOptionsSecure(h.CAContentProvider.VerifyOptions,
-			h.AllowedClientNames, h.UsernameHeaders, h.UIDHeaders, h.GroupHeaders, h.ExtraHeaderPrefixes))
+		requests = append(requests, acquaint(h.CAContentProvider.VerifyOptions, func(verify x509.VerifyOptionFunc) authenticator.Request {
+			return headerrequest.NewDynamicVerifyOptionsSecure(verify, h.AllowedClientNames, h.UsernameHeaders, h.UIDHeaders, h.GroupHeaders, h.ExtraHeaderPrefixes)
+		}))
 	}
 	if cfg.ClientCA != nil {
-		requests = append(requests, x509.NewDynamic(cfg.ClientCA.VerifyOptions, x509.CommonNameUserConversion))
+		requests = append(requests, acquaint(cfg.ClientCA.VerifyOptions, func(verify x509.VerifyOptionFunc) authenticator.Request {
+			return x509.NewDynamic(verify, x509.CommonNameUserConversion)
+		}))
 	}
 	tokens, err := tokenAuthenticators(cfg)
 	if err != nil {
