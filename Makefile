@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 DEPS := go run ./integration/cmd/deps
 
-.PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench check generate install-cni clean help
+.PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench chaos check generate install-cni clean help
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
 	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage k8s.io/sample-apiserver
@@ -47,7 +47,7 @@ test: ## all tests that CI runs
 	@$(MAKE) --no-print-directory images test-unit test-kernel test-integration
 
 test-unit: ## no root, no kernel
-	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system | grep -v /integration/api)
+	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system | grep -v /integration/api | grep -v /integration/chaos)
 
 test-kernel: ## as root: network namespaces, BPF, cgroups
 	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(grep -rl --include=*_test.go '^func TestKernel' . | xargs -n1 dirname | sort -u)
@@ -65,6 +65,9 @@ conformance: images ## every conformance row, on a cluster of its own
 
 bench: images ## README's figures: seconds to ready, memory of each process
 	go run ./integration/cmd/figures -bin $(BIN)
+
+chaos: images ## as root, some minutes: what a cluster rests on breaks for as long as outages last
+	go test -count=1 -v -timeout 60m ./integration/chaos
 
 check: ## generated files are fresh, code is formatted and vetted
 	@$(DEPS) -need generate

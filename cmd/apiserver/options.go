@@ -70,6 +70,9 @@ type Options struct {
 
 	ProxyCertFile, ProxyKeyFile string
 	AggregatorRouting           bool
+
+	// flags are those that AddFlags bound, for /flagz; nil where there are none.
+	flags *pflag.FlagSet
 }
 
 // NewOptions returns the defaults.
@@ -122,6 +125,7 @@ const (
 
 // AddFlags binds o to fs.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	o.flags = fs
 	o.Run.AddUniversalFlags(fs)
 	o.Serving.AddFlags(fs)
 	o.Etcd.AddFlags(fs)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/spf13/pflag"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apiextensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,6 +19,7 @@ import (
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/apiserver/pkg/server/flagz"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	utilopenapi "k8s.io/apiserver/pkg/util/openapi"
@@ -26,6 +28,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	cliflag "k8s.io/component-base/cli/flag"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of our clients and queues
 	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
@@ -147,6 +150,9 @@ func (b *base) serving() error {
 	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
 		return genericapiserver.DefaultBuildHandlerChain(answerMergePanics(h, c.Serializer), c)
 	}
+	if b.options.flags != nil {
+		gc.Flagz = flagz.NamedFlagSetsReader{FlagSets: cliflag.NamedFlagSets{FlagSets: map[string]*pflag.FlagSet{"kube-apiserver": b.options.flags}}}
+	}
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	return nil
 }
@@ -217,6 +223,7 @@ func storagePrefixes() map[schema.GroupResource]string {
 
 func (b *base) storage() error {
 	gc, o := b.config, b.options
+	redialEtcd(o.Etcd)
 	served := serverstorage.NewResourceConfig()
 	served.EnableVersions(scheme.Served()...)
 	// With the flag's wishes, only custom resources and what the scheme has may be named: all else is a mistake.

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/embed"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -134,6 +135,7 @@ func (c *cluster) startEtcd() error {
 
 func (c *cluster) options() *Options {
 	o := NewOptions()
+	o.AddFlags(pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError))
 	o.Run.AdvertiseAddress = net.ParseIP("127.0.0.1")
 	o.Serving.BindAddress, o.Serving.BindPort = net.ParseIP("127.0.0.1"), c.port
 	o.Serving.ServerCert.CertKey.CertFile, o.Serving.ServerCert.CertKey.KeyFile = c.file("server.crt"), c.file("server.key")

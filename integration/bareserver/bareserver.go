@@ -31,6 +31,7 @@ type Config struct {
 	Dir     string   // an empty folder, for keys, data and logs
 	Env     []string // added to the programs' environment
 	Flags   []string // added to the API server's
+	Etcd    []string // added to etcd's
 	Fsync   bool     // etcd waits for the disk, as in a real cluster; tests need not
 }
 
@@ -42,6 +43,7 @@ type Server struct {
 	cfg        Config
 	port       int
 	etcdURL    string
+	peerURL    string
 	etcd, api  *process
 	more       []*process
 }
@@ -66,19 +68,36 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if s.Client, err = kubernetes.NewForConfig(s.Config); err != nil {
 		return nil, err
 	}
-	peer := "http://127.0.0.1:" + strconv.Itoa(ports[2])
-	flags := []string{"etcd", "--name=t", "--data-dir=" + s.file("etcd"), "--listen-client-urls=" + s.etcdURL, "--advertise-client-urls=" + s.etcdURL,
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=t=" + peer}
-	if !cfg.Fsync {
-		flags = append(flags, "--unsafe-no-fsync")
-	}
-	if s.etcd, err = s.run("etcd", flags...); err != nil {
+	s.peerURL = "http://127.0.0.1:" + strconv.Itoa(ports[2])
+	if err := s.StartEtcd(); err != nil {
 		return nil, err
 	}
 	if err := s.StartAPI(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+// StartEtcd runs etcd, which must not run already, on what an earlier one stored.
+func (s *Server) StartEtcd() error {
+	flags := []string{"etcd", "--name=t", "--data-dir=" + s.file("etcd"), "--listen-client-urls=" + s.etcdURL, "--advertise-client-urls=" + s.etcdURL,
+		"--listen-peer-urls=" + s.peerURL, "--initial-advertise-peer-urls=" + s.peerURL, "--initial-cluster=t=" + s.peerURL}
+	if !s.cfg.Fsync {
+		flags = append(flags, "--unsafe-no-fsync")
+	}
+	var err error
+	s.etcd, err = s.run("etcd", append(flags, s.cfg.Etcd...)...)
+	return err
+}
+
+// KillEtcd ends etcd without a word to it, and waits until it is gone. StartEtcd begins it again.
+func (s *Server) KillEtcd() error {
+	if err := s.etcd.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("kill etcd: %w", err)
+	}
+	<-s.etcd.done
+	s.etcd = nil
+	return nil
 }
 
 // StartAPI runs the API server, which must not run already, and waits until it is ready.

@@ -69,7 +69,10 @@ func workloads() []*store.Resource {
 		{GV: apps, Kind: "ControllerRevision", Plural: "controllerrevisions", Singular: "controllerrevision"},
 		{GV: apps, Kind: "DaemonSet", Plural: "daemonsets", Singular: "daemonset", Short: []string{"ds"}, Categories: all(), Generation: true},
 		{GV: apps, Kind: "Deployment", Plural: "deployments", Singular: "deployment", Short: []string{"deploy"}, Categories: all(), Generation: true},
-		{GV: apps, Kind: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", Short: []string{"rs"}, Categories: all(), Generation: true},
+		{GV: apps, Kind: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", Short: []string{"rs"}, Categories: all(), Generation: true,
+			Fields: func(obj runtime.Object) fields.Set {
+				return fields.Set{"status.replicas": strconv.Itoa(int(obj.(*appsv1.ReplicaSet).Status.Replicas))}
+			}},
 		// The name of a stateful set becomes its pods' host name, which holds no dots.
 		{GV: apps, Kind: "StatefulSet", Plural: "statefulsets", Singular: "statefulset", Short: []string{"sts"}, Categories: all(), Generation: true,
 			Name: validation.NameIsDNSLabel},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,7 @@ func fieldLabels() map[schema.GroupVersionKind][]string {
 		core("Secret"):                {"type"},
 		core("Service"):               {"spec.clusterIP", "spec.type"},
 		core("ReplicationController"): {"status.replicas"},
+		appsv1.SchemeGroupVersion.WithKind("ReplicaSet"): {"status.replicas"},
 		core("Event"): {
 			"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
 			"involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
