@@ -176,6 +176,7 @@ func controllerManagerPod(c Config) component {
 			"--cluster-cidr=" + c.PodCIDR.String(),
 			"--service-cluster-ip-range=" + c.ServiceCIDR.String(),
 			"--cluster-name=" + clusterName,
+			"--local-path-image=" + c.image(agentImage),
 		},
 		requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")},
 		port:     kcmPort, scheme: corev1.URISchemeHTTPS, host: "127.0.0.1",

@@ -57,6 +57,7 @@ type options struct {
 	quotaPeriod    time.Duration
 	autoscaling    podautoscaler.Settings
 	tokenKeyFile   string
+	localPathImage string
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
@@ -114,6 +115,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.quotaPeriod, "resource-quota-sync-period", 5*time.Minute, "time between full counts of what quotas limit")
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
 	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
+	fs.StringVar(&o.localPathImage, "local-path-image", "", "image of orlop-agent, with which the provisioner of local paths makes directories on nodes; there is no such provisioner without")
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")
 	fs.String("requestheader-client-ca-file", "", "accepted; requests by proxies are not believed here")
 }

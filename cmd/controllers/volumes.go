@@ -4,6 +4,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/orlop-io/orlop/cmd/controllers/ephemeralvolume"
+	"github.com/orlop-io/orlop/cmd/controllers/localpath"
 	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
 	"github.com/orlop-io/orlop/cmd/controllers/volumeprotection"
 )
@@ -20,6 +21,14 @@ func volumes() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				v, err := ephemeralvolume.New(c, e.shared, e.recorder("ephemeral_volume"), e.log)
 				return v.Run, err
+			})},
+		{name: "local-path-provisioner", alias: "local-path", account: "local-path-provisioner",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				if e.localPathImage == "" {
+					return nil, nil
+				}
+				p, err := localpath.New(c, e.localPathImage, e.shared, e.recorder(localpath.Provisioner), e.log)
+				return p.Run, err
 			})},
 		{name: "persistentvolumeclaim-protection-controller", alias: "pvc-protection", account: "pvc-protection-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {

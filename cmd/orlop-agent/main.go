@@ -85,7 +85,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
 	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(localPath(), &cobra.Command{
 		Use: "cleanup", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return cleanup(o) },
 	})

@@ -43,6 +43,7 @@ func parts() []part {
 			{"Endpoints: ready addresses for each selector", endpointsFollow},
 			{"Namespace: deletes all that is in it", namespaceDeletesContent},
 			{"PersistentVolume: the smallest fitting volume", smallestVolume},
+			{"StatefulSet on a fresh cluster gets its volumes, keeps their data, and gives them back", localVolumes},
 		}},
 		{"kubelet", []sentence{
 			{"it creates its Node", kubeletCreatesNode},

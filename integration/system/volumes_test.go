@@ -2,10 +2,13 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -64,4 +67,62 @@ func smallestVolume(t *testing.T, c *clustertest.Cluster) {
 	if kept, err := volumes.Get(t.Context(), ns+"-1", metav1.GetOptions{}); err != nil || kept.Status.Phase != corev1.VolumeAvailable {
 		t.Errorf("another volume is %+v (%v)", kept, err)
 	}
+}
+
+// localVolumes follows the claims of a StatefulSet that names no class, of a user who is not root, from the first
+// write to the end of their directories.
+func localVolumes(t *testing.T, c *clustertest.Cluster) {
+	ns, replicas, user, grace := c.Namespace(t), int32(2), int64(1000), int64(0)
+	labels := map[string]string{"app": "db"}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
+		Replicas: &replicas, PodManagementPolicy: appsv1.ParallelPodManagement, Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: &grace, SecurityContext: &corev1.PodSecurityContext{RunAsUser: &user},
+			Containers: []corev1.Container{{Name: "c", Image: c.Image("busybox"), Command: []string{"sh", "-c", "echo began >> /data/log && sleep 1000"},
+				VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}}},
+		}},
+		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}},
+	}}
+	if _, err := c.Client.AppsV1().StatefulSets(ns).Create(t.Context(), set, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitPod(t, ns, "db-1", "ready", clustertest.Ready)
+	first := c.WaitPod(t, ns, "db-0", "ready", clustertest.Ready)
+	claim, err := c.Client.CoreV1().PersistentVolumeClaims(ns).Get(t.Context(), "data-db-0", metav1.GetOptions{})
+	if err != nil || claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName != "local-path" {
+		t.Fatalf("the claim's class is %v (%v)", claim.Spec.StorageClassName, err)
+	}
+	volume, err := c.Client.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
+	if err != nil || volume.Spec.Local == nil || volume.Spec.NodeAffinity == nil {
+		t.Fatalf("the claim has volume %+v (%v)", volume, err)
+	}
+	logOf := func() (string, error) { return c.Exec(first.Spec.NodeName, "cat", volume.Spec.Local.Path+"/log") }
+	if text, err := logOf(); err != nil || strings.Count(text, "began") != 1 {
+		t.Fatalf("on the node there is %q (%v)", text, err)
+	}
+	if err := c.Client.CoreV1().Pods(ns).Delete(t.Context(), "db-0", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again := c.WaitPod(t, ns, "db-0", "made anew", func(p *corev1.Pod) bool { return p.UID != first.UID && clustertest.Ready(p) })
+	if text, err := logOf(); err != nil || again.Spec.NodeName != first.Spec.NodeName || strings.Count(text, "began") != 2 {
+		t.Errorf("on %s the volume holds %q (%v)", again.Spec.NodeName, text, err)
+	}
+
+	if err := c.Client.AppsV1().StatefulSets(ns).Delete(t.Context(), "db", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Client.CoreV1().PersistentVolumeClaims(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Eventually(t, 60*time.Second, "the volume and its directory to go", func(ctx context.Context) error {
+		if _, err := c.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the volume: %v", err)
+		}
+		if _, err := c.Exec(first.Spec.NodeName, "test", "!", "-e", volume.Spec.Local.Path); err != nil {
+			return errors.New("the directory is still there")
+		}
+		return nil
+	})
 }
