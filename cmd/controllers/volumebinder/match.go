@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -94,4 +95,24 @@ func mode(m *corev1.PersistentVolumeMode) corev1.PersistentVolumeMode {
 		return corev1.PersistentVolumeFilesystem
 	}
 	return *m
+}
+
+// unclassed tells that claim waits for there to be a default class: it named none, and has no volume.
+func unclassed(claim *corev1.PersistentVolumeClaim) bool {
+	_, old := claim.Annotations[corev1.BetaStorageClassAnnotation]
+	return claim.Spec.StorageClassName == nil && !old && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
+}
+
+// defaultClass is the newest of those that are annotated as default, by name if equally old; nil where there is none.
+func defaultClass(classes []*storagev1.StorageClass) *storagev1.StorageClass {
+	var best *storagev1.StorageClass
+	for _, c := range classes {
+		if c.Annotations[isDefault] != "true" && c.Annotations[betaIsDefault] != "true" {
+			continue
+		}
+		if best == nil || cmp.Or(best.CreationTimestamp.Compare(c.CreationTimestamp.Time), cmp.Compare(c.Name, best.Name)) < 0 {
+			best = c
+		}
+	}
+	return best
 }

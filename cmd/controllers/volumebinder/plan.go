@@ -17,6 +17,8 @@ const (
 	selectedNode      = "volume.kubernetes.io/selected-node"
 	provisioner       = "volume.kubernetes.io/storage-provisioner"
 	betaProvisioner   = "volume.beta.kubernetes.io/storage-provisioner"
+	isDefault         = "storageclass.kubernetes.io/is-default-class"
+	betaIsDefault     = "storageclass.beta.kubernetes.io/is-default-class"
 )
 
 // noProvisioner is the provisioner of classes whose volumes are made by hand.

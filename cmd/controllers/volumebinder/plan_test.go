@@ -235,3 +235,30 @@ func TestCrashAnywhere(t *testing.T) {
 		}
 	}
 }
+
+func TestDefaultClass(t *testing.T) {
+	class := func(name string, age int64, marked string) *storagev1.StorageClass {
+		return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(1000-age, 0), Annotations: map[string]string{isDefault: marked}}}
+	}
+	if got := defaultClass([]*storagev1.StorageClass{class("other", 0, "false"), class("old", 9, "true"), class("b", 5, "true"), class("a", 5, "true")}); got == nil || got.Name != "a" {
+		t.Errorf("the default is %v", got)
+	}
+	if got := defaultClass([]*storagev1.StorageClass{class("other", 0, "false")}); got != nil {
+		t.Errorf("%s was not meant", got.Name)
+	}
+	for name, tc := range map[string]struct {
+		claim *corev1.PersistentVolumeClaim
+		want  bool
+	}{
+		"none named":  {claim("1Gi"), true},
+		"none wanted": {claim("1Gi", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr("") }), false},
+		"named the old way": {claim("1Gi", func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations = map[string]string{corev1.BetaStorageClassAnnotation: ""}
+		}), false},
+		"of a volume": {claim("1Gi", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "v" }), false},
+	} {
+		if got := unclassed(tc.claim); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -100,6 +100,20 @@ func (c *Controller) syncClaim(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	if unclassed(claim) {
+		all, err := c.classes.List(labels.Everything())
+		if err != nil {
+			return err
+		}
+		if class := defaultClass(all); class != nil {
+			claim = claim.DeepCopy()
+			claim.Spec.StorageClassName = &class.Name
+			if _, err := c.client.CoreV1().PersistentVolumeClaims(namespace).Update(ctx, claim, metav1.UpdateOptions{}); err != nil {
+				return fmt.Errorf("give claim the default class: %w", err)
+			}
+			return nil // its change brings it here again
+		}
+	}
 	class, err := c.classes.Get(className(claim))
 	if apierrors.IsNotFound(err) {
 		class = nil
