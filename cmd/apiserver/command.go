@@ -5,9 +5,9 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,10 +16,6 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 	componentversion "k8s.io/component-base/version"
 )
-
-// collectAt is the growth of the heap, in per cent, after which garbage is collected. An API server's heap is mostly caches
-// that stay: half of Go's default saves a third of the memory for a few per cent of the CPU time of a busy server.
-const collectAt = 50
 
 // keyPoll is how often the file of encryption keys is looked at.
 const keyPoll = 10 * time.Second
@@ -42,7 +38,7 @@ func NewCommand(programVersion string) *cobra.Command {
 				return fmt.Errorf("set up logging: %w", err)
 			}
 			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(collectAt)
+				defer inBackground(cmd.Context(), paceCollector)()
 			}
 			// The library offers no other way than this variable. It reads one small file; a rotation waits for it three times.
 			encryptionconfigcontroller.EncryptionConfigFileChangePollDuration = keyPoll
@@ -55,6 +51,20 @@ func NewCommand(programVersion string) *cobra.Command {
 	}
 	o.AddFlags(cmd.Flags())
 	return cmd
+}
+
+// inBackground runs f; stop ends its context and waits for it.
+func inBackground(ctx context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // checkVersion reports a build without the version that clients compare with theirs.
