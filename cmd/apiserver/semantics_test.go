@@ -195,6 +195,32 @@ func TestDryRunWritesNothing(t *testing.T) {
 	}
 }
 
+// kubectl get deployment web --subresource=scale shows these columns.
+func TestScaleHasColumns(t *testing.T) {
+	ns := namespace(t, "scale-table")
+	rc := &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.ReplicationControllerSpec{
+		Selector: map[string]string{"a": "b"}, Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}, Spec: pod("a", nil).Spec}}}
+	if _, err := shared.client.CoreV1().ReplicationControllers(ns).Create(t.Context(), rc, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	body, err := shared.client.CoreV1().RESTClient().Get().Namespace(ns).Resource("replicationcontrollers").Name("a").SubResource("scale").
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(t.Context())
+	var table metav1.Table
+	if err == nil {
+		err = json.Unmarshal(body, &table)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var columns []string
+	for _, c := range table.ColumnDefinitions {
+		columns = append(columns, c.Name)
+	}
+	if got := strings.Join(columns, " "); got != "Name Desired Available Age" {
+		t.Errorf("columns of a Scale: %s", got)
+	}
+}
+
 func TestApplyOnScale(t *testing.T) {
 	ns := namespace(t, "apply-scale")
 	ctx := t.Context()
@@ -300,6 +326,11 @@ func TestEvictionPreconditions(t *testing.T) {
 	}
 	if b, err := budgets.Get(ctx, "b", metav1.GetOptions{}); err != nil || b.Status.DisruptionsAllowed != 1 {
 		t.Errorf("budget after it: %v, %v, want it untouched", b.Status, err)
+	}
+	err = shared.client.CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("p").SubResource("eviction").Param("dryRun", "All").
+		Body(&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "p"}, DeleteOptions: &metav1.DeleteOptions{DryRun: []string{"Other"}}}).Do(ctx).Error()
+	if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "Non-matching dry-run options in request and content: [All] and [Other]") {
+		t.Errorf("eviction with two wishes for a dry run: %v", err)
 	}
 	if err := pods.EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "p"}}); err != nil {
 		t.Fatal(err)

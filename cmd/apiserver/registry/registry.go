@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -214,13 +215,14 @@ func (b *builder) pods() error {
 }
 
 func (b *builder) scales() error {
+	table := b.cfg.Store.Table(autoscalingv1.Resource("scales"))
 	for _, r := range []schema.GroupVersionResource{
 		appsv1.SchemeGroupVersion.WithResource("deployments"),
 		appsv1.SchemeGroupVersion.WithResource("replicasets"),
 		appsv1.SchemeGroupVersion.WithResource("statefulsets"),
 		corev1.SchemeGroupVersion.WithResource("replicationcontrollers"),
 	} {
-		b.put(r.GroupVersion(), r.Resource+"/scale", scale.New(b.stores[r.GroupResource()], r.GroupVersion()))
+		b.put(r.GroupVersion(), r.Resource+"/scale", scale.New(b.stores[r.GroupResource()], r.GroupVersion(), table))
 	}
 	return nil
 }

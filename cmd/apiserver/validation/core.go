@@ -80,7 +80,7 @@ func NamespaceFinalize(n *corev1.Namespace) field.ErrorList {
 func namespaceStatus(n, _ *corev1.Namespace) field.ErrorList {
 	switch {
 	case n.DeletionTimestamp.IsZero() && n.Status.Phase != corev1.NamespaceActive:
-		return field.ErrorList{field.Invalid(status().Child("phase"), n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+		return field.ErrorList{field.Invalid(status().Child("Phase"), n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
 	case !n.DeletionTimestamp.IsZero() && n.Status.Phase != corev1.NamespaceTerminating:
 		return field.ErrorList{field.Invalid(status().Child("phase"), n.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
 	}

@@ -56,7 +56,7 @@ func TestNamespaces(t *testing.T) {
 	compare(t, UpdateStatus(active, active), "")
 	ended := active.DeepCopy()
 	ended.Status.Phase = corev1.NamespaceTerminating
-	compare(t, UpdateStatus(ended, active), "status.phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty")
+	compare(t, UpdateStatus(ended, active), "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty")
 	leaving := active.DeepCopy()
 	leaving.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 	compare(t, UpdateStatus(leaving, active), "status.phase: Invalid value: \"Active\": may only be 'Terminating' if `deletionTimestamp` is not empty")

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -67,6 +69,9 @@ func (e *Eviction) Create(ctx context.Context, name string, obj runtime.Object, 
 		options = eviction.DeleteOptions.DeepCopy()
 	}
 	if dryrun.IsDryRun(o.DryRun) {
+		if len(options.DryRun) > 0 && !slices.Equal(options.DryRun, o.DryRun) {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("Non-matching dry-run options in request and content: %v and %v", o.DryRun, options.DryRun))
+		}
 		options.DryRun = o.DryRun
 	}
 	pinned := options.Preconditions != nil && options.Preconditions.ResourceVersion != nil
@@ -218,6 +223,9 @@ func spend(b *policyv1.PodDisruptionBudget, pod string, now metav1.Time) error {
 	case len(s.DisruptedPods) > maxDisrupted:
 		return apierrors.NewForbidden(policyv1.Resource("poddisruptionbudget"), b.Name, errors.New("DisruptedPods map too big - too many evictions not confirmed by PDB controller"))
 	case s.DisruptionsAllowed == 0:
+		if c := meta.FindStatusCondition(s.Conditions, policyv1.DisruptionAllowedCondition); c != nil && c.Reason == policyv1.SyncFailedReason {
+			return tooMany("The disruption budget %s does not allow evicting pods currently because it failed sync: %s", 0, b.Name, c.Message)
+		}
 		return tooMany("The disruption budget %s needs %d healthy pods and has %d currently", 0, b.Name, s.DesiredHealthy, s.CurrentHealthy)
 	}
 	s.DisruptionsAllowed--

@@ -59,6 +59,27 @@ func TestSpend(t *testing.T) {
 	}
 }
 
+// People look for the cause in what kubectl drain tells them.
+func TestWhyABudgetRefuses(t *testing.T) {
+	stuck := policyv1.PodDisruptionBudgetStatus{Conditions: []metav1.Condition{{Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse,
+		Reason: policyv1.SyncFailedReason, Message: "found no controllers for pod \"p\""}}}
+	for want, budget := range map[string]policyv1.PodDisruptionBudget{
+		"The disruption budget b is still being processed by the server.": {ObjectMeta: metav1.ObjectMeta{Name: "b", Generation: 1}},
+		"The disruption budget b needs 2 healthy pods and has 1 currently": {ObjectMeta: metav1.ObjectMeta{Name: "b"},
+			Status: policyv1.PodDisruptionBudgetStatus{DesiredHealthy: 2, CurrentHealthy: 1}},
+		"The disruption budget b does not allow evicting pods currently because it failed sync: found no controllers for pod \"p\"": {
+			ObjectMeta: metav1.ObjectMeta{Name: "b"}, Status: stuck},
+	} {
+		status, ok := spend(&budget, "p", metav1.Now()).(apierrors.APIStatus)
+		if !ok || status.Status().Message != "Cannot evict pod as it would violate the pod's disruption budget." {
+			t.Fatalf("%v", status)
+		}
+		if causes := status.Status().Details.Causes; len(causes) != 1 || causes[0].Type != policyv1.DisruptionBudgetCause || causes[0].Message != want {
+			t.Errorf("causes %v, want %s", causes, want)
+		}
+	}
+}
+
 func TestContainerOf(t *testing.T) {
 	two := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: "i"}}, Containers: []corev1.Container{{Name: "a"}, {Name: "b"}}}}

@@ -26,13 +26,14 @@ import (
 type REST struct {
 	store    *store.Storage
 	gv       schema.GroupVersion
+	table    rest.TableConvertor
 	mappings managedfields.ResourcePathMappings
 }
 
-// New returns the scale subresource of s, whose objects must be of a kind that parts knows.
-func New(s *store.Storage, gv schema.GroupVersion) *REST {
+// New returns the scale subresource of s, whose objects must be of a kind that parts knows. table shows Scales.
+func New(s *store.Storage, gv schema.GroupVersion, table rest.TableConvertor) *REST {
 	path := fieldpath.MakePathOrDie("spec", "replicas")
-	return &REST{s, gv, managedfields.ResourcePathMappings{gv.String(): path}}
+	return &REST{s, gv, table, managedfields.ResourcePathMappings{gv.String(): path}}
 }
 
 func (r *REST) New() runtime.Object { return &autoscalingv1.Scale{} }
@@ -64,7 +65,7 @@ func (r *REST) Update(ctx context.Context, name string, info rest.UpdatedObjectI
 }
 
 func (r *REST) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
-	return rest.NewDefaultTableConvertor(schema.GroupResource{Group: r.gv.Group, Resource: "scale"}).ConvertToTable(ctx, obj, options)
+	return r.table.ConvertToTable(ctx, obj, options)
 }
 
 // asScale shows admission the Scale that the client sees, not the object behind it.
