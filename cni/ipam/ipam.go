@@ -1,12 +1,13 @@
-// Package ipam hands out pod addresses of one network on one node and remembers who holds them.
+// Package ipam hands out addresses of one network on one node and remembers who holds them.
 //
 // It owns one folder per network. The state of a boot lives in a folder named by the kernel's boot id,
-// so whatever a reboot or a power cut left behind is not read, only removed: no pod survives its kernel.
-// Within a boot every step is a rename, a link or an unlink, in an order that lets a process die anywhere:
+// so whatever a reboot or a power cut left behind is not read, only removed: no container survives its kernel. That is why nothing
+// here waits for the disk. Within a boot every step is a rename, a link or an unlink, in an order that lets a process die anywhere:
 // a lease is written before its addresses are taken and removed after they are given back, so that a
 // half-made one can always be released by its name and never keeps an address nobody can find.
 //
-// Reserve and Release cost the same however many leases there are.
+// Reserve and Release cost the same however many leases there are. The folder may be one that the plugin host-local used before:
+// its files count as taken, and Release removes the container's.
 package ipam
 
 import (
@@ -19,16 +20,24 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrExhausted is returned by Reserve when a range has no free address.
-var ErrExhausted = errors.New("no free address")
-
-// ErrReserved is returned by Reserve when the attachment holds a lease already.
-var ErrReserved = errors.New("attachment holds a lease already")
+// Errors that callers branch on.
+var (
+	// ErrExhausted is returned by Reserve and Check when a set has no free address.
+	ErrExhausted = errors.New("no free address")
+	// ErrReserved is returned by Reserve when the attachment holds a lease already.
+	ErrReserved = errors.New("attachment holds a lease already")
+	// ErrTaken is returned by Reserve when a wanted address is another's.
+	ErrTaken = errors.New("address is taken")
+	// ErrTorn is returned by Lookup when a lease's file is there but cannot be read. Release works.
+	ErrTorn = errors.New("lease is torn")
+)
 
 // Attachment names one interface of one container.
 type Attachment struct {
@@ -42,6 +51,20 @@ type Lease struct {
 	Addrs []netip.Addr `json:"addrs"`
 	// Data is the caller's own and comes back as it was given.
 	Data json.RawMessage `json:"data,omitempty"`
+
+	Written time.Time `json:"-"` // when the file was
+	Torn    bool      `json:"-"` // nothing but key and Written is known
+	key     string    // name of the file
+}
+
+// Request is what a container is to get.
+type Request struct {
+	Attachment
+	Sets     []Set          // normal ones; one address of each
+	Wanted   []netip.Addr   // those that must be given, each of another set
+	Reserved []netip.Prefix // those that are given only when wanted
+	// Data returns what is kept beside the addresses.
+	Data func([]netip.Addr) (json.RawMessage, error)
 }
 
 // Config says where the leases of one network are kept.
@@ -53,7 +76,7 @@ type Config struct {
 
 // Store is the leases of one network. Its methods may be called by any number of processes at once.
 type Store struct {
-	network string // <Dir>/<Network>, holds lock and one folder per boot
+	network string // <Dir>/<Network>, holds lock, the cursors and one folder per boot
 	boot    string // <network>/<BootID>
 }
 
@@ -76,56 +99,95 @@ func New(cfg Config) (*Store, error) {
 }
 
 const (
-	lockName  = "lock"
-	leasesDir = "leases" // a file per attachment
-	addrsDir  = "addrs"  // per address a hard link to the lease that took it, as first written
+	lockName  = "lock" // host-local's, too
+	leasesDir = "leases"
+	addrsDir  = "addrs" // per address a hard link to the lease that took it, as first written
+	notesDir  = "notes"
 )
 
-// Reserve takes one address of each range for att and keeps data beside them. The first address of a range
-// is the gateway's and never handed out. It returns ErrReserved or ErrExhausted, holding nothing new.
-func (s *Store) Reserve(att Attachment, ranges []netip.Prefix, data json.RawMessage) (lease Lease, err error) {
+// Reserve gives an address of each set. It returns ErrReserved, ErrExhausted or ErrTaken, holding nothing new.
+func (s *Store) Reserve(req Request) (lease Lease, err error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return Lease{}, err
 	}
 	defer unlock()
+	att := req.Attachment
 	if _, err := os.Lstat(s.leasePath(att)); err == nil {
 		return Lease{}, fmt.Errorf("reserve for container %s %s: %w", att.ContainerID, att.IfName, ErrReserved)
 	}
-	lease = Lease{Attachment: att, Data: data}
-	for _, r := range ranges {
-		addr, err := s.pick(r)
-		if err != nil {
+	lease = Lease{Attachment: att, key: keyOf(att)}
+	if lease.Addrs, err = s.choose(req); err != nil {
+		return Lease{}, err
+	}
+	if req.Data != nil {
+		if lease.Data, err = req.Data(lease.Addrs); err != nil {
 			return Lease{}, err
 		}
-		lease.Addrs = append(lease.Addrs, addr)
 	}
 	if err := s.writeLease(lease); err != nil {
 		return Lease{}, err
 	}
 	for _, addr := range lease.Addrs {
 		if err := os.Link(s.leasePath(att), s.addrPath(addr)); err != nil {
-			return Lease{}, errors.Join(fmt.Errorf("take address %s: %w", addr, err), s.release(att))
+			return Lease{}, errors.Join(fmt.Errorf("take address %s: %w", addr, err), s.release(lease.key))
 		}
 	}
-	for i, r := range ranges {
+	for i := range req.Sets {
 		// Only a hint where to look next: a torn or lost one costs a few more lookups.
-		_ = os.WriteFile(s.cursorPath(r), []byte(lease.Addrs[i].String()), 0o600)
+		_ = os.WriteFile(s.cursorPath(i), []byte(lease.Addrs[i].String()), 0o600)
 	}
 	return lease, nil
 }
 
+// choose picks an address of each set. It needs the lock.
+func (s *Store) choose(req Request) ([]netip.Addr, error) {
+	left := slices.Clone(req.Wanted)
+	var out []netip.Addr
+	for i, set := range req.Sets {
+		j := slices.IndexFunc(left, func(a netip.Addr) bool { _, ok := set.of(a); return ok })
+		if j < 0 {
+			a, err := set.search(s.cursor(i), req.Reserved, s.free)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, a)
+			continue
+		}
+		ok, err := s.free(left[j])
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("%s, held by %s: %w", left[j], s.holder(left[j]), ErrTaken)
+		}
+		out, left = append(out, left[j]), slices.Delete(left, j, j+1)
+	}
+	if len(left) > 0 {
+		return nil, fmt.Errorf("requested address %s is in no range of the network that has not given one", left[0])
+	}
+	return out, nil
+}
+
 // Release gives back what att holds. An attachment that holds nothing is no error.
-func (s *Store) Release(att Attachment) error {
-	if _, err := os.Lstat(s.boot); errors.Is(err, fs.ErrNotExist) {
-		return nil // no lease in this boot
+func (s *Store) Release(att Attachment) error { return s.drop(keyOf(att), att) }
+
+// Drop releases a lease that List returned, torn or not.
+func (s *Store) Drop(l Lease) error { return s.drop(l.key, l.Attachment) }
+
+func (s *Store) drop(key string, att Attachment) error {
+	if _, err := os.Lstat(s.network); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	unlock, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return s.release(att)
+	if err := s.release(key); err != nil {
+		return err
+	}
+	return s.releaseForeign(att)
 }
 
 // SetData replaces what is kept beside the lease of att, which must hold one.
@@ -146,12 +208,16 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 	return s.writeLease(lease)
 }
 
-// Lookup returns the lease of att, and whether there is one.
-func (s *Store) Lookup(att Attachment) (Lease, bool, error) {
-	return readLease(s.leasePath(att))
-}
+// Lookup returns the lease of att, and whether there is one; ErrTorn where it cannot be read.
+func (s *Store) Lookup(att Attachment) (Lease, bool, error) { return readLease(s.leasePath(att)) }
 
-// List returns all leases of this boot, in no order.
+// KeyOf is what Lease.Key returns for the lease of att.
+func KeyOf(att Attachment) string { return keyOf(att) }
+
+// Key names the lease's attachment, torn or not.
+func (l Lease) Key() string { return l.key }
+
+// List returns all leases of this boot, in no order, torn ones too.
 func (s *Store) List() ([]Lease, error) {
 	entries, err := os.ReadDir(filepath.Join(s.boot, leasesDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -166,7 +232,7 @@ func (s *Store) List() ([]Lease, error) {
 			continue
 		}
 		l, ok, err := readLease(filepath.Join(s.boot, leasesDir, e.Name()))
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrTorn) {
 			return nil, err
 		}
 		if ok {
@@ -176,40 +242,87 @@ func (s *Store) List() ([]Lease, error) {
 	return leases, nil
 }
 
-// Check says whether Reserve would find an address in each range; it returns ErrExhausted when not.
-func (s *Store) Check(ranges []netip.Prefix) error {
+// Check says whether Reserve would find an address in each set; it returns ErrExhausted when not.
+func (s *Store) Check(sets []Set, reserved []netip.Prefix) error {
 	unlock, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	for _, r := range ranges {
-		if _, err := s.pick(r); err != nil {
+	for i, set := range sets {
+		if _, err := set.search(s.cursor(i), reserved, s.free); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Exclusive runs f while no other process changes the network's leases.
+func (s *Store) Exclusive(f func() error) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return f()
+}
+
 const tempPrefix = ".new-"
 
-func (s *Store) leasePath(att Attachment) string {
+func keyOf(att Attachment) string {
 	sum := sha256.Sum256([]byte(att.ContainerID + "\x00" + att.IfName))
-	return filepath.Join(s.boot, leasesDir, hex.EncodeToString(sum[:16]))
+	return hex.EncodeToString(sum[:16])
 }
+
+func (s *Store) leasePath(att Attachment) string { return filepath.Join(s.boot, leasesDir, keyOf(att)) }
 
 func (s *Store) addrPath(a netip.Addr) string { return filepath.Join(s.boot, addrsDir, a.String()) }
 
-func (s *Store) cursorPath(r netip.Prefix) string {
-	return filepath.Join(s.boot, "next-"+strings.ReplaceAll(r.Masked().String(), "/", "_"))
+// cursorPath is outside the boot's folder: after a reboot, too, the addresses that were given last come last.
+func (s *Store) cursorPath(set int) string {
+	return filepath.Join(s.network, fmt.Sprintf("next.%d", set))
+}
+
+// cursor is the address of a set that was given last; zero when that is not known.
+func (s *Store) cursor(set int) netip.Addr {
+	b, err := os.ReadFile(s.cursorPath(set))
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.ParseAddr(string(b))
+	return a
+}
+
+func (s *Store) free(a netip.Addr) (bool, error) {
+	for _, p := range []string{s.addrPath(a), s.foreignPath(a)} {
+		_, err := os.Lstat(p)
+		if err == nil {
+			return false, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, fmt.Errorf("look up address %s: %w", a, err)
+		}
+	}
+	return true, nil
+}
+
+func (s *Store) holder(a netip.Addr) string {
+	l, ok, err := readLease(s.addrPath(a))
+	if err != nil || !ok {
+		return "an unknown container"
+	}
+	return fmt.Sprintf("container %s %s", l.ContainerID, l.IfName)
 }
 
 // lock makes the folders of this boot, drops those of others, and holds the network's lock until unlock.
 func (s *Store) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(s.network, 0o700); err != nil {
-		return nil, fmt.Errorf("make IPAM folder: %w", err)
-	}
 	f, err := os.OpenFile(filepath.Join(s.network, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(s.network, 0o700); err != nil {
+			return nil, fmt.Errorf("make IPAM folder: %w", err)
+		}
+		f, err = os.OpenFile(filepath.Join(s.network, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open IPAM lock: %w", err)
 	}
@@ -224,7 +337,7 @@ func (s *Store) lock() (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	unlock = func() { f.Close() }
-	if _, err := os.Lstat(filepath.Join(s.boot, addrsDir)); err == nil {
+	if _, err := os.Lstat(filepath.Join(s.boot, notesDir)); err == nil {
 		return unlock, nil
 	}
 	if err := s.begin(); err != nil {
@@ -241,13 +354,13 @@ func (s *Store) begin() error {
 		return fmt.Errorf("read IPAM folder: %w", err)
 	}
 	for _, e := range entries {
-		if p := filepath.Join(s.network, e.Name()); e.Name() != lockName && p != s.boot {
+		if p := filepath.Join(s.network, e.Name()); e.IsDir() && p != s.boot {
 			if err := os.RemoveAll(p); err != nil {
 				return fmt.Errorf("drop leases of an earlier boot: %w", err)
 			}
 		}
 	}
-	for _, d := range []string{leasesDir, addrsDir} {
+	for _, d := range []string{leasesDir, addrsDir, notesDir} { // the last says that all are there
 		if err := os.MkdirAll(filepath.Join(s.boot, d), 0o700); err != nil {
 			return fmt.Errorf("make IPAM folder: %w", err)
 		}
@@ -255,73 +368,43 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// pick returns a free address of r, looking from the one after the last taken, so that an address rests
-// as long as the range allows before it is used again.
-func (s *Store) pick(r netip.Prefix) (netip.Addr, error) {
-	pool := poolOf(r)
-	start := pool.first
-	if b, err := os.ReadFile(s.cursorPath(r)); err == nil {
-		if last, err := netip.ParseAddr(string(b)); err == nil {
-			start = pool.after(last)
-		}
-	}
-	for a, n := start, uint64(0); n < pool.size; n++ {
-		_, err := os.Lstat(s.addrPath(a))
-		if errors.Is(err, fs.ErrNotExist) {
-			return a, nil
-		}
-		if err != nil {
-			return netip.Addr{}, fmt.Errorf("look up address %s: %w", a, err)
-		}
-		a = pool.after(a)
-	}
-	return netip.Addr{}, fmt.Errorf("range %s: %w", r, ErrExhausted)
-}
-
-func (s *Store) writeLease(l Lease) (err error) {
+// writeLease needs the lock: its temporary file has the same name each time, so that one a process left behind is written over.
+func (s *Store) writeLease(l Lease) error {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("encode lease: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Join(s.boot, leasesDir), tempPrefix+"*")
-	if err != nil {
+	temp := filepath.Join(s.boot, leasesDir, tempPrefix+"lease")
+	// Not truncated but made anew: what is there may be linked as a lease already.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("write lease: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
+	if err := os.WriteFile(temp, b, 0o600); err != nil {
+		return fmt.Errorf("write lease: %w", errors.Join(err, os.Remove(temp)))
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write lease: %w", err)
-	}
-	if err := os.Rename(f.Name(), s.leasePath(l.Attachment)); err != nil {
+	if err := os.Rename(temp, filepath.Join(s.boot, leasesDir, keyOf(l.Attachment))); err != nil {
 		return fmt.Errorf("write lease: %w", err)
 	}
 	return nil
 }
 
 // release needs the lock.
-func (s *Store) release(att Attachment) error {
-	path := s.leasePath(att)
+func (s *Store) release(key string) error {
+	path := filepath.Join(s.boot, leasesDir, key)
 	lease, ok, err := readLease(path)
-	if err != nil {
-		return err
+	if errors.Is(err, ErrTorn) {
+		return s.releaseTorn(path)
 	}
-	if !ok {
-		return nil
+	if err != nil || !ok {
+		return err
 	}
 	for _, a := range lease.Addrs {
 		holder, taken, err := readLease(s.addrPath(a))
 		// A process that died before it took the address leaves a lease that names it; by now it may be another's.
-		if err == nil && (!taken || holder.Attachment != att) {
+		if err == nil && (!taken || holder.Attachment != lease.Attachment) {
 			continue
 		}
-		if err == nil {
+		if err == nil || errors.Is(err, ErrTorn) {
 			err = os.Remove(s.addrPath(a))
 		}
 		if err != nil {
@@ -334,17 +417,64 @@ func (s *Store) release(att Attachment) error {
 	return nil
 }
 
+// releaseTorn finds the addresses of a lease that cannot be read: they are the same file.
+func (s *Store) releaseTorn(path string) error {
+	lease, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("look up lease: %w", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(s.boot, addrsDir))
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && os.SameFile(info, lease) {
+			err = os.Remove(filepath.Join(s.boot, addrsDir, e.Name()))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("give back address %s: %w", e.Name(), err)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove lease: %w", err)
+	}
+	return nil
+}
+
 func readLease(path string) (Lease, bool, error) {
-	b, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Lease{}, false, nil
 	}
 	if err != nil {
 		return Lease{}, false, fmt.Errorf("read lease: %w", err)
 	}
-	var l Lease
-	if err := json.Unmarshal(b, &l); err != nil {
-		return Lease{}, false, fmt.Errorf("decode lease %s: %w", path, err)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Lease{}, false, fmt.Errorf("read lease: %w", err)
+	}
+	b := make([]byte, info.Size())
+	if _, err := f.Read(b); err != nil && info.Size() > 0 {
+		return Lease{}, false, fmt.Errorf("read lease: %w", err)
+	}
+	l, err := decode(b)
+	l.key, l.Written = filepath.Base(path), info.ModTime()
+	if err != nil {
+		return l, true, fmt.Errorf("lease %s: %w: %w", path, ErrTorn, err)
 	}
 	return l, true, nil
+}
+
+func decode(b []byte) (Lease, error) {
+	var l Lease
+	err := json.Unmarshal(b, &l)
+	if err == nil && (l.ContainerID == "" || l.IfName == "" || slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return !a.IsValid() })) {
+		err = errors.New("names no attachment, or no valid address")
+	}
+	if err != nil {
+		return Lease{Torn: true}, err
+	}
+	return l, nil
 }

@@ -7,11 +7,26 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
 
-var small = []netip.Prefix{netip.MustParsePrefix("10.1.2.0/29")} // .2 to .6 for pods
+var small = sets("10.1.2.0/29") // .2 to .6 for pods
+
+// sets makes a set of each subnet.
+func sets(subnets ...string) []Set {
+	var out []Set
+	for _, p := range subnets {
+		s, err := Set{RangeOf(netip.MustParsePrefix(p))}.Normal()
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, s)
+	}
+	return out
+}
 
 func newStore(t *testing.T, dir, boot string) *Store {
 	t.Helper()
@@ -26,28 +41,202 @@ func att(i int) Attachment { return Attachment{ContainerID: fmt.Sprintf("c%d", i
 
 func reserve(t *testing.T, s *Store, i int) netip.Addr {
 	t.Helper()
-	l, err := s.Reserve(att(i), small, nil)
+	l, err := s.Reserve(Request{Attachment: att(i), Sets: small})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l.Addrs[0]
 }
 
-func TestPool(t *testing.T) {
-	for _, tt := range []struct {
-		prefix, first, last string
-		size                uint64
-	}{
-		{"10.1.2.0/24", "10.1.2.2", "10.1.2.254", 253},
-		{"10.1.2.0/30", "10.1.2.2", "10.1.2.2", 1},
-		{"10.1.2.0/31", "10.1.2.2", "10.1.2.0", 0},
-		{"fd00::/120", "fd00::2", "fd00::ff", 254},
+func TestNormal(t *testing.T) {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	for _, tt := range []struct{ subnet, start, end, gateway, want string }{
+		{"10.1.2.0/24", "", "", "", "10.1.2.1 to 10.1.2.254, 10.1.2.1"},
+		{"10.1.2.0/30", "", "", "10.1.2.2", "10.1.2.1 to 10.1.2.2, 10.1.2.2"},
+		{"fd00::/120", "", "", "", "fd00::1 to fd00::ff, fd00::1"},
+		{"10.1.2.0/24", "10.1.2.9", "10.1.2.20", "", "10.1.2.9 to 10.1.2.20, 10.1.2.1"},
+		{"10.1.2.0/31", "", "", "", "has no address"},
+		{"10.1.2.3/24", "", "", "", "10.1.2.0/24 is meant"},
+		{"10.1.2.0/24", "10.1.3.1", "", "", "rangeStart 10.1.3.1 is not in"},
+		{"10.1.2.0/24", "10.1.2.9", "10.1.2.8", "", "is before"},
+		{"10.1.2.0/24", "", "", "fd00::1", "gateway fd00::1 is not in"},
 	} {
-		p := poolOf(netip.MustParsePrefix(tt.prefix))
-		if got := fmt.Sprintf("%s %s %d", p.first, p.last, p.size); got != fmt.Sprintf("%s %s %d", tt.first, tt.last, tt.size) {
-			t.Errorf("%s: got %s", tt.prefix, got)
+		r := Range{Subnet: prefix(tt.subnet)}
+		for s, field := range map[string]*netip.Addr{tt.start: &r.Start, tt.end: &r.End, tt.gateway: &r.Gateway} {
+			if s != "" {
+				*field = addr(s)
+			}
+		}
+		n, err := r.Normal()
+		got := fmt.Sprintf("%s, %s", n, n.Gateway)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%+v: got %s, want %s", tt, got, tt.want)
 		}
 	}
+}
+
+func TestSeveralRangesAreUsedUpInTurn(t *testing.T) {
+	set, err := Set{RangeOf(netip.MustParsePrefix("10.1.0.0/30")), {Subnet: netip.MustParsePrefix("10.2.0.0/24"), Start: netip.MustParseAddr("10.2.0.7"), End: netip.MustParseAddr("10.2.0.9")}}.Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	six := sets("fd00::/64")[0]
+	s := newStore(t, t.TempDir(), "b1")
+	req := Request{Sets: []Set{set, six}, Reserved: []netip.Prefix{netip.MustParsePrefix("10.2.0.8/32")}}
+	for i, want := range []string{"10.1.0.2 fd00::2", "10.2.0.7 fd00::3", "10.2.0.9 fd00::4"} {
+		req.Attachment = att(i)
+		l, err := s.Reserve(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %s", l.Addrs[0], l.Addrs[1]); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	req.Attachment = att(9)
+	if _, err := s.Reserve(req); !errors.Is(err, ErrExhausted) {
+		t.Errorf("a reserved address is left, and was given: %v", err)
+	}
+	for want, wanted := range map[string]string{"": "10.2.0.8", "no range": "10.2.0.10", "taken": "fd00::3", "exhausted": "fd00::99"} {
+		_ = s.Release(att(9))
+		req.Wanted = []netip.Addr{netip.MustParseAddr(wanted)}
+		_, err := s.Reserve(req)
+		if want == "" && err != nil || want == "taken" && !errors.Is(err, ErrTaken) && !errors.Is(err, ErrExhausted) || want == "no range" && err == nil {
+			t.Errorf("wanted %s: %v", wanted, err)
+		}
+	}
+}
+
+func TestTornLeases(t *testing.T) {
+	for name, content := range map[string]string{"empty": "", "half": `{"containerID":"c`, "no address": `{"containerID":"c1","ifname":"eth0","addrs":[""]}`} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, t.TempDir(), "b1")
+			a, other := reserve(t, s, 1), reserve(t, s, 2)
+			if err := os.WriteFile(s.leasePath(att(1)), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok, err := s.Lookup(att(1)); !ok || !errors.Is(err, ErrTorn) {
+				t.Errorf("look up: %v, %v", ok, err)
+			}
+			if got := reserve(t, s, 3); got == a || got == other {
+				t.Errorf("%s was given twice", got)
+			}
+			if fs, err := s.Verify(); err != nil || len(fs) != 1 {
+				t.Errorf("verify: %v, %v", fs, err)
+			}
+			if err := s.Release(att(1)); err != nil {
+				t.Fatal(err)
+			}
+			if fs, err := s.Verify(); err != nil || len(fs) != 0 {
+				t.Errorf("verify after release: %v, %v", fs, err)
+			}
+			if ok, err := s.free(a); !ok || err != nil {
+				t.Errorf("%s is not free: %v", a, err)
+			}
+		})
+	}
+}
+
+func TestRepair(t *testing.T) {
+	s := newStore(t, t.TempDir(), "b1")
+	a, b, c := reserve(t, s, 1), reserve(t, s, 2), reserve(t, s, 3)
+	for _, err := range []error{
+		os.Remove(s.leasePath(att(1))),          // an address without a lease
+		os.Remove(s.addrPath(b)),                // a lease without its address
+		os.WriteFile(s.addrPath(c), nil, 0o600), // both torn
+		os.WriteFile(filepath.Join(s.boot, leasesDir, tempPrefix+"lease"), nil, 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	faults, err := s.Repair()
+	if err != nil || len(faults) != 4 {
+		t.Fatalf("%v, %v", faults, err)
+	}
+	if faults, err = s.Verify(); err != nil || len(faults) != 0 {
+		t.Fatalf("after repair: %v, %v", faults, err)
+	}
+	ls, err := s.List()
+	if err != nil || len(ls) != 1 || ls[0].Addrs[0] != b {
+		t.Fatalf("leases %v, %v", ls, err)
+	}
+	for _, x := range []netip.Addr{a, c} {
+		if ok, _ := s.free(x); !ok {
+			t.Errorf("%s is not free", x)
+		}
+	}
+}
+
+func TestFolderOfHostLocal(t *testing.T) {
+	dir := t.TempDir()
+	s := newStore(t, dir, "b1")
+	files := map[string]string{"10.1.2.2": "c1\r\neth0", "10.1.2.3": "c1\r\nnet1", "10.1.2.4": "c2", "last_reserved_ip.0": "10.1.2.4"}
+	if err := os.MkdirAll(s.network, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(s.network, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := reserve(t, s, 5); got != netip.MustParseAddr("10.1.2.5") {
+		t.Errorf("got %s", got)
+	}
+	for i, left := range []string{"10.1.2.3 10.1.2.4 last_reserved_ip.0", "10.1.2.3 last_reserved_ip.0"} {
+		if err := s.Release(att(i + 1)); err != nil {
+			t.Fatal(err)
+		}
+		var have []string
+		for name := range files {
+			if _, err := os.Stat(filepath.Join(s.network, name)); err == nil {
+				have = append(have, name)
+			}
+		}
+		slices.Sort(have)
+		if got := strings.Join(have, " "); got != left {
+			t.Errorf("after release of c%d: %s, want %s", i+1, got, left)
+		}
+	}
+}
+
+func FuzzLease(f *testing.F) {
+	f.Add([]byte(`{"containerID":"c1","ifname":"eth0","addrs":["10.1.2.2","fd00::1"],"data":{"x":1}}`))
+	f.Add([]byte(`{"containerID":"c1","addrs":[""]}`))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := newStore(t, t.TempDir(), "b1")
+		a := reserve(t, s, 1)
+		if err := os.WriteFile(s.leasePath(att(1)), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, _ = s.Lookup(att(1))
+		if _, err := s.List(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Repair(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Release(att(1)); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := decode(b); err == nil {
+			again, err := json.Marshal(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l2, err := decode(again); err != nil || fmt.Sprint(l2.Addrs) != fmt.Sprint(l.Addrs) || l2.Attachment != l.Attachment {
+				t.Fatalf("%s came back as %+v, %v", again, l2, err)
+			}
+			return
+		}
+		if ok, err := s.free(a); !ok || err != nil {
+			t.Fatalf("%s is not free: %v", a, err)
+		}
+	})
 }
 
 func TestReserveUntilExhaustedAndAgain(t *testing.T) {
@@ -59,10 +248,10 @@ func TestReserveUntilExhaustedAndAgain(t *testing.T) {
 	if len(seen) != 5 || seen[netip.MustParseAddr("10.1.2.1")] {
 		t.Fatalf("addresses %v", seen)
 	}
-	if _, err := s.Reserve(att(9), small, nil); !errors.Is(err, ErrExhausted) {
+	if _, err := s.Reserve(Request{Attachment: att(9), Sets: small}); !errors.Is(err, ErrExhausted) {
 		t.Fatalf("sixth: %v", err)
 	}
-	if err := s.Check(small); !errors.Is(err, ErrExhausted) {
+	if err := s.Check(small, nil); !errors.Is(err, ErrExhausted) {
 		t.Fatalf("check: %v", err)
 	}
 	for range 2 { // twice: giving back what is not held is no error
@@ -89,7 +278,7 @@ func TestAddressRestsBeforeReuse(t *testing.T) {
 func TestReserveTwiceIsRefused(t *testing.T) {
 	s := newStore(t, t.TempDir(), "b1")
 	reserve(t, s, 1)
-	if _, err := s.Reserve(att(1), small, nil); !errors.Is(err, ErrReserved) {
+	if _, err := s.Reserve(Request{Attachment: att(1), Sets: small}); !errors.Is(err, ErrReserved) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -112,7 +301,7 @@ func TestRebootFreesEverything(t *testing.T) {
 
 func TestDataComesBack(t *testing.T) {
 	s := newStore(t, t.TempDir(), "b1")
-	if _, err := s.Reserve(att(1), small, json.RawMessage(`{"x":1}`)); err != nil {
+	if _, err := s.Reserve(Request{Attachment: att(1), Sets: small, Data: func([]netip.Addr) (json.RawMessage, error) { return json.RawMessage(`{"x":1}`), nil }}); err != nil {
 		t.Fatal(err)
 	}
 	l, ok, err := s.Lookup(att(1))
@@ -168,7 +357,7 @@ func TestDeathBetweenEffects(t *testing.T) {
 		}
 	})
 	t.Run("temporary file left", func(t *testing.T) {
-		if err := os.WriteFile(filepath.Join(s.boot, leasesDir, tempPrefix+"1"), []byte("{"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(s.boot, leasesDir, tempPrefix+"lease"), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if ls, err := s.List(); err != nil || len(ls) != 0 {
@@ -179,13 +368,13 @@ func TestDeathBetweenEffects(t *testing.T) {
 
 func TestConcurrentReserve(t *testing.T) {
 	dir := t.TempDir()
-	ranges := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
+
 	var mu sync.Mutex
 	seen := map[netip.Addr]int{}
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			l, err := newStore(t, dir, "b1").Reserve(att(i), ranges, nil)
+			l, err := newStore(t, dir, "b1").Reserve(Request{Attachment: att(i), Sets: sets("10.9.0.0/24")})
 			if err != nil {
 				t.Error(err)
 				return

@@ -1,5 +1,5 @@
 // Package nat owns one nftables table per network and address family, in which host ports lead to pods and
-// pods' packets to the outside take the node's address.
+// pods' packets to the outside take the node's address, and one of the bridge family, in which pods are held to their hardware address.
 //
 // It speaks netlink and runs no program. The rules are made once, for a configuration; what changes with pods and
 // nodes are elements of maps and sets, so the cost of one pod does not depend on how many there are.
@@ -107,17 +107,24 @@ func (t *Table) Publish(ports []HostPort) error {
 	return nil
 }
 
-// Withdraw removes ports. One that is not there is no error.
+// Withdraw removes ports, where they lead to the pod that ports says. What leads elsewhere is another's and stays.
 func (t *Table) Withdraw(ports []HostPort) error {
 	if len(ports) == 0 {
 		return nil
+	}
+	there, err := t.Published()
+	if err != nil {
+		return err
 	}
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
 	var errs []error
-	for _, p := range ports { // one transaction each: a missing element fails the whole of its own
+	for _, p := range ports { // one transaction each: an element that has gone meanwhile fails the whole of its own
+		if !slices.Contains(there, p) {
+			continue
+		}
 		f := familyOf(p.Pod.Addr())
 		set, elem := f.element(&nftables.Table{Name: t.name, Family: f.table}, p)
 		err := conn.SetDeleteElements(set, []nftables.SetElement{elem})
@@ -129,6 +136,18 @@ func (t *Table) Withdraw(ports []HostPort) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Supported says whether the kernel has nftables.
+func Supported() error {
+	conn, err := nftables.New()
+	if err == nil {
+		_, err = conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the kernel for nftables: %w", err)
+	}
+	return nil
 }
 
 // Published lists the ports that lead to pods now. A table that is not there has none.
@@ -187,15 +206,15 @@ func (t *Table) SetNodes(addrs []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// Remove deletes the table in both families. One that is not there is no error.
+// Remove deletes the table in all families. One that is not there is no error.
 func (t *Table) Remove() error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
 	var errs []error
-	for _, f := range []family{ipv4, ipv6} {
-		conn.DelTable(&nftables.Table{Name: t.name, Family: f.table})
+	for _, f := range []nftables.TableFamily{ipv4.table, ipv6.table, nftables.TableFamilyBridge} {
+		conn.DelTable(&nftables.Table{Name: t.name, Family: f})
 		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("delete nftables table %s: %w", t.name, err))
 		}

@@ -3,85 +3,96 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/orlop-io/orlop/cni/ipam"
 	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/vishvananda/netlink"
 )
 
 // Check compares what Add made with what is there, and changes nothing.
 func Check(args *skel.CmdArgs) error {
-	conf, err := Parse(args.StdinData)
+	a, err := attachmentOf(args)
 	if err != nil {
 		return err
 	}
-	if conf.PrevResult == nil {
+	if a.conf.prev == nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "CHECK needs prevResult", "")
 	}
-	prev, err := current.NewResultFromResult(conf.PrevResult)
+	prev, err := current.NewResultFromResult(a.conf.prev)
 	if err != nil {
 		return types.NewError(types.ErrDecodingFailure, "decode prevResult", err.Error())
 	}
-	store, err := storeOf(conf)
-	if err != nil {
-		return coded(errState, err)
-	}
-	att := ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
-	lease, held, err := store.Lookup(att)
+	lease, held, err := a.store.Lookup(a.Attachment)
 	if err != nil {
 		return coded(errState, err)
 	}
 	if !held {
 		return types.NewError(errMismatch, fmt.Sprintf("container %s %s holds no lease", args.ContainerID, args.IfName), "")
 	}
+	addrs := a.conf.addressesOf(lease.Addrs)
+	if a.conf.delegate != "" {
+		if err := delegated("CHECK", a.conf, args); err != nil {
+			return err
+		}
+		addrs = addressesIn(prev, args)
+	}
 	node, pod, err := open(args.Netns)
 	if err != nil {
-		return coded(errNetwork, err)
+		return types.NewError(types.ErrInvalidNetNS, err.Error(), "")
 	}
 	defer node.close()
 	defer pod.close()
+	in, out := a.conf.RuntimeConfig.Bandwidth.shapes()
+	holds := holdingOf(lease)
 	return coded(errMismatch, errors.Join(
-		sameAddrs(lease.Addrs, addrsOf(prev)),
-		pod.checkPod(args.IfName, lease.Addrs, conf),
-		node.checkHost(hostName(att), conf.Bridge),
-		checkPorts(conf, lease),
+		sameAddrs(addrs, prev),
+		pod.checkPod(args.IfName, addrs, a.begin(&given{addrs: addrs, routes: a.conf.routes}).Routes, a.conf),
+		node.checkHost(hostName(a.Attachment), a.conf.Bridge),
+		node.checkLimit(hostName(a.Attachment), in, out),
+		a.checkPorts(holds),
+		a.checkGuard(holds),
 	))
 }
 
-func addrsOf(r *current.Result) []netip.Addr {
-	var out []netip.Addr
+// addressesIn are those that a result gives to the attachment's interface.
+func addressesIn(r *current.Result, args *skel.CmdArgs) []address {
+	var out []address
 	for _, ip := range r.IPs {
+		if ip.Interface != nil && (*ip.Interface < 0 || *ip.Interface >= len(r.Interfaces) || r.Interfaces[*ip.Interface].Name != args.IfName) {
+			continue
+		}
 		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			out = append(out, a.Unmap())
+			ones, _ := ip.Address.Mask.Size()
+			gw, _ := netip.AddrFromSlice(ip.Gateway)
+			out = append(out, address{a.Unmap(), ones, gw.Unmap()})
 		}
 	}
 	return out
 }
 
-func sameAddrs(want, got []netip.Addr) error {
-	for _, a := range want {
-		if !slices.Contains(got, a) {
-			return fmt.Errorf("prevResult lacks the leased address %s", a)
+func sameAddrs(want []address, prev *current.Result) error {
+	for _, w := range want {
+		if !slices.ContainsFunc(prev.IPs, func(ip *current.IPConfig) bool { return ip.Address.IP.Equal(w.AsSlice()) }) {
+			return fmt.Errorf("prevResult lacks the leased address %s", w.Addr)
 		}
 	}
 	return nil
 }
 
-func checkPorts(conf *Config, lease ipam.Lease) error {
-	want, err := conf.hostPorts(lease.Addrs)
-	if err != nil || len(want) == 0 {
-		return err
+func (a *attachment) checkPorts(held holding) error {
+	if len(held.Ports) == 0 {
+		return nil
 	}
-	got, err := nat.New(conf.Name).Published()
+	got, err := a.table.Published()
 	if err != nil {
 		return err
 	}
-	for _, p := range want {
+	for _, p := range held.Ports {
 		if !slices.Contains(got, p) {
 			return fmt.Errorf("host port %d does not lead to %s", p.Port, p.Pod)
 		}
@@ -89,59 +100,76 @@ func checkPorts(conf *Config, lease ipam.Lease) error {
 	return nil
 }
 
-// GC removes what belongs to attachments that the runtime does not list: leases, host ports and links. It goes on
-// after an error and reports all.
-func GC(args *skel.CmdArgs) error {
-	conf, err := Parse(args.StdinData)
+func (a *attachment) checkGuard(held holding) error {
+	if held.Guard == nil {
+		return nil
+	}
+	guards, err := a.table.Guards()
 	if err != nil {
 		return err
 	}
-	store, err := storeOf(conf)
-	if err != nil {
-		return coded(errState, err)
+	if !slices.ContainsFunc(guards, func(g nat.Guard) bool { return g.Port == held.Guard.Port && g.MAC.String() == held.Guard.MAC.String() }) {
+		return fmt.Errorf("%s is not held to %s", held.Guard.Port, held.Guard.MAC)
 	}
-	node, err := here()
-	if err != nil {
-		return coded(errNetwork, err)
-	}
-	defer node.close()
-	table := nat.New(conf.Name)
-	// Links and ports before leases: an ADD writes its lease first, so whatever is seen here without one is nobody's.
-	names, err := node.portsOf(conf.Bridge)
-	if err != nil {
-		return coded(errNetwork, err)
-	}
-	ports, err := table.Published()
-	if err != nil {
-		return coded(errNetwork, err)
-	}
-	leases, err := store.List()
-	if err != nil {
-		return coded(errState, err)
-	}
-	keep := map[string]bool{} // names of links
-	addrs := map[netip.Addr]bool{}
-	var errs []error
-	for _, l := range leases {
-		if valid(conf.ValidAttachments, l.Attachment) {
-			keep[hostName(l.Attachment)] = true
-			for _, a := range l.Addrs {
-				addrs[a] = true
-			}
-			continue
-		}
-		errs = append(errs, forget(store, table, node, l.Attachment))
-	}
-	ports = slices.DeleteFunc(ports, func(p nat.HostPort) bool { return addrs[p.Pod.Addr()] })
-	errs = append(errs, table.Withdraw(ports))
-	for _, name := range names {
-		if strings.HasPrefix(name, hostPrefix) && !keep[name] {
-			errs = append(errs, node.remove(name))
-		}
-	}
-	return coded(errNetwork, errors.Join(errs...))
+	return nil
 }
 
-func valid(list []types.GCAttachment, att ipam.Attachment) bool {
-	return slices.Contains(list, types.GCAttachment{ContainerID: att.ContainerID, IfName: att.IfName})
+func (n *namespace) checkPod(name string, addrs []address, routes []*types.Route, conf *Config) error {
+	l, err := n.nl.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("look up %s in the container: %w", name, err)
+	}
+	if conf.DisableContainerInterface {
+		return nil
+	}
+	if l.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("%s in the container is down", name)
+	}
+	have, err := n.nl.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s in the container: %w", name, err)
+	}
+	for _, a := range addrs {
+		want := netOf(a.Addr, a.bits).String()
+		if !slices.ContainsFunc(have, func(h netlink.Addr) bool { return h.IPNet.String() == want }) {
+			return fmt.Errorf("%s in the container lacks address %s", name, want)
+		}
+	}
+	for _, r := range routes {
+		want := routeOf(l, r, addrs)
+		if want.Table != 0 {
+			continue // of a table that only a rule leads to
+		}
+		there, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Attrs().Index}, netlink.RT_FILTER_OIF)
+		if err != nil {
+			return fmt.Errorf("list routes of %s in the container: %w", name, err)
+		}
+		if !slices.ContainsFunc(there, func(t netlink.Route) bool { return sameDst(t.Dst, want.Dst) && t.Gw.Equal(want.Gw) }) {
+			return fmt.Errorf("the container lacks the route to %s", want.Dst)
+		}
+	}
+	return nil
+}
+
+// sameDst takes no destination for the default route's, of the family that the gateway tells.
+func sameDst(a, b *net.IPNet) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.String() == b.String()
+}
+
+func (n *namespace) checkHost(name, bridge string) error {
+	l, err := n.nl.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", name, err)
+	}
+	br, err := n.nl.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("look up bridge %s: %w", bridge, err)
+	}
+	if l.Attrs().MasterIndex != br.Attrs().Index {
+		return fmt.Errorf("%s is not on bridge %s", name, bridge)
+	}
+	return nil
 }

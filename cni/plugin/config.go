@@ -10,35 +10,79 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
-	"github.com/orlop-io/orlop/cni/nat"
 )
 
-// Config is the plugin's part of a network configuration: what stands in the conflist, and what the runtime adds.
+// Config is the plugin's part of a network configuration: what stands in the conflist, and what the runtime adds. Most keys are those of
+// the plugins bridge and host-local, and mean the same.
 type Config struct {
-	types.PluginConf
+	CNIVersion   string          `json:"cniVersion,omitempty"`
+	Name         string          `json:"name,omitempty"`
+	Type         string          `json:"type,omitempty"`
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
+	IPAM         json.RawMessage `json:"ipam,omitempty"`
+	DNS          types.DNS       `json:"dns,omitzero"`
+	RawPrev      json.RawMessage `json:"prevResult,omitempty"`
+	// Args are for all plugins: what is not this one's is left alone.
+	Args             json.RawMessage      `json:"args,omitempty"`
+	ValidAttachments []types.GCAttachment `json:"cni.dev/valid-attachments,omitempty"`
 
-	// Bridge is the node's bridge for this network; "orlop0" when empty. It is made when missing, and gets the first
-	// address of each of PodCIDRs.
+	// Bridge is the node's bridge for this network; made when missing. Empty: "cni0" beside ipam, as with the plugin bridge, else "orlop0".
 	Bridge string `json:"bridge,omitempty"`
-	// MTU of both ends of a pod's link, in bytes; 0 leaves the kernel's 1500.
+	// IsGateway gives the bridge the gateway's address of each range in use, and turns on forwarding.
+	IsGateway *bool `json:"isGateway,omitempty"`
+	// IsDefaultGateway adds default routes to the container, via the bridge; it includes IsGateway. Nil: true without ipam.
+	IsDefaultGateway *bool `json:"isDefaultGateway,omitempty"`
+	// ForceAddress false refuses a bridge that has an address of another network; nil and true replace the address.
+	ForceAddress *bool `json:"forceAddress,omitempty"`
+	// IPMasq gives containers' packets to the outside the node's address.
+	IPMasq        bool   `json:"ipMasq,omitempty"`
+	IPMasqBackend string `json:"ipMasqBackend,omitempty"`
+	// MTU of both ends of the link, in bytes; 0: that of the link with the node's default route.
 	MTU int `json:"mtu,omitempty"`
-	// PodCIDRs are the addresses of this node's pods: one range of a family, each pod gets one address of each.
-	PodCIDRs []netip.Prefix `json:"podCIDRs"`
-	// IPMasq gives pods' packets to the outside the node's address.
-	IPMasq bool `json:"ipMasq,omitempty"`
-	// DirectCIDRs are destinations to which pods keep their own address although IPMasq is set: all pods of the cluster.
+	// HairpinMode lets the bridge send a frame back where it came from. Nil: as the node's netfilter needs it, see BridgeNetfilter.
+	HairpinMode *bool `json:"hairpinMode,omitempty"`
+	PromiscMode bool  `json:"promiscMode,omitempty"`
+	// VLAN the container's port is in, untagged; 0: none.
+	VLAN                int     `json:"vlan,omitempty"`
+	VLANTrunk           []trunk `json:"vlanTrunk,omitempty"`
+	PreserveDefaultVLAN *bool   `json:"preserveDefaultVlan,omitempty"`
+	// MacSpoofChk drops frames from the container with another source address than its own.
+	MacSpoofChk               bool `json:"macspoofchk,omitempty"`
+	DisableContainerInterface bool `json:"disableContainerInterface,omitempty"`
+	// PortIsolation keeps frames from other isolated ports of the bridge.
+	PortIsolation bool `json:"portIsolation,omitempty"`
+	// EnableDAD leaves IPv6's duplicate address detection on, and with it a wait of 1 to 2 s before an address works.
+	EnableDAD bool `json:"enabledad,omitempty"`
+
+	// PodCIDRs are the addresses of this node's containers: one range of a family, each container gets one address of each.
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	// PodCIDRsFile is where the agent writes them, for a node that does not know them yet: {"podCIDRs": [...]}.
+	PodCIDRsFile string `json:"podCIDRsFile,omitempty"`
+	// DirectCIDRs are destinations to which containers keep their own address although IPMasq is set: all pods of the cluster.
 	DirectCIDRs []netip.Prefix `json:"directCIDRs,omitempty"`
 	// BridgeNetfilter "off" keeps bridged packets out of netfilter in the node's network namespace; when empty the setting is
 	// left alone and ports of the bridge reflect, as a netfilter service proxy needs it.
 	BridgeNetfilter string `json:"bridgeNetfilter,omitempty"`
-	// StateDir is where leases are kept; "/var/lib/cni/orlop" when empty.
+	// StateDir is where leases are kept; empty: ipam.dataDir, or "/var/lib/cni/orlop".
 	StateDir string `json:"stateDir,omitempty"`
+	// Sysctl is set in the container's namespace, below net. only; IFNAME in a key stands for the interface.
+	Sysctl map[string]string `json:"sysctl,omitempty"`
 
 	RuntimeConfig struct {
 		PortMappings []portMapping   `json:"portMappings,omitempty"`
-		Bandwidth    json.RawMessage `json:"bandwidth,omitempty"`
+		Bandwidth    bandwidth       `json:"bandwidth,omitzero"`
+		IPs          []string        `json:"ips,omitempty"`
+		MAC          string          `json:"mac,omitempty"`
+		Aliases      json.RawMessage `json:"aliases,omitempty"`
+		DNS          runtimeDNS      `json:"dns,omitzero"`
+		IPRanges     [][]ipRange     `json:"ipRanges,omitempty"`
 	} `json:"runtimeConfig,omitzero"`
+
+	prev types.Result // decoded RawPrev; nil without
+	addressing
 }
+
+var capabilities = []string{"aliases", "bandwidth", "dns", "ipRanges", "ips", "mac", "portMappings"}
 
 type portMapping struct {
 	HostPort      int    `json:"hostPort"`
@@ -47,20 +91,52 @@ type portMapping struct {
 	HostIP        string `json:"hostIP,omitempty"`
 }
 
+// trunk is a VLAN, or a span of them, that the container's port carries tagged.
+type trunk struct {
+	ID    *int `json:"id,omitempty"`
+	MinID *int `json:"minID,omitempty"`
+	MaxID *int `json:"maxID,omitempty"`
+}
+
+// requested is what a user asks for by args.cni.
+type requested struct {
+	IPs []string `json:"ips,omitempty"`
+	MAC string   `json:"mac,omitempty"`
+}
+
+// runtimeDNS is the capability's form, which differs from that of the configuration; CRI's has options, too.
+type runtimeDNS struct {
+	Servers  []string `json:"servers,omitempty"`
+	Searches []string `json:"searches,omitempty"`
+	Options  []string `json:"options,omitempty"`
+}
+
 // Parse reads a configuration and refuses what the plugin cannot do. Its errors carry the specification's codes.
 func Parse(stdin []byte) (*Config, error) {
 	c := &Config{}
-	if err := json.Unmarshal(stdin, c); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decode network configuration", err.Error())
+	if err := strictly(stdin, c); err != nil {
+		return nil, err
+	}
+	if len(c.RawPrev) > 0 && string(c.RawPrev) != "null" {
+		prev := &types.PluginConf{CNIVersion: c.CNIVersion}
+		if err := json.Unmarshal(c.RawPrev, &prev.RawPrevResult); err != nil {
+			return nil, types.NewError(types.ErrDecodingFailure, "decode prevResult", err.Error())
+		}
+		if len(prev.RawPrevResult) > 0 {
+			if err := version.ParsePrevResult(prev); err != nil {
+				return nil, types.NewError(types.ErrDecodingFailure, "decode prevResult", err.Error())
+			}
+			c.prev = prev.PrevResult
+		}
+	}
+	if err := c.address(); err != nil {
+		return nil, err
 	}
 	if c.Bridge == "" {
 		c.Bridge = "orlop0"
-	}
-	if c.StateDir == "" {
-		c.StateDir = "/var/lib/cni/orlop"
-	}
-	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decode prevResult", err.Error())
+		if c.hasIPAM {
+			c.Bridge = "cni0"
+		}
 	}
 	if err := c.validate(); err != nil {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "network configuration is not valid", err.Error())
@@ -70,67 +146,117 @@ func Parse(stdin []byte) (*Config, error) {
 
 func (c *Config) validate() error {
 	var errs []error
-	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00") {
-		errs = append(errs, fmt.Errorf("name %q is not a file name", c.Name))
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Name == "" || c.Name == "." || c.Name == ".." || c.Name == "lock" || strings.ContainsAny(c.Name, "/\x00") {
+		wrong("name %q is not a file name", c.Name)
 	}
-	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") {
-		errs = append(errs, fmt.Errorf("bridge %q is not an interface name", c.Bridge))
+	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \x00") {
+		wrong("bridge %q is not an interface name: at most 15 characters without blanks and slashes", c.Bridge)
 	}
 	if c.MTU < 0 || c.MTU > 65535 {
-		errs = append(errs, fmt.Errorf("mtu %d is not between 0 and 65535", c.MTU))
+		wrong("mtu %d is not between 0 and 65535", c.MTU)
 	}
-	if len(c.PodCIDRs) == 0 {
-		errs = append(errs, errors.New("podCIDRs is empty"))
+	if c.MTU > 0 && c.MTU < 1280 && slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		wrong("mtu %d is less than the 1280 that IPv6 needs", c.MTU)
 	}
-	for i, p := range c.PodCIDRs {
-		if slices.ContainsFunc(c.PodCIDRs[:i], func(q netip.Prefix) bool { return q.Addr().Is4() == p.Addr().Is4() }) {
-			errs = append(errs, fmt.Errorf("podCIDRs has a second range of the family of %s", p))
-		}
-		if p.Addr().BitLen()-p.Bits() < 2 {
-			errs = append(errs, fmt.Errorf("podCIDRs: %s has no address for a pod", p))
-		}
+	switch c.IPMasqBackend {
+	case "", "nftables":
+	default:
+		wrong(`ipMasqBackend %q: allowed is "nftables"`, c.IPMasqBackend)
 	}
 	if c.BridgeNetfilter != "" && c.BridgeNetfilter != "off" {
-		errs = append(errs, fmt.Errorf(`bridgeNetfilter %q is neither "off" nor empty`, c.BridgeNetfilter))
+		wrong(`bridgeNetfilter %q is neither "off" nor empty`, c.BridgeNetfilter)
 	}
-	if b := string(c.RuntimeConfig.Bandwidth); b != "" && b != "{}" && b != "null" {
-		errs = append(errs, errors.New("runtimeConfig.bandwidth: bandwidth limits are not implemented; remove the capability from the configuration"))
+	if c.PromiscMode && c.HairpinMode != nil && *c.HairpinMode {
+		wrong("hairpinMode and promiscMode exclude each other")
+	}
+	if c.DisableContainerInterface && (len(c.sets) > 0 || c.delegate != "") {
+		wrong("disableContainerInterface leaves no place for the addresses of ipam: remove one of them")
+	}
+	for name := range c.Capabilities {
+		if !slices.Contains(capabilities, name) {
+			wrong("capabilities.%s: allowed are %s", name, strings.Join(capabilities, ", "))
+		}
+	}
+	for key := range c.Sysctl {
+		if !strings.HasPrefix(key, "net.") && !strings.HasPrefix(key, "net/") || strings.Contains(key, "..") {
+			wrong("sysctl %q: only those below net. belong to a network namespace", key)
+		}
+	}
+	errs = append(errs, c.validateVLAN(), c.RuntimeConfig.Bandwidth.validate())
+	_, err := c.aliases()
+	return errors.Join(append(errs, err)...)
+}
+
+func (c *Config) validateVLAN() error {
+	var errs []error
+	if c.VLAN < 0 || c.VLAN > 4094 {
+		errs = append(errs, fmt.Errorf("vlan %d is not between 0 and 4094", c.VLAN))
+	}
+	if c.VLAN > 0 && c.gateway() {
+		errs = append(errs, errors.New("vlan with isGateway: a bridge of this plugin has no address in a VLAN; name a gateway beyond the bridge in ipam, without isGateway and isDefaultGateway"))
+	}
+	if _, err := vlans(c.VLANTrunk); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// hostPorts says what the runtime's port mappings lead to, for a pod with these addresses.
-func (c *Config) hostPorts(pod []netip.Addr) ([]nat.HostPort, error) {
-	var out []nat.HostPort
-	for _, m := range c.RuntimeConfig.PortMappings {
-		if m.HostPort == 0 {
-			continue // the runtime lists ports that are only exposed, too
+// vlans lists the ids of trunks.
+func vlans(trunks []trunk) ([]uint16, error) {
+	var out []uint16
+	for i, t := range trunks {
+		low, high := t.MinID, t.MaxID
+		if t.ID != nil && low == nil && high == nil {
+			low, high = t.ID, t.ID
 		}
-		if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-			return nil, fmt.Errorf("port mapping %d to %d is not between ports 1 and 65535", m.HostPort, m.ContainerPort)
+		if low == nil || high == nil || t.ID != nil && t.ID != low {
+			return nil, fmt.Errorf("vlanTrunk[%d]: either id, or minID and maxID", i)
 		}
-		proto, ok := map[string]nat.Protocol{"tcp": nat.TCP, "": nat.TCP, "udp": nat.UDP, "sctp": nat.SCTP}[strings.ToLower(m.Protocol)]
-		if !ok {
-			return nil, fmt.Errorf("port mapping %d: protocol %q is not tcp, udp or sctp", m.HostPort, m.Protocol)
+		if *low < 1 || *high > 4094 || *high < *low {
+			return nil, fmt.Errorf("vlanTrunk[%d]: %d to %d is not between 1 and 4094", i, *low, *high)
 		}
-		var host netip.Addr
-		if m.HostIP != "" {
-			a, err := netip.ParseAddr(m.HostIP)
-			if err != nil {
-				return nil, fmt.Errorf("port mapping %d: %w", m.HostPort, err)
-			}
-			host = a.Unmap()
-		}
-		for _, a := range pod {
-			p := nat.HostPort{HostIP: host, Protocol: proto, Port: uint16(m.HostPort), Pod: netip.AddrPortFrom(a, uint16(m.ContainerPort))}
-			if host.IsValid() && host.Is4() != a.Is4() {
-				continue
-			}
-			if host.IsUnspecified() {
-				p.HostIP = netip.Addr{}
-			}
-			out = append(out, p)
+		for id := *low; id <= *high; id++ {
+			out = append(out, uint16(id))
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// aliases are further names of the container: a list, or one per network, of which this network's counts.
+func (c *Config) aliases() ([]string, error) {
+	raw := c.RuntimeConfig.Aliases
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) == nil {
+		return list, nil
+	}
+	var byNetwork map[string][]string
+	if err := json.Unmarshal(raw, &byNetwork); err != nil {
+		return nil, errors.New("runtimeConfig.aliases is neither a list of names nor an object with one for each network")
+	}
+	return byNetwork[c.Name], nil
+}
+
+// gateway says whether the bridge has the ranges' gateway addresses.
+func (c *Config) gateway() bool {
+	return c.IsGateway != nil && *c.IsGateway || c.defaultGateway()
+}
+
+func (c *Config) defaultGateway() bool {
+	if c.IsDefaultGateway == nil {
+		return !c.hasIPAM
+	}
+	return *c.IsDefaultGateway
+}
+
+func (c *Config) hairpin() bool {
+	if c.HairpinMode != nil {
+		return *c.HairpinMode
+	}
+	// A host port that leads a container to itself, over a bridge that netfilter sees, goes back where it came from.
+	return c.BridgeNetfilter != "off" && !c.PromiscMode && (!c.hasIPAM || len(c.RuntimeConfig.PortMappings) > 0)
 }

@@ -16,10 +16,10 @@ func TestParseRefuses(t *testing.T) {
 		{"no JSON", `{`, "decode"},
 		{"no range", `{"name":"n"}`, "podCIDRs is empty"},
 		{"two ranges of a family", `{"name":"n","podCIDRs":["10.0.0.0/24","10.0.1.0/24"]}`, "second range"},
-		{"range too small", `{"name":"n","podCIDRs":["10.0.0.0/31"]}`, "no address for a pod"},
+		{"range too small", `{"name":"n","podCIDRs":["10.0.0.0/31"]}`, "no address for a container"},
 		{"name with a slash", `{"name":"../n","podCIDRs":["10.0.0.0/24"]}`, "not a file name"},
 		{"long bridge name", `{"name":"n","bridge":"abcdefghijklmnop","podCIDRs":["10.0.0.0/24"]}`, "not an interface name"},
-		{"bandwidth", `{"name":"n","podCIDRs":["10.0.0.0/24"],"runtimeConfig":{"bandwidth":{"ingressRate":1}}}`, "not implemented"},
+		{"bandwidth", `{"name":"n","podCIDRs":["10.0.0.0/24"],"runtimeConfig":{"bandwidth":{"ingressRate":1}}}`, "ingressRate 1 is in bits"},
 		{"netfilter", `{"name":"n","podCIDRs":["10.0.0.0/24"],"bridgeNetfilter":"on"}`, "neither"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,10 +1,11 @@
-// Package plugin is a CNI plugin that hangs pods on a bridge of the node: a veth pair per pod, addresses from its own
+// Package plugin is a CNI plugin that hangs containers on a bridge of the node: a veth pair per container, addresses from its own
 // store, host ports and masquerading in an nftables table of its own.
 //
-// It does everything in one process, by netlink and files, and starts no other program. It owns the bridge, links named
-// orl<hash>, the leases in StateDir and the table of package nat, all found again by name, so that no verb needs what
-// another one remembered in memory. ADD takes effect in the order lease, link, ports and undoes itself in the reverse;
-// DEL goes ports, address, lease. A process that dies between two of them leaves what DEL or GC of the attachment finds.
+// It does everything in one process, by netlink and files, and starts no other program, unless the configuration names an IPAM plugin
+// that is not its own. It owns the bridge, links named orl<hash> and orb<hash>, the leases in StateDir and the table of package nat, all
+// found again by name, so that no verb needs what another one remembered in memory. ADD takes effect in the order lease, guard, link,
+// limits, ports and undoes itself in the reverse; DEL goes ports, link, limits, guard, lease. The lease says from the beginning what is to
+// come, so a process that dies between two effects leaves what DEL, GC or the next ADD of the attachment finds.
 //
 // It does not know pods, services, other nodes or the API server. Loopback is brought up by ADD too.
 package plugin
@@ -20,6 +21,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -46,210 +48,276 @@ func Versions() version.PluginInfo {
 	return version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 }
 
-// leaseData is what the plugin keeps beside a lease, to undo it with nothing but the attachment's name.
-type leaseData struct {
-	Ports []nat.HostPort `json:"ports,omitempty"`
+// holding is what the plugin keeps beside a lease, to undo it with nothing but the attachment's name.
+type holding struct {
+	Netns   string         `json:"netns,omitempty"`
+	Pod     string         `json:"pod,omitempty"`
+	Aliases []string       `json:"aliases,omitempty"`
+	Ports   []nat.HostPort `json:"ports,omitempty"`
+	Guard   *nat.Guard     `json:"guard,omitempty"`
+	Limited bool           `json:"limited,omitempty"` // there is a device orb<hash>
 }
 
-// Add gives a container its interface and prints the result.
-func Add(args *skel.CmdArgs) error {
+// attachment is one run of a verb that has an attachment.
+type attachment struct {
+	ipam.Attachment
+	conf  *Config
+	args  *skel.CmdArgs
+	store *ipam.Store
+	table *nat.Table
+}
+
+func attachmentOf(args *skel.CmdArgs) (*attachment, error) {
 	conf, err := Parse(args.StdinData)
 	if err != nil {
-		return err
-	}
-	result, err := add(conf, args)
-	if err != nil {
-		return err
-	}
-	return types.PrintResult(result, conf.CNIVersion)
-}
-
-func add(conf *Config, args *skel.CmdArgs) (_ *current.Result, err error) {
-	var undo []func() error
-	defer func() {
-		for i := len(undo) - 1; err != nil && i >= 0; i-- {
-			if uerr := undo[i](); uerr != nil {
-				err = fmt.Errorf("%w (and undoing it: %w)", err, uerr)
-			}
-		}
-		err = coded(errNetwork, err)
-	}()
-	node, pod, err := open(args.Netns)
-	if err != nil {
 		return nil, err
-	}
-	defer node.close()
-	defer pod.close()
-	if exists, err := pod.exists(args.IfName); err != nil || exists {
-		return nil, errors.Join(err, fmt.Errorf("interface %s exists in %s already", args.IfName, args.Netns))
 	}
 	store, err := storeOf(conf)
 	if err != nil {
 		return nil, coded(errState, err)
 	}
-	att := ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
-	table := nat.New(conf.Name)
-	// The interface is not there, so what an ADD of the same name left behind belongs to a process that died.
-	if err := forget(store, table, node, att); err != nil {
-		return nil, err
-	}
-	lease, err := store.Reserve(att, conf.PodCIDRs, nil)
-	if err != nil {
-		return nil, coded(errState, err)
-	}
-	undo = append(undo, func() error { return store.Release(att) })
-
-	if err := node.prepare(conf); err != nil {
-		return nil, err
-	}
-	bridge, err := node.ensureBridge(conf)
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() error { return node.remove(hostName(att)) })
-	host, eth, err := node.connect(pod, bridge, conf, att, lease.Addrs)
-	if err != nil {
-		return nil, err
-	}
-	if err := publish(conf, store, table, node, lease, &undo); err != nil {
-		return nil, err
-	}
-	return resultOf(conf, args, lease.Addrs, bridge, host, eth), nil
+	return &attachment{
+		Attachment: ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName},
+		conf:       conf, args: args, store: store, table: nat.New(conf.Name),
+	}, nil
 }
 
-// publish makes the rules the configuration asks for and the host ports of lease.
-func publish(conf *Config, store *ipam.Store, table *nat.Table, node *namespace, lease ipam.Lease, undo *[]func() error) error {
-	ports, err := conf.hostPorts(lease.Addrs)
+// Add gives a container its interface and prints the result.
+func Add(args *skel.CmdArgs) error {
+	a, err := attachmentOf(args)
 	if err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "port mappings are not valid", err.Error())
+		return err
 	}
-	if conf.IPMasq || len(ports) > 0 {
-		rules := nat.Config{Bridge: conf.Bridge, Subnets: conf.PodCIDRs, Masquerade: conf.IPMasq, Direct: conf.DirectCIDRs}
-		if err := table.Ensure(rules); err != nil {
+	result, err := a.add()
+	if err != nil {
+		return err
+	}
+	return types.PrintResult(result, a.conf.CNIVersion)
+}
+
+func (a *attachment) add() (_ *current.Result, err error) {
+	var undo undoing
+	defer func() { err = coded(errNetwork, undo.after(err)) }()
+	if a.conf.pending != nil {
+		return nil, types.NewError(types.ErrTryAgainLater, a.conf.pending.Error(), "")
+	}
+	w, err := a.conf.wishOf(a.args.Args)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	node, pod, err := open(a.args.Netns)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetNS, err.Error(), "")
+	}
+	defer node.close()
+	defer pod.close()
+	if l, err := pod.link(a.IfName); err != nil || l != nil {
+		return nil, errors.Join(err, fmt.Errorf("interface %s exists in %s already", a.IfName, a.args.Netns))
+	}
+	// The interface is not there, so what an ADD of the same name left behind belongs to a process that died.
+	if err := a.forget(node, a.Attachment); err != nil {
+		return nil, err
+	}
+	a.sweep(node)
+	given, err := a.reserve(node, w, &undo)
+	if err != nil {
+		return nil, err
+	}
+	return a.wire(node, pod, given, &undo)
+}
+
+// wire makes all but the lease.
+func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*current.Result, error) {
+	if a.conf.MTU == 0 {
+		a.conf.MTU = node.uplinkMTU()
+	}
+	if err := node.prepare(a.conf, g.addrs); err != nil {
+		return nil, err
+	}
+	bridge, err := node.ensureBridge(a.conf, a.gateways(g.addrs))
+	if err != nil {
+		return nil, err
+	}
+	if g.held.Guard != nil {
+		undo.add(func() error { return a.table.Unguard(*g.held.Guard) })
+		if err := a.table.Guard(*g.held.Guard); err != nil {
+			return nil, fmt.Errorf("macspoofchk: %w", err)
+		}
+	}
+	name := hostName(a.Attachment)
+	undo.add(func() error { return node.remove(name) })
+	result := a.begin(g)
+	host, eth, err := node.connect(pod, bridge, a.conf, wire{name, a.IfName, g.mac, g.addrs, result.Routes})
+	if err != nil {
+		return nil, err
+	}
+	if in, out := a.conf.RuntimeConfig.Bandwidth.shapes(); in.rate > 0 || out.rate > 0 {
+		undo.add(func() error { return node.remove(limiter(name)) })
+		if err := node.limit(name, in, out); err != nil {
+			return nil, fmt.Errorf("bandwidth: %w", err)
+		}
+	}
+	if err := a.publish(node, g, undo); err != nil {
+		return nil, err
+	}
+	a.finish(result, g, bridge, host, eth)
+	return result, nil
+}
+
+// publish makes the rules the configuration asks for and the host ports of a lease.
+func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
+	ports := g.held.Ports
+	if a.conf.IPMasq || len(ports) > 0 {
+		rules := nat.Config{Bridge: a.conf.Bridge, Subnets: g.subnets(a.conf), Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
+		if err := a.table.Ensure(rules); err != nil {
 			return err
 		}
 	}
 	if len(ports) == 0 {
 		return nil
 	}
-	data, err := json.Marshal(leaseData{Ports: ports})
-	if err != nil {
-		return fmt.Errorf("encode host ports: %w", err)
-	}
-	if err := node.routeLoopback(conf.Bridge); err != nil {
+	if err := node.routeLoopback(a.conf.Bridge); err != nil {
 		return err
 	}
-	err = table.Publish(ports)
+	err := a.table.Publish(ports)
 	if errors.Is(err, nat.ErrPortTaken) {
-		if err = withdrawOrphans(store, table); err == nil {
-			err = table.Publish(ports)
+		if err = a.withdrawOrphans(); err == nil {
+			err = a.table.Publish(ports)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	*undo = append(*undo, func() error { return table.Withdraw(ports) })
-	// Written after the ports are ours: a lease never names ports that belong to another pod. If this process dies before,
-	// the ports have no pod, and GC or the next pod that wants them finds that out.
-	if err := store.SetData(lease.Attachment, data); err != nil {
-		return coded(errState, err)
-	}
+	undo.add(func() error { return a.table.Withdraw(ports) })
 	return nil
 }
 
-// withdrawOrphans removes host ports whose pod holds no lease: those of a process that died.
-func withdrawOrphans(store *ipam.Store, table *nat.Table) error {
-	ports, err := table.Published() // before leases: an ADD writes its lease first
+// withdrawOrphans removes host ports whose container holds no lease: those of a folder of leases that somebody removed.
+func (a *attachment) withdrawOrphans() error {
+	ports, err := a.table.Published() // before leases: an ADD writes its lease first
 	if err != nil {
 		return err
 	}
-	leases, err := store.List()
+	leases, err := a.store.List()
 	if err != nil {
 		return coded(errState, err)
 	}
-	held := map[netip.Addr]bool{}
 	for _, l := range leases {
-		for _, a := range l.Addrs {
-			held[a] = true
+		if l.Torn {
+			return nil // it does not say what is its
 		}
+		held := holdingOf(l)
+		ports = slices.DeleteFunc(ports, func(p nat.HostPort) bool {
+			return slices.Contains(held.Ports, p) || slices.Contains(l.Addrs, p.Pod.Addr())
+		})
 	}
-	return table.Withdraw(slices.DeleteFunc(ports, func(p nat.HostPort) bool { return held[p.Pod.Addr()] }))
+	return a.table.Withdraw(ports)
 }
 
-// Del takes away what Add made. What is gone already is no error, and it does not wait for the kernel to take the
-// link apart: the addresses leave the interface at once, and the link goes with the namespace, which the runtime removes next.
-func Del(args *skel.CmdArgs) error {
-	conf, err := Parse(args.StdinData)
-	if err != nil {
-		return err
-	}
-	store, err := storeOf(conf)
-	if err != nil {
-		return coded(errState, err)
-	}
-	att := ipam.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
-	lease, held, err := store.Lookup(att)
-	if err != nil {
-		return coded(errState, err)
-	}
-	if held {
-		if err := withdraw(nat.New(conf.Name), lease); err != nil {
-			return coded(errNetwork, err)
-		}
-	}
-	if err := silence(args.Netns, args.IfName, att); err != nil {
-		return coded(errNetwork, err)
-	}
-	if held {
-		return coded(errState, store.Release(att))
-	}
-	return nil
-}
-
-// Status says whether an Add could succeed.
-func Status(args *skel.CmdArgs) error {
-	const cannotAdd = 50 // "the plugin is not available, and ADD would fail"
-	conf, err := Parse(args.StdinData)
-	if err != nil {
-		return types.NewError(cannotAdd, "the configuration is not valid", err.Error())
-	}
-	store, err := storeOf(conf)
-	if err == nil {
-		err = store.Check(conf.PodCIDRs)
-	}
-	if errors.Is(err, ipam.ErrExhausted) {
-		return types.NewError(cannotAdd, "no address is free", err.Error())
-	}
-	if err != nil {
-		return types.NewError(cannotAdd, "leases cannot be kept", err.Error())
-	}
-	return nil
-}
-
-// forget undoes all of an attachment, including its link.
-func forget(store *ipam.Store, table *nat.Table, node *namespace, att ipam.Attachment) error {
-	lease, held, err := store.Lookup(att)
-	if err != nil {
+// forget undoes all of an attachment, and waits until its link is gone. An attachment that has nothing costs one look.
+func (a *attachment) forget(node *namespace, att ipam.Attachment) error {
+	lease, held, err := a.store.Lookup(att)
+	if err != nil && !errors.Is(err, ipam.ErrTorn) {
 		return coded(errState, err)
 	}
 	if !held {
 		return nil // the lease comes first and goes last
 	}
-	if err := errors.Join(withdraw(table, lease), node.remove(hostName(att))); err != nil {
-		return err
-	}
-	return coded(errState, store.Release(att))
+	return a.undoLease(node, lease, func() error {
+		name := hostName(att)
+		return errors.Join(node.remove(name), a.store.Forget(name))
+	})
 }
 
-func withdraw(table *nat.Table, lease ipam.Lease) error {
-	if len(lease.Data) == 0 {
+// undoLease undoes a lease's effects in the order of DEL, the link by unlink.
+func (a *attachment) undoLease(node *namespace, lease ipam.Lease, unlink func() error) error {
+	held := holdingOf(lease)
+	err := errors.Join(a.withdraw(lease, held), unlink())
+	name := linkOf(lease)
+	if held.Limited || lease.Torn {
+		err = errors.Join(err, node.remove(limiter(name)))
+	}
+	if held.Guard != nil {
+		err = errors.Join(err, a.table.Unguard(*held.Guard))
+	} else if lease.Torn {
+		err = errors.Join(err, a.unguard(name))
+	}
+	if err != nil {
+		return err
+	}
+	return coded(errState, a.store.Drop(lease))
+}
+
+// withdraw removes a lease's host ports. A torn lease does not tell them; withdrawOrphans finds them after it is gone.
+func (a *attachment) withdraw(lease ipam.Lease, held holding) error {
+	if len(held.Ports) == 0 {
 		return nil
 	}
-	var data leaseData
-	if err := json.Unmarshal(lease.Data, &data); err != nil {
-		return fmt.Errorf("decode host ports of container %s: %w", lease.ContainerID, err)
+	return a.table.Withdraw(held.Ports)
+}
+
+func (a *attachment) unguard(port string) error {
+	guards, err := a.table.Guards()
+	if err != nil {
+		return err
 	}
-	return table.Withdraw(data.Ports)
+	var errs []error
+	for _, g := range guards {
+		if g.Port == port {
+			errs = append(errs, a.table.Unguard(g))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep deletes a link that DEL left to a namespace which has lived on since, and forgets those whose namespace took them along. It is
+// nobody's failure: what it cannot do now the next ADD or GC does.
+func (a *attachment) sweep(node *namespace) {
+	const patience = 10 * time.Second // a runtime that removes the namespace does so at once
+	notes, err := a.store.Notes()
+	if err != nil {
+		return
+	}
+	deleted := false
+	for _, n := range notes {
+		l, err := node.link(n.Name)
+		if err != nil {
+			return
+		}
+		if l != nil && (deleted || time.Since(n.Written) < patience || l.Attrs().MasterIndex != 0) {
+			continue // in use by an ADD again, or for another time: deleting one costs as much as ten ADDs
+		}
+		if l != nil {
+			deleted = true
+			if node.remove(n.Name) != nil {
+				return
+			}
+		}
+		if a.store.Forget(n.Name) != nil {
+			return
+		}
+	}
+}
+
+// undoing is what takes back effects, in the order they were made.
+type undoing []func() error
+
+func (u *undoing) add(f func() error) { *u = append(*u, f) }
+
+// after undoes everything if err is not nil, and returns it.
+func (u undoing) after(err error) error {
+	for i := len(u) - 1; err != nil && i >= 0; i-- {
+		if uerr := u[i](); uerr != nil {
+			err = fmt.Errorf("%w (and undoing it: %w)", err, uerr)
+		}
+	}
+	return err
+}
+
+func holdingOf(l ipam.Lease) holding {
+	var h holding
+	_ = json.Unmarshal(l.Data, &h) // written by us; what cannot be read is a torn lease, which has no data
+	return h
 }
 
 func storeOf(conf *Config) (*ipam.Store, error) {
@@ -266,32 +334,22 @@ func hostName(att ipam.Attachment) string {
 	return hostPrefix + hex.EncodeToString(sum[:6])
 }
 
+// linkOf is the name that hostName gives to the attachment of a lease, torn or not: both are of the same hash.
+func linkOf(l ipam.Lease) string { return hostPrefix + l.Key()[:min(12, len(l.Key()))] }
+
 const hostPrefix = "orl"
 
 // macOf is the hardware address that goes with an address: fixed, so that an address used again needs no new ARP entry.
 func macOf(a netip.Addr) net.HardwareAddr {
-	s := a.AsSlice()
-	return append(net.HardwareAddr{0x0a, 0x58}, s[len(s)-4:]...)
+	if a.Is4() {
+		return append(net.HardwareAddr{0x0a, 0x58}, a.AsSlice()...)
+	}
+	return macOfName(a.String())
 }
 
-func resultOf(conf *Config, args *skel.CmdArgs, addrs []netip.Addr, bridge, host, eth iface) *current.Result {
-	r := &current.Result{CNIVersion: current.ImplementedSpecVersion, DNS: conf.DNS}
-	r.Interfaces = []*current.Interface{
-		{Name: bridge.name, Mac: bridge.mac, Mtu: bridge.mtu},
-		{Name: host.name, Mac: host.mac, Mtu: host.mtu},
-		{Name: eth.name, Mac: eth.mac, Mtu: eth.mtu, Sandbox: args.Netns},
-	}
-	for i, a := range addrs {
-		gw := ipam.Gateway(conf.PodCIDRs[i]).AsSlice()
-		n := 2
-		r.IPs = append(r.IPs, &current.IPConfig{
-			Interface: &n, Gateway: gw,
-			Address: net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(conf.PodCIDRs[i].Bits(), a.BitLen())},
-		})
-		all := net.IPNet{IP: make([]byte, a.BitLen()/8), Mask: net.CIDRMask(0, a.BitLen())}
-		r.Routes = append(r.Routes, &types.Route{Dst: all, GW: gw})
-	}
-	return r
+func macOfName(s string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(s))
+	return append(net.HardwareAddr{0x0a, 0x59}, sum[:4]...)
 }
 
 // coded makes err one of the specification's, unless it is already.
@@ -299,8 +357,10 @@ func coded(code uint, err error) error {
 	if err == nil {
 		return nil
 	}
-	if e := (*types.Error)(nil); errors.As(err, &e) {
+	if e := (*types.Error)(nil); errors.As(err, &e) && e.Error() == err.Error() {
 		return e
+	} else if e != nil {
+		return types.NewError(e.Code, err.Error(), "")
 	}
 	return types.NewError(code, err.Error(), "")
 }

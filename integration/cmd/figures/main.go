@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -49,10 +50,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
-	what := flags.String("what", "all", "what to measure: cluster, api, scheduler or all")
+	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler or all")
+	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
+	rows := flags.String("rows", "", "measure only these rows of the parts writes and scheduler: a regular expression")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	only, err := regexp.Compile(*rows)
+	if err != nil {
+		return fmt.Errorf("-rows: %w", err)
+	}
+	keep := choice{only, *profiles}
 	var errs []error
 	known := *what == "all"
 	for _, part := range []struct {
@@ -61,16 +69,24 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}{
 		{"cluster", func() error { return runCluster(ctx, *bin, *rounds, *idle, out) }},
 		{"api", func() error { return runAPI(ctx, *bin, *rounds, *idle, out) }},
-		{"scheduler", func() error { return runScheduler(ctx, *bin, out) }},
+		{"writes", func() error { return runWrites(ctx, *bin, keep, out) }},
+		{"scheduler", func() error { return runScheduler(ctx, *bin, keep, out) }},
+		{"cni", func() error { return runCNI(ctx, *bin, out) }},
 	} {
 		if *what == part.name || *what == "all" {
 			errs, known = append(errs, part.measure()), true
 		}
 	}
 	if !known {
-		return fmt.Errorf("-what %q: want cluster, api, scheduler or all", *what)
+		return fmt.Errorf("-what %q: want cluster, api, writes, scheduler or all", *what)
 	}
 	return errors.Join(errs...)
+}
+
+// choice is which rows to measure, and where to keep profiles of the API server meanwhile; nowhere if empty.
+type choice struct {
+	rows     *regexp.Regexp
+	profiles string
 }
 
 // runCluster measures whole clusters of one node.

@@ -1,0 +1,57 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Note is a name that outlives a lease: something of this boot that is still to be taken away.
+type Note struct {
+	Name    string
+	Written time.Time
+}
+
+// Remember notes a name, for this boot.
+func (s *Store) Remember(name string) error {
+	path := filepath.Join(s.boot, notesDir, name)
+	err := os.WriteFile(path, nil, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // the first of this boot
+		if err = s.Exclusive(func() error { return nil }); err == nil {
+			err = os.WriteFile(path, nil, 0o600)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("note %s: %w", name, err)
+	}
+	return nil
+}
+
+// Forget removes a note. One that is not there is no error.
+func (s *Store) Forget(name string) error {
+	if err := os.Remove(filepath.Join(s.boot, notesDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget %s: %w", name, err)
+	}
+	return nil
+}
+
+// Notes lists what is noted.
+func (s *Store) Notes() ([]Note, error) {
+	entries, err := os.ReadDir(filepath.Join(s.boot, notesDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list notes: %w", err)
+	}
+	var out []Note
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil { // else it has gone meanwhile
+			out = append(out, Note{e.Name(), info.ModTime()})
+		}
+	}
+	return out, nil
+}

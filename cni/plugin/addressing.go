@@ -1,0 +1,312 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/orlop-io/orlop/cni/ipam"
+)
+
+// addressing is where a container's addresses come from.
+type addressing struct {
+	hasIPAM  bool   // the configuration has ipam, so what is left out means what it means to the plugin bridge
+	delegate string // another plugin gives addresses; then sets is empty
+	sets     []ipam.Set
+	reserved []netip.Prefix
+	routes   []*types.Route
+	dns      types.DNS
+	pending  error // the pod CIDRs are not known yet
+}
+
+// ipamConfig is ipam of type host-local or orlop-cni. Keys are host-local's, but reserved.
+type ipamConfig struct {
+	Type string `json:"type,omitempty"`
+	ipRange
+	Ranges     [][]ipRange    `json:"ranges,omitempty"`
+	Routes     []*types.Route `json:"routes,omitempty"`
+	DataDir    string         `json:"dataDir,omitempty"`
+	ResolvConf string         `json:"resolvConf,omitempty"`
+	// Reserved are addresses that a container gets only by asking for them.
+	Reserved []string `json:"reserved,omitempty"`
+}
+
+type ipRange struct {
+	Subnet     string `json:"subnet,omitempty"`
+	RangeStart string `json:"rangeStart,omitempty"`
+	RangeEnd   string `json:"rangeEnd,omitempty"`
+	Gateway    string `json:"gateway,omitempty"`
+}
+
+// address works out where addresses come from, and completes PodCIDRs and StateDir.
+func (c *Config) address() error {
+	c.hasIPAM = len(c.IPAM) > 0 && string(c.IPAM) != "null"
+	var err error
+	if c.hasIPAM {
+		err = c.addressByIPAM()
+	} else {
+		err = c.addressByCIDRs()
+	}
+	if c.StateDir == "" {
+		c.StateDir = "/var/lib/cni/orlop"
+	}
+	if err == nil {
+		return nil
+	}
+	if e := (*types.Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	return types.NewError(types.ErrInvalidNetworkConfig, "network configuration is not valid", err.Error())
+}
+
+func (c *Config) addressByCIDRs() error {
+	if len(c.PodCIDRs) > 0 && c.PodCIDRsFile != "" {
+		return errors.New("podCIDRs and podCIDRsFile exclude each other")
+	}
+	if c.PodCIDRsFile != "" {
+		c.PodCIDRs, c.pending = readCIDRs(c.PodCIDRsFile)
+		if c.pending != nil {
+			return nil
+		}
+	}
+	if len(c.PodCIDRs) == 0 {
+		return errors.New("podCIDRs is empty, and there is neither podCIDRsFile nor ipam")
+	}
+	families := map[bool]netip.Prefix{}
+	for i, p := range c.PodCIDRs {
+		if other, ok := families[p.Addr().Is4()]; ok {
+			return fmt.Errorf("podCIDRs has a second range of the family of %s: %s; several of one family are ipam.ranges", other, p)
+		}
+		families[p.Addr().Is4()] = p
+		set, err := ipam.Set{ipam.RangeOf(p)}.Normal()
+		if err != nil {
+			return fmt.Errorf("podCIDRs[%d]: %w", i, err)
+		}
+		c.sets = append(c.sets, set)
+	}
+	return nil
+}
+
+// readCIDRs reads what the agent wrote.
+func readCIDRs(path string) ([]netip.Prefix, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("this node has no pod CIDR yet: %s is not there", path)
+	}
+	var file struct {
+		PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &file)
+	}
+	if err == nil && len(file.PodCIDRs) == 0 {
+		err = errors.New("it names none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read this node's pod CIDRs from %s: %w", path, err)
+	}
+	return file.PodCIDRs, nil
+}
+
+func (c *Config) addressByIPAM() error {
+	if len(c.PodCIDRs) > 0 || c.PodCIDRsFile != "" {
+		return errors.New("podCIDRs and podCIDRsFile are for configurations without ipam")
+	}
+	var kind struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(c.IPAM, &kind); err != nil {
+		return errors.New("ipam is not an object with a type that is a string")
+	}
+	switch kind.Type {
+	case "host-local", "orlop-cni":
+	case "":
+		if s := strings.ReplaceAll(string(c.IPAM), " ", ""); s != "{}" {
+			return errors.New(`ipam.type is missing; "host-local" and "orlop-cni" are served by this plugin`)
+		}
+		return nil // a link without addresses
+	default:
+		if strings.ContainsAny(kind.Type, "/\x00") {
+			return fmt.Errorf("ipam.type %q is not a file name", kind.Type)
+		}
+		c.delegate = kind.Type
+		return nil
+	}
+	var conf ipamConfig
+	if err := strictly(c.IPAM, &conf); err != nil {
+		if e := (*types.Error)(nil); errors.As(err, &e) && e.Code != types.ErrDecodingFailure {
+			e.Msg = strings.Replace(e.Msg, "unsupported field ", "unsupported field ipam.", 1)
+			if e.Code == types.ErrInvalidNetworkConfig {
+				e.Details = "ipam." + e.Details
+			}
+		}
+		return err
+	}
+	return c.take(conf)
+}
+
+// take turns ipam into sets.
+func (c *Config) take(conf ipamConfig) error {
+	lists := append([][]ipRange{}, conf.Ranges...)
+	if conf.Subnet != "" {
+		lists = append([][]ipRange{{conf.ipRange}}, lists...)
+	} else if conf.ipRange != (ipRange{}) {
+		return errors.New("ipam has rangeStart, rangeEnd or gateway without subnet")
+	}
+	lists = append(lists, c.RuntimeConfig.IPRanges...)
+	if len(lists) == 0 {
+		return errors.New("ipam has neither subnet nor ranges")
+	}
+	for i, list := range lists {
+		set, err := setOf(list)
+		if err != nil {
+			return fmt.Errorf("ipam.ranges[%d]: %w", i, err)
+		}
+		c.sets = append(c.sets, set)
+		for _, r := range set {
+			c.PodCIDRs = append(c.PodCIDRs, r.Subnet)
+		}
+	}
+	if err := ipam.Disjoint(c.sets); err != nil {
+		return fmt.Errorf("ipam.ranges: %w", err)
+	}
+	for i, s := range conf.Reserved {
+		p, err := prefixOrAddr(s)
+		if err != nil {
+			return fmt.Errorf("ipam.reserved[%d]: %w", i, err)
+		}
+		c.reserved = append(c.reserved, p)
+	}
+	c.routes = conf.Routes
+	if c.StateDir == "" {
+		c.StateDir = conf.DataDir
+	}
+	if c.StateDir == "" && conf.Type == "host-local" {
+		c.StateDir = "/var/lib/cni/networks" // host-local's: what it gave stays taken
+	}
+	if conf.ResolvConf != "" {
+		dns, err := readResolvConf(conf.ResolvConf)
+		if err != nil {
+			return fmt.Errorf("ipam.resolvConf: %w", err)
+		}
+		c.dns = dns
+	}
+	return nil
+}
+
+func setOf(list []ipRange) (ipam.Set, error) {
+	var set ipam.Set
+	for _, r := range list {
+		subnet, err := netip.ParsePrefix(r.Subnet)
+		if err != nil {
+			return nil, fmt.Errorf("subnet: %w", err)
+		}
+		out := ipam.Range{Subnet: subnet}
+		for _, f := range []struct {
+			name, text string
+			field      *netip.Addr
+		}{{"rangeStart", r.RangeStart, &out.Start}, {"rangeEnd", r.RangeEnd, &out.End}, {"gateway", r.Gateway, &out.Gateway}} {
+			if f.text == "" {
+				continue
+			}
+			if *f.field, err = netip.ParseAddr(f.text); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+		set = append(set, out)
+	}
+	return set.Normal()
+}
+
+func prefixOrAddr(s string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p.Masked(), nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a subnet", s)
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+func readResolvConf(path string) (types.DNS, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return types.DNS{}, err
+	}
+	var dns types.DNS
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			dns.Nameservers = append(dns.Nameservers, f[1])
+		case "domain":
+			dns.Domain = f[1]
+		case "search":
+			dns.Search = f[1:]
+		case "options":
+			dns.Options = append(dns.Options, f[1:]...)
+		}
+	}
+	return dns, nil
+}
+
+// wish is what a container asks for, by CNI_ARGS, args.cni or a capability.
+type wish struct {
+	ips []netip.Addr
+	mac net.HardwareAddr
+	pod string // namespace and name, where a Kubernetes runtime says them
+}
+
+func (c *Config) wishOf(cniArgs string) (wish, error) {
+	var w wish
+	args := map[string]string{}
+	for pair := range strings.SplitSeq(cniArgs, ";") {
+		if k, v, ok := strings.Cut(pair, "="); ok {
+			args[k] = v
+		}
+	}
+	if args["K8S_POD_NAME"] != "" {
+		w.pod = args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"]
+	}
+	var byArgs struct {
+		CNI requested `json:"cni"`
+	}
+	if len(c.Args) > 0 {
+		if err := json.Unmarshal(c.Args, &byArgs); err != nil {
+			return w, fmt.Errorf("args.cni: %w", err)
+		}
+	}
+	texts := append(append([]string{}, byArgs.CNI.IPs...), c.RuntimeConfig.IPs...)
+	if args["IP"] != "" {
+		texts = append(texts, strings.Split(args["IP"], ",")...)
+	}
+	for _, s := range texts {
+		host, _, _ := strings.Cut(s, "/")
+		a, err := netip.ParseAddr(host)
+		if err != nil {
+			return w, fmt.Errorf("requested address %q: %w", s, err)
+		}
+		w.ips = append(w.ips, a.Unmap())
+	}
+	for _, s := range []string{args["MAC"], byArgs.CNI.MAC, c.RuntimeConfig.MAC} { // the last one counts
+		if s == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(s)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return w, fmt.Errorf("requested hardware address %q is not one that an interface can have", s)
+		}
+		w.mac = mac
+	}
+	return w, nil
+}

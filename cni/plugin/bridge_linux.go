@@ -1,0 +1,185 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ensureBridge makes the bridge, or makes the one there the way the configuration wants it, with the gateways as its addresses. Any
+// number of processes may do so at once.
+func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Flags = conf.Bridge, conf.MTU, net.FlagUp
+	// Set by hand it stays; else the bridge takes the lowest of its ports', and containers' ARP entries for it go stale.
+	attrs.HardwareAddr = macOfName(conf.Bridge)
+	if len(gateways) > 0 {
+		attrs.HardwareAddr = macOf(gateways[0].Addr())
+	}
+	l, err := n.nl.LinkByName(conf.Bridge)
+	if isNotFound(err) {
+		if err = n.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err == nil || errors.Is(err, unix.EEXIST) {
+			l, err = n.nl.LinkByName(conf.Bridge)
+		}
+	}
+	if err != nil {
+		return iface{}, fmt.Errorf("make bridge %s: %w", conf.Bridge, err)
+	}
+	if l.Type() != "bridge" {
+		return iface{}, fmt.Errorf("interface %s is a %s, not a bridge", conf.Bridge, l.Type())
+	}
+	if conf.gateway() {
+		if err := n.address(l, conf, gateways); err != nil {
+			return iface{}, fmt.Errorf("address bridge %s: %w", conf.Bridge, err)
+		}
+	}
+	if l.Attrs().Flags&net.FlagUp == 0 {
+		if err := n.nl.LinkSetUp(l); err != nil {
+			return iface{}, fmt.Errorf("set bridge %s up: %w", conf.Bridge, err)
+		}
+	}
+	if conf.PromiscMode && l.Attrs().Promisc == 0 {
+		if err := n.nl.SetPromiscOn(l); err != nil {
+			return iface{}, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
+		}
+	}
+	if conf.VLAN > 0 || len(conf.VLANTrunk) > 0 {
+		if err := n.nl.BridgeSetVlanFiltering(l, true); err != nil {
+			return iface{}, fmt.Errorf("vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", err)
+		}
+	}
+	return ifaceOf(l), nil
+}
+
+// address gives the bridge the gateways, and takes away those of ranges it had before, where the configuration lets it.
+func (n *namespace) address(l netlink.Link, conf *Config, gateways []netip.Prefix) error {
+	have, err := n.nl.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	want := map[netip.Prefix]bool{}
+	for _, g := range gateways {
+		want[g] = true
+	}
+	for _, a := range have {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ones, _ := a.Mask.Size()
+		p := netip.PrefixFrom(ip.Unmap(), ones)
+		if want[p] {
+			delete(want, p)
+			continue
+		}
+		if !a.IP.IsGlobalUnicast() || conf.delegate != "" {
+			continue // another plugin may give addresses of many ranges
+		}
+		if !conf.replacesAddress() {
+			if clashes(p, gateways) {
+				return fmt.Errorf("it has %s already; forceAddress: true replaces it", p)
+			}
+			continue
+		}
+		if err := n.nl.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return err
+		}
+	}
+	for p := range want {
+		a := &netlink.Addr{IPNet: netOf(p.Addr(), p.Bits())}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		if err := n.nl.AddrAdd(l, a); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}
+
+// clashes says whether p cannot stay beside the gateways: IPv4 has one network on a bridge, IPv6's must not overlap.
+func clashes(p netip.Prefix, gateways []netip.Prefix) bool {
+	for _, g := range gateways {
+		if g.Addr().Is4() == p.Addr().Is4() && (g.Addr().Is4() || g.Overlaps(p)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Config) replacesAddress() bool {
+	if c.ForceAddress == nil {
+		return !c.hasIPAM
+	}
+	return *c.ForceAddress
+}
+
+// setPort gives the node's end of a link its place on the bridge.
+func (n *namespace) setPort(l netlink.Link, conf *Config) error {
+	if conf.hairpin() {
+		if err := n.nl.LinkSetHairpin(l, true); err != nil {
+			return fmt.Errorf("hairpinMode: %w", err)
+		}
+	}
+	if conf.PortIsolation {
+		if err := n.nl.LinkSetIsolated(l, true); err != nil {
+			return fmt.Errorf("portIsolation: %w", err)
+		}
+	}
+	trunks, err := vlans(conf.VLANTrunk)
+	if err != nil {
+		return err
+	}
+	if conf.VLAN == 0 && len(trunks) == 0 {
+		return nil
+	}
+	if conf.PreserveDefaultVLAN != nil && !*conf.PreserveDefaultVLAN {
+		if err := n.nl.BridgeVlanDel(l, 1, true, true, false, true); err != nil {
+			return fmt.Errorf("preserveDefaultVlan: %w", err)
+		}
+	}
+	if conf.VLAN > 0 {
+		if err := n.nl.BridgeVlanAdd(l, uint16(conf.VLAN), true, true, false, true); err != nil {
+			return fmt.Errorf("vlan: %w", err)
+		}
+	}
+	for _, id := range trunks {
+		if err := n.nl.BridgeVlanAdd(l, id, false, false, false, true); err != nil {
+			return fmt.Errorf("vlanTrunk: %w", err)
+		}
+	}
+	return nil
+}
+
+// portsOf names the links of this plugin on a bridge; none when there is no bridge.
+func (n *namespace) portsOf(bridge string) ([]string, error) {
+	br, err := n.link(bridge)
+	if br == nil || err != nil {
+		return nil, err
+	}
+	links, err := n.nl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Attrs().MasterIndex == br.Attrs().Index && strings.HasPrefix(l.Attrs().Name, hostPrefix) {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names, nil
+}
+
+// checkBridge says whether an ADD could use the bridge that is there, or make one.
+func (n *namespace) checkBridge(conf *Config) error {
+	l, err := n.link(conf.Bridge)
+	if err != nil || l == nil {
+		return err
+	}
+	if l.Type() != "bridge" {
+		return fmt.Errorf("interface %s is a %s, not a bridge", conf.Bridge, l.Type())
+	}
+	return nil
+}
