@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"encoding/json"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -49,4 +50,22 @@ func (c *Client) ImageFs(ctx context.Context) ([]*runtimeapi.FilesystemUsage, er
 	defer cancel()
 	r, err := c.image.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	return r.GetImageFilesystems(), wrap("look at image file system", "", err)
+}
+
+// SandboxImage is the image that sandboxes are made of, by the name it has in the runtime's configuration; empty where the
+// runtime does not tell.
+func (c *Client) SandboxImage(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	r, err := c.runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+	if err != nil {
+		return "", wrap("ask runtime configuration", "", err)
+	}
+	var cfg struct {
+		SandboxImage string `json:"sandboxImage"`
+	}
+	if text := r.GetInfo()["config"]; text != "" && json.Unmarshal([]byte(text), &cfg) != nil {
+		return "", nil // another runtime's form
+	}
+	return cfg.SandboxImage, nil
 }

@@ -15,16 +15,19 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/kubectl/pkg/util/qos"
 
+	"github.com/orlop-io/orlop/kubelet/eviction"
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
 	"github.com/orlop-io/orlop/kubelet/manifests"
 	"github.com/orlop-io/orlop/kubelet/node"
+	"github.com/orlop-io/orlop/kubelet/sysctls"
 	"github.com/orlop-io/orlop/kubelet/volumes/objects"
 )
 
@@ -173,9 +176,13 @@ func (a *apiSide) catchUp(p *v1.Pod) {
 	}
 }
 
-// selects says whether the pod's node selector matches the node; a node that was never read matches.
+// selects says whether the node is one that the pod requires by its labels; a node that was never read is.
 func selects(p *v1.Pod, n *v1.Node) bool {
-	return n == nil || labels.SelectorFromSet(p.Spec.NodeSelector).Matches(labels.Set(n.Labels))
+	if n == nil {
+		return true
+	}
+	ok, err := nodeaffinity.GetRequiredNodeAffinity(p).Match(n)
+	return err == nil && ok
 }
 
 func (a *apiSide) podGone(p *v1.Pod) {
@@ -386,6 +393,9 @@ func (s nodeSource) Ready(context.Context) error {
 	}
 }
 
+// Pressures are the conditions of what the node is short of.
+func (s nodeSource) Pressures() []v1.NodeConditionType { return s.k.pressures() }
+
 // Runtime names the container runtime.
 func (s nodeSource) Runtime(ctx context.Context) string {
 	v, err := s.k.rt.Version(ctx)
@@ -407,6 +417,15 @@ func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
 	}
 	if !selects(pod, n.Object()) {
 		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+	}
+	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
+		return &lifecycle.Rejected{Reason: "PodOSNotSupported", Message: "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	if why := sysctls.Forbidden(pod, k.cfg.UnsafeSysctls); why != "" {
+		return &lifecycle.Rejected{Reason: "SysctlForbidden", Message: "Pod was rejected: " + why}
+	}
+	if why := eviction.Admits(eviction.Pod{Pod: pod}, qos.GetPodQOS(pod), k.pressures()); why != "" {
+		return &lifecycle.Rejected{Reason: "Evicted", Message: "Pod was rejected: " + why}
 	}
 	others := k.othersLocked(pod.UID)
 	if r := fits(pod, others, n.Allocatable()); r != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	"github.com/orlop-io/orlop/kubelet/criconfig"
 	"github.com/orlop-io/orlop/kubelet/environ"
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
+	"github.com/orlop-io/orlop/kubelet/sysctls"
 	"github.com/orlop-io/orlop/kubelet/volumes"
 )
 
@@ -61,7 +63,7 @@ func (w *worker) setupVolumes(ctx context.Context, pod *v1.Pod) {
 }
 
 func (k *Kubelet) volumeInputs() volumes.Inputs {
-	return volumes.Inputs{Allocatable: k.allocatable()}
+	return volumes.Inputs{Allocatable: k.allocatable}
 }
 
 // slot waits for the right to make a sandbox or container: more at once only make each slower.
@@ -167,11 +169,15 @@ func (w *worker) sandboxConfig(pod *v1.Pod, attempt int) (*runtimeapi.PodSandbox
 	}
 	dns := environ.ResolvConf(pod, k.dns, k.cfg.ClusterDNS, k.cfg.ClusterDomain)
 	return criconfig.Sandbox{
-		Pod: pod, Attempt: attempt, CgroupParent: parent, Hostname: hostname, SeccompDefault: k.cfg.SeccompDefault,
-		LogDir: criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID),
-		DNS:    &runtimeapi.DNSConfig{Servers: dns.Servers, Searches: dns.Searches, Options: dns.Options},
+		Pod: pod, Attempt: attempt, CgroupParent: parent, Hostname: hostname, SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
+		Sysctls: sysctls.Set(pod, k.cfg.DefaultSysctls),
+		LogDir:  criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID),
+		DNS:     &runtimeapi.DNSConfig{Servers: dns.Servers, Searches: dns.Searches, Options: dns.Options},
 	}.Config(), nil
 }
+
+// seccompDir holds the seccomp profiles that pods name.
+func (k *Kubelet) seccompDir() string { return filepath.Join(k.cfg.RootDir, "seccomp") }
 
 func sandboxIPs(st *runtimeapi.PodSandboxStatus) []string {
 	if st.GetNetwork().GetIp() == "" {

@@ -1,7 +1,6 @@
 package kubelet
 
 import (
-	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -11,13 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
 )
@@ -25,16 +22,16 @@ import (
 // leftoversAfter is how long after the start the remains of pods on disk are looked for.
 const leftoversAfter = 5 * time.Second
 
+// imagesEvery is how often images are collected.
+const imagesEvery = 5 * time.Minute
+
 // housekeeping does what time alone makes due: growing logs, full disks, ageing tokens, remains of
 // pods on disk.
 func (k *Kubelet) housekeeping(ctx context.Context) error {
-	if err := k.groups.EnsureRoot(k.allocatable()); err != nil {
-		k.log.Warn("make cgroups of pods", "err", err)
-	}
 	// A kubelet that died may have left something half removed; by then the sources have been read.
 	leftovers := time.NewTimer(leftoversAfter)
 	defer leftovers.Stop()
-	logs, refresh, gc := time.NewTicker(10*time.Second), time.NewTicker(time.Minute), time.NewTicker(5*time.Minute)
+	logs, refresh, gc := time.NewTicker(k.cfg.LogEvery), time.NewTicker(time.Minute), time.NewTicker(imagesEvery)
 	defer logs.Stop()
 	defer refresh.Stop()
 	defer gc.Stop()
@@ -51,23 +48,10 @@ func (k *Kubelet) housekeeping(ctx context.Context) error {
 				w.refresh()
 			}
 			k.dropLeftovers(ctx)
+			k.dropOldInstances()
 		case <-gc.C:
-			if err := k.collectImages(ctx); err != nil && ctx.Err() == nil {
-				k.log.Warn("image garbage collection", "err", err)
-				k.events.Node(true, "ImageGCFailed", err.Error())
-			}
+			k.collect(ctx)
 		}
-	}
-}
-
-// allocatable is what the node has for pods; before it is registered, all that the machine has.
-func (k *Kubelet) allocatable() v1.ResourceList {
-	if n := k.sync.node.Load(); n != nil {
-		return n.Allocatable()
-	}
-	return v1.ResourceList{
-		v1.ResourceCPU:    *resource.NewQuantity(int64(k.facts.CPUs), resource.DecimalSI),
-		v1.ResourceMemory: *resource.NewQuantity(k.facts.Memory, resource.BinarySI),
 	}
 }
 
@@ -166,10 +150,12 @@ func (k *Kubelet) pruneLogLinks() {
 
 // rotateLogs moves away the logs of running containers that have grown too large.
 func (k *Kubelet) rotateLogs(ctx context.Context) {
+	var group errgroup.Group
+	group.SetLimit(max(k.cfg.LogWorkers, 1))
 	for _, w := range k.all() {
 		s := &w.shown.Load().state
 		for i := range s.Containers {
-			c := &s.Containers[i]
+			c := s.Containers[i]
 			if c.Phase != lifecycle.Running || c.Facts.LogPath == "" {
 				continue
 			}
@@ -177,29 +163,32 @@ func (k *Kubelet) rotateLogs(ctx context.Context) {
 			if err != nil || st.Size() <= k.cfg.LogMaxSize {
 				continue
 			}
-			if err := k.rotate(ctx, c.Facts.ID, c.Facts.LogPath); err != nil {
-				w.log.Warn("rotate log", "container", c.Name, "err", err)
-			}
+			group.Go(func() error {
+				if err := k.rotate(ctx, c.Facts.ID, c.Facts.LogPath); err != nil {
+					w.log.Warn("rotate log", "container", c.Name, "err", err)
+				}
+				return nil
+			})
 		}
 	}
+	_ = group.Wait() // each failure is told above
 }
 
+// rotate moves a log aside, packs those moved before, and keeps as many as may be beside the one being written.
 func (k *Kubelet) rotate(ctx context.Context, id, path string) error {
 	old, err := filepath.Glob(path + ".*")
 	if err != nil {
 		return err
 	}
-	slices.Sort(old) // names are times
-	for _, f := range old[:max(0, len(old)-(k.cfg.LogMaxFiles-2))] {
+	drop, pack := logsToDrop(old, k.cfg.LogMaxFiles-2)
+	for _, f := range drop {
 		if err := os.Remove(f); err != nil {
 			return fmt.Errorf("remove old log: %w", err)
 		}
 	}
-	for _, f := range old[max(0, len(old)-(k.cfg.LogMaxFiles-2)):] {
-		if filepath.Ext(f) != ".gz" {
-			if err := compress(f); err != nil {
-				return err
-			}
+	for _, f := range pack {
+		if err := compress(f); err != nil {
+			return err
 		}
 	}
 	aside := path + "." + time.Now().Format("20060102-150405")
@@ -210,6 +199,28 @@ func (k *Kubelet) rotate(ctx context.Context, id, path string) error {
 		return errors.Join(err, os.Rename(aside, path)) // better too large than lost
 	}
 	return nil
+}
+
+// logsToDrop sorts the logs that were moved aside before, whose names end in times: those beyond the newest so many, and
+// the halves that a kubelet has left that died while it packed one, go; of the others, those not yet packed are to be.
+func logsToDrop(old []string, keep int) (drop, pack []string) {
+	old = slices.Sorted(slices.Values(old))
+	var whole []string
+	for _, f := range old {
+		if filepath.Ext(f) == ".tmp" || slices.Contains(old, f+".gz") { // the packed one is whole
+			drop = append(drop, f)
+		} else {
+			whole = append(whole, f)
+		}
+	}
+	surplus := max(0, len(whole)-keep)
+	drop = append(drop, whole[:surplus]...)
+	for _, f := range whole[surplus:] {
+		if filepath.Ext(f) != ".gz" {
+			pack = append(pack, f)
+		}
+	}
+	return drop, pack
 }
 
 func compress(path string) (err error) {
@@ -237,76 +248,4 @@ func compress(path string) (err error) {
 		return fmt.Errorf("compress log: %w", err)
 	}
 	return os.Remove(path)
-}
-
-// nodeImages lists at most 50 images, the largest first.
-func (k *Kubelet) nodeImages(ctx context.Context) []v1.ContainerImage {
-	list, err := k.rt.Images(ctx)
-	if err != nil {
-		return nil
-	}
-	var out []v1.ContainerImage
-	for _, i := range list {
-		names := append(slices.Clone(i.RepoDigests), i.RepoTags...)
-		if len(names) > 0 {
-			out = append(out, v1.ContainerImage{Names: names[:min(5, len(names))], SizeBytes: int64(i.Size)})
-		}
-	}
-	slices.SortFunc(out, func(a, b v1.ContainerImage) int {
-		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Names[0], b.Names[0]))
-	})
-	return out[:min(50, len(out))]
-}
-
-// collectImages removes images that no container uses while their file system is too full.
-func (k *Kubelet) collectImages(ctx context.Context) error {
-	fs, err := k.rt.ImageFs(ctx)
-	if err != nil || len(fs) == 0 {
-		return err
-	}
-	dir := fs[0].GetFsId().GetMountpoint()
-	if used(dir) < k.cfg.ImageGCHigh {
-		return nil
-	}
-	list, err := k.rt.Images(ctx)
-	if err != nil {
-		return err
-	}
-	containers, err := k.rt.Containers(ctx)
-	if err != nil {
-		return err
-	}
-	inUse := map[string]bool{}
-	for _, c := range containers {
-		inUse[c.ImageRef], inUse[c.GetImage().GetImage()], inUse[c.ImageId] = true, true, true
-	}
-	slices.SortFunc(list, func(a, b *runtimeapi.Image) int { return cmp.Compare(b.Size, a.Size) })
-	for _, i := range list {
-		if used(dir) <= k.cfg.ImageGCLow {
-			return nil
-		}
-		// An image of ours has no registry to come back from.
-		if i.Pinned || inUse[i.Id] || slices.ContainsFunc(append(slices.Clone(i.RepoTags), i.RepoDigests...), func(n string) bool { return inUse[n] || local(n) }) {
-			continue
-		}
-		if err := k.rt.RemoveImage(ctx, i.Id); err != nil {
-			return err
-		}
-		k.metrics.imagesCollected.WithLabelValues("space").Inc()
-	}
-	if u := used(dir); u > k.cfg.ImageGCHigh {
-		return fmt.Errorf("failed to garbage collect required amount of images: file system of %s is still %d%% full", dir, u)
-	}
-	return nil
-}
-
-func local(image string) bool { return len(image) > 10 && image[:10] == "localhost/" }
-
-// used is how full a file system is in percent; 0 when it cannot be told.
-func used(dir string) int {
-	var fs syscall.Statfs_t
-	if syscall.Statfs(dir, &fs) != nil || fs.Blocks == 0 {
-		return 0
-	}
-	return int(100 - fs.Bavail*100/fs.Blocks)
 }

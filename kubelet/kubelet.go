@@ -28,6 +28,8 @@ import (
 	"github.com/orlop-io/orlop/kubelet/cgroups"
 	"github.com/orlop-io/orlop/kubelet/environ"
 	"github.com/orlop-io/orlop/kubelet/events"
+	"github.com/orlop-io/orlop/kubelet/eviction"
+	"github.com/orlop-io/orlop/kubelet/imagegc"
 	"github.com/orlop-io/orlop/kubelet/images"
 	"github.com/orlop-io/orlop/kubelet/manifests"
 	"github.com/orlop-io/orlop/kubelet/node"
@@ -66,11 +68,38 @@ type Config struct {
 	SeccompDefault bool
 	// ParallelPulls bounds image pulls at once; below 0 no bound, 0 the default.
 	ParallelPulls int
-	// LogMaxSize and LogMaxFiles bound each container's logs.
+	// LogMaxSize and LogMaxFiles bound each container's logs; they are looked at every LogEvery.
 	LogMaxSize  int64
 	LogMaxFiles int
-	// ImageGCHigh and ImageGCLow are percentages of the image file system's use.
-	ImageGCHigh, ImageGCLow int
+	LogEvery    time.Duration
+	// LogWorkers is how many logs are moved aside and packed at once.
+	LogWorkers int
+	// OOMScore is the kubelet's own, where it may set that.
+	OOMScore int
+	// FailCgroupV1 refuses to run where only cgroup v1 has controllers.
+	FailCgroupV1 bool
+	// ImageGC is when images are removed. PauseImage stays, where the runtime does not name the image of sandboxes itself.
+	ImageGC    imagegc.Policy
+	PauseImage string
+	// ShownImages is how many images the node's status lists; below 0 all.
+	ShownImages int
+	// BoundPods keeps all pods together within what the node has without what is reserved. Reserved cgroups, which must
+	// exist, are bounded to their part.
+	BoundPods bool
+	Reserved  []Reservation
+	// CrashMax bounds the wait before a container that crashes is started again; 0 is 5 minutes.
+	CrashMax time.Duration
+	// UnsafeSysctls are those that pods may set beside the safe ones, by name or as prefix*. DefaultSysctls are set in
+	// every pod that has the namespaces for them and does not say otherwise.
+	UnsafeSysctls  []string
+	DefaultSysctls map[string]string
+	// KillSingly lets the kernel kill one process of a container that is out of memory, on cgroup v2.
+	KillSingly bool
+	// PullQPS and PullBurst bound how often registries are asked for an image; 0 is no bound.
+	PullQPS   float32
+	PullBurst int
+	// Eviction is when pods are ended because the node is short of something.
+	Eviction eviction.Config
 	// Registration is what the node says of itself.
 	Registration node.Config
 	// Server is what the kubelet answers on the network; what the kubelet itself knows is filled in.
@@ -84,6 +113,15 @@ type Config struct {
 	Served func(context.Context, kubernetes.Interface)
 	// Version is the version told to the API, probed servers and users.
 	Version string
+}
+
+// Reservation is a part of the node that is kept for programs that are not pods.
+type Reservation struct {
+	// Name is system or kube, for messages.
+	Name, Cgroup string
+	Amount       v1.ResourceList
+	// CPUOnly bounds nothing whose lack would end programs.
+	CPUOnly bool
 }
 
 // Kubelet runs pods.
@@ -100,14 +138,21 @@ type Kubelet struct {
 	hooks   probe.Hooks
 	events  *events.Recorder
 	reports *report.Reporter
+	images  collector
 	facts   node.Machine
-	dns     environ.Resolver
-	network *gate
-	slots   chan struct{} // bounds sandboxes and containers being made at once
-	sync    *apiSide
+	// capacity is all that the node has, allocatable what pods may count on. Set when Run begins.
+	capacity, allocatable v1.ResourceList
+	dns                   environ.Resolver
+	network               *gate
+	slots                 chan struct{} // bounds sandboxes and containers being made at once
+	sync                  *apiSide
 
 	// restored is closed when the runtime was listed for the first time.
 	restored chan struct{}
+	// short is what the node is short of, and imageDir where images are; nil while not known.
+	short    atomic.Pointer[[]v1.NodeConditionType]
+	imageDir atomic.Pointer[string]
+
 	// answered is when the runtime answered last.
 	answered atomic.Pointer[time.Time]
 
@@ -150,11 +195,21 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	if k.facts, err = node.Inspect(); err != nil {
 		errs = append(errs, err)
 	}
+	if cfg.FailCgroupV1 && !k.facts.CgroupV2 {
+		errs = append(errs, errors.New("kubelet is configured to not run on a host using cgroup v1"))
+	}
 	trees, err := cgroups.Discover()
 	errs = append(errs, err)
 	k.groups, err = cgroups.New(cgroups.Config{Hierarchies: trees, Prefix: cfg.CgroupRoot, Driver: cgroups.Driver(cfg.CgroupDriver),
 		CPUQuota: cfg.CPUQuota, CPUPeriod: cfg.CPUPeriod, PodPids: cfg.PodPids}, log)
 	errs = append(errs, err)
+	if err == nil { // a machine that is shared by several nodes gives each a part
+		_, part, err := k.groups.Machine()
+		errs = append(errs, err)
+		if part.Memory > 0 {
+			k.facts.Memory = min(k.facts.Memory, part.Memory)
+		}
+	}
 	k.sync = newAPISide(k)
 	k.vols, err = volumes.New(volumes.Config{PodsDir: filepath.Join(cfg.RootDir, "pods"), Source: k.sync, Log: log})
 	errs = append(errs, err)
@@ -162,7 +217,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 		Event: func(p *v1.Pod, c, reason, message string) { k.events.Pod(p, c, true, reason, message) }})
 	errs = append(errs, err)
 	k.hooks = probe.Hooks{Runtime: k.rt, Version: cfg.Version}
-	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls, Pulled: k.metrics.pulled}, k.rt, log)
+	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls, QPS: cfg.PullQPS, Burst: cfg.PullBurst, Pulled: k.metrics.pulled}, k.rt, log)
 	k.events = events.New(cfg.Node, log)
 	k.reports = report.New(cfg.Node, func(took time.Duration) { k.metrics.statusTook.Observe(took.Seconds()) }, log)
 	return k, errors.Join(errs...)
@@ -175,6 +230,12 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
+	}
+	k.capacity = k.facts.Capacity(k.cfg.Registration)
+	k.allocatable = node.Allocatable(k.capacity, k.cfg.Registration)
+	k.scoreSelf()
+	if err := k.enforce(); err != nil {
+		return err
 	}
 	if text, err := os.ReadFile(k.cfg.ResolvConf); err == nil {
 		k.dns = environ.ParseResolver(text)
@@ -190,6 +251,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go(func() error { return k.watchRuntime(ctx) })
 	g.Go(func() error { return k.watchNetwork(ctx) })
 	g.Go(func() error { return k.housekeeping(ctx) })
+	g.Go(func() error { return k.watchPressure(ctx) })
 	if k.cfg.ManifestDir != "" {
 		src, err := manifests.New(manifests.Config{Dir: k.cfg.ManifestDir, Node: k.cfg.Node}, k.setStatic, k.log)
 		if err != nil {

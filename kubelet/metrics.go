@@ -31,6 +31,9 @@ type metrics struct {
 	requests                               *prometheus.CounterVec
 
 	resizesAsked, resizesInfeasible, resizesDeferred *prometheus.CounterVec
+
+	evictions   *prometheus.CounterVec
+	evictionAge *prometheus.HistogramVec
 }
 
 func newMetrics(k *Kubelet) *metrics {
@@ -92,6 +95,9 @@ func newMetrics(k *Kubelet) *metrics {
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rest_client_requests_total",
 		Help: "Number of HTTP requests, partitioned by status code, method, and host."}, []string{"code", "host", "method"})
 	r.MustRegister(m.requests)
+	m.evictions = counters("evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
+	m.evictionAge = histograms("eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
+		prometheus.DefBuckets, "eviction_signal")
 	for _, static := range []string{"", "true"} {
 		m.restarted.WithLabelValues(static)
 	}
@@ -150,7 +156,7 @@ func sizeLabel(size uint64) string {
 // rejected counts a pod that the node cannot run. As upstream has it, the reasons are few, whatever resources the cluster has.
 func (m *metrics) rejected(reason string) {
 	switch {
-	case reason == "OutOfcpu", reason == "OutOfmemory", reason == "OutOfephemeral-storage", reason == "OutOfpods":
+	case reason == "OutOfcpu", reason == "OutOfmemory", reason == "OutOfephemeral-storage", reason == "OutOfpods", reason == "Evicted", reason == "SysctlForbidden":
 	case strings.HasPrefix(reason, "OutOf"):
 		reason = "OutOfExtendedResources"
 	default:

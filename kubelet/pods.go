@@ -145,6 +145,7 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 			k.metrics.rejected(rejected.Reason)
 		}
 	}
+	state.CrashMax = k.cfg.CrashMax
 	w := k.newWorker(pod, static, state)
 	if !restored {
 		w.start.seen = time.Now()

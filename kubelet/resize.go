@@ -19,7 +19,7 @@ import (
 
 // cgroupFacts is what of the node bears on containers' limits.
 func (k *Kubelet) cgroupFacts() criconfig.Node {
-	return criconfig.Node{Memory: k.facts.Memory, CPUPeriod: k.cfg.CPUPeriod.Microseconds(), CPUQuota: k.cfg.CPUQuota, CgroupV2: k.facts.CgroupV2}
+	return criconfig.Node{Memory: k.facts.Memory, CPUPeriod: k.cfg.CPUPeriod.Microseconds(), CPUQuota: k.cfg.CPUQuota, KillTogether: k.facts.CgroupV2 && !k.cfg.KillSingly}
 }
 
 // allocate decides whether the node gives a pod the resources it is to have, and notes it before anybody acts on it.

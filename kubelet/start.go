@@ -189,7 +189,7 @@ func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.Co
 		ips = k.cfg.NodeIPs
 	}
 	env, err := environ.Make(ctx, environ.Inputs{Pod: c.pod, Container: c.spec, PodIPs: ips, HostIPs: k.cfg.NodeIPs, Services: services,
-		Allocatable: k.allocatable()}, k.sync)
+		Allocatable: k.allocatable}, k.sync)
 	if err != nil {
 		return nil, failed("CreateContainerConfigError", err)
 	}
@@ -200,7 +200,7 @@ func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.Co
 	cfg, err := criconfig.Container{
 		Pod: c.pod, Spec: c.spec, Attempt: c.a.Attempt, ImageRef: img.Ref, ImageUser: img.User, ImageUID: img.UID,
 		Command: environ.Expand(c.spec.Command, env), Args: environ.Expand(c.spec.Args, env),
-		Env: env, Mounts: mounts, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault,
+		Env: env, Mounts: mounts, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
 		Resources: criconfig.Resources(c.pod, c.spec, c.w.qos, k.cgroupFacts()),
 	}.Config()
 	return cfg, failed("CreateContainerConfigError", err)

@@ -10,19 +10,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 	cliflag "k8s.io/component-base/cli/flag"
 	baseversion "k8s.io/component-base/version"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/orlop-io/orlop/kubelet"
 	"github.com/orlop-io/orlop/kubelet/identity"
@@ -31,11 +30,7 @@ import (
 )
 
 // configure joins flags, file and defaults, and says all that is wrong with them at once.
-func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, error) {
-	file, err := readConfig(f.config)
-	if err != nil {
-		return kubelet.Config{}, err
-	}
+func configure(fs *pflag.FlagSet, f *flags, file *kubeletconfig.KubeletConfiguration, log *slog.Logger) (kubelet.Config, error) {
 	override(fs, f, file)
 	name, err := nodeName(f.hostname)
 	if err != nil {
@@ -57,22 +52,14 @@ func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, e
 		CPUQuota: value(file.CPUCFSQuota, true), PodPids: value(file.PodPidsLimit, -1),
 		ClusterDNS: file.ClusterDNS, ClusterDomain: file.ClusterDomain, ResolvConf: value(file.ResolverConfig, "/etc/resolv.conf"),
 		SeccompDefault: value(file.SeccompDefault, false), ParallelStarts: f.parallelStarts, ParallelPulls: parallelPulls(file),
-		LogMaxFiles: int(value(file.ContainerLogMaxFiles, 5)),
-		ImageGCHigh: int(value(file.ImageGCHighThresholdPercent, 85)), ImageGCLow: int(value(file.ImageGCLowThresholdPercent, 80)),
+		PauseImage: f.pauseImage, OOMScore: int(value(file.OOMScoreAdj, -999)),
 		Version: baseversion.Get().GitVersion,
 	}
 	if file.CPUCFSQuotaPeriod != nil {
 		out.CPUPeriod = file.CPUCFSQuotaPeriod.Duration
 	}
 	var errs []error
-	size, err := resource.ParseQuantity(or(file.ContainerLogMaxSize, "10Mi"))
-	if err != nil {
-		errs = append(errs, fmt.Errorf("containerLogMaxSize %q: %w", file.ContainerLogMaxSize, err))
-	}
-	out.LogMaxSize = size.Value()
-	if out.LogMaxFiles < 2 {
-		errs = append(errs, fmt.Errorf("containerLogMaxFiles %d: at least 2 are needed", out.LogMaxFiles))
-	}
+	errs = append(errs, limits(file, &out), checkPulls(file))
 	if file.FailSwapOn == nil || *file.FailSwapOn {
 		errs = append(errs, noSwap())
 	}
@@ -95,24 +82,6 @@ func configure(fs *pflag.FlagSet, f *flags, log *slog.Logger) (kubelet.Config, e
 		errs = append(errs, errors.New("--bootstrap-kubeconfig needs --kubeconfig, where the result is kept"))
 	}
 	return out, errors.Join(errs...)
-}
-
-func readConfig(path string) (*kubeletconfig.KubeletConfiguration, error) {
-	file := &kubeletconfig.KubeletConfiguration{}
-	if path == "" {
-		return file, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(text, file); err != nil {
-		return nil, fmt.Errorf("read configuration %s: %w", path, err)
-	}
-	if want := kubeletconfig.SchemeGroupVersion.String(); file.Kind != "KubeletConfiguration" || file.APIVersion != want {
-		return nil, fmt.Errorf("read configuration %s: it holds %q of %q, not a KubeletConfiguration of %q", path, file.Kind, file.APIVersion, want)
-	}
-	return file, nil
 }
 
 // override writes the flags that were given, and defaults, over the file.
@@ -168,17 +137,18 @@ func registration(f *flags, file *kubeletconfig.KubeletConfiguration, k *kubelet
 			errs = append(errs, fmt.Errorf("--node-labels: %s=%s: %s", key, val, strings.Join(bad, "; ")))
 		}
 	}
-	for _, reserved := range []map[string]string{file.KubeReserved, file.SystemReserved} {
-		for name, text := range reserved {
-			q, err := resource.ParseQuantity(text)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("reserved %s %q: %w", name, text, err))
-				continue
-			}
-			sum := out.Reserved[v1.ResourceName(name)]
+	for field, reserved := range map[string]map[string]string{"kubeReserved": file.KubeReserved, "systemReserved": file.SystemReserved} {
+		list, err := amounts(field, reserved)
+		errs = append(errs, err)
+		for name, q := range list {
+			sum := out.Reserved[name]
 			sum.Add(q)
-			out.Reserved[v1.ResourceName(name)] = sum
+			out.Reserved[name] = sum
 		}
+	}
+	out.Thresholds = k.Eviction.Thresholds
+	if file.PodsPerCore > 0 {
+		out.MaxPods = min(out.MaxPods, int64(file.PodsPerCore)*int64(runtime.NumCPU()))
 	}
 	return out, errors.Join(errs...)
 }
@@ -289,6 +259,19 @@ func nodeIPs(flag string) ([]string, error) {
 		out = append(out, ip.String())
 	}
 	return out, nil
+}
+
+func checkPulls(file *kubeletconfig.KubeletConfiguration) error {
+	n := file.MaxParallelImagePulls
+	switch {
+	case n == nil:
+		return nil
+	case *n < 1:
+		return fmt.Errorf("maxParallelImagePulls %d must be a positive number", *n)
+	case *n > 1 && value(file.SerializeImagePulls, false):
+		return fmt.Errorf("maxParallelImagePulls cannot be larger than 1 unless serializeImagePulls is set to false")
+	}
+	return nil
 }
 
 func parallelPulls(file *kubeletconfig.KubeletConfiguration) int {

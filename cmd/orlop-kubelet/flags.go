@@ -12,7 +12,8 @@ import (
 // flags are upstream's, as far as kubeadm, Orlop's bootstrap and operators give them on the
 // command line. What both a flag and the configuration file say, the flag decides.
 type flags struct {
-	config, kubeconfig, bootstrap          string
+	config, configDir                      string
+	kubeconfig, bootstrap                  string
 	nodeIP, hostname, providerID           string
 	rootDir, certDir, manifests            string
 	endpoint, imageEndpoint                string
@@ -25,10 +26,13 @@ type flags struct {
 	maxPods                                int32
 	parallelStarts, verbosity              int
 	pauseImage, nodeCgroup, kubeletCgroups string
+	fields                                 *fieldValues
 }
 
 func (f *flags) register(fs *pflag.FlagSet) {
+	f.fields = registerFields(fs)
 	fs.StringVar(&f.config, "config", "", "file with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1)")
+	fs.StringVar(&f.configDir, "config-dir", "", "directory of files *.conf, each with parts of a KubeletConfiguration that go over --config in the order of their names")
 	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "credentials for the API server; waited for if absent; without the flag there is no API server")
 	fs.StringVar(&f.bootstrap, "bootstrap-kubeconfig", "", "credentials to ask for a client certificate with, used while --kubeconfig does not exist")
 	fs.StringVar(&f.nodeIP, "node-ip", "", "addresses of the node, one for each IP family, separated by comma")
@@ -51,7 +55,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.Int32Var(&f.maxPods, "max-pods", 0, "pods that the node may run")
 	fs.IntVar(&f.parallelStarts, "parallel-starts", 0, "sandboxes and containers to make at once (default twice the processors, at least 4)")
 	fs.IntVarP(&f.verbosity, "v", "v", 0, "verbosity; from 4 on every decision is logged")
-	fs.StringVar(&f.pauseImage, "pod-infra-container-image", "", "accepted and not used: the runtime names the pause image")
+	fs.StringVar(&f.pauseImage, "pod-infra-container-image", "", "image of sandboxes, kept from garbage collection where the runtime does not tell it")
 	fs.StringVar(&f.kubeletCgroups, "kubelet-cgroups", "", "accepted and not used")
 	fs.StringVar(&f.nodeCgroup, "runtime-cgroups", "", "accepted and not used")
 }

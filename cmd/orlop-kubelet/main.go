@@ -54,9 +54,13 @@ func command(stderr io.Writer) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log := logger(stderr, f.verbosity)
+			file, err := readConfig(f.config, f.configDir, f.fields.tree)
+			if err != nil {
+				return err
+			}
+			log := logger(stderr, file.Logging.Format, max(f.verbosity, int(file.Logging.Verbosity)))
 			klog.SetSlogLogger(log)
-			cfg, err := configure(cmd.Flags(), &f, log)
+			cfg, err := configure(cmd.Flags(), &f, file, log)
 			if err != nil {
 				return err
 			}
@@ -72,10 +76,13 @@ func command(stderr io.Writer) *cobra.Command {
 	return cmd
 }
 
-func logger(w io.Writer, verbosity int) *slog.Logger {
+func logger(w io.Writer, format string, verbosity int) *slog.Logger {
 	level := slog.LevelInfo
 	if verbosity >= 4 {
 		level = slog.LevelDebug
+	}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }

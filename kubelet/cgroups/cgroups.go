@@ -74,13 +74,40 @@ func New(cfg Config, log *slog.Logger) (*Cgroups, error) {
 }
 
 // EnsureRoot makes kubepods and its two classes, and bounds all pods together to what the node has to give. Call it
-// first, and again whenever allocatable changes.
-func (c *Cgroups) EnsureRoot(allocatable v1.ResourceList) error {
+// first, and again whenever that changes; nil takes the bounds of memory and processes away.
+func (c *Cgroups) EnsureRoot(bound v1.ResourceList) error {
+	l := rootLimits(bound)
+	if bound == nil {
+		l = limits{Memory: -1, Pids: -1}
+	}
 	return errors.Join(
-		c.ensure(c.root, rootLimits(allocatable)),
+		c.ensure(c.root, l),
 		c.ensure(className(c.root, v1.PodQOSBestEffort), limits{Shares: minShares}),
 		c.ensure(className(c.root, v1.PodQOSBurstable), limits{}),
 		c.weighBurstable())
+}
+
+// Bound gives a cgroup that others made its bounds. It is named from the top of the trees, by its path or as the driver
+// names it, and must be there.
+func (c *Cgroups) Bound(cgroup string, amount v1.ResourceList) error {
+	l := rootLimits(amount)
+	found := false
+	var errs []error
+	for _, h := range c.cfg.Hierarchies {
+		for _, path := range []string{cgroup, name(split(cgroup)).path(c.cfg.Driver)} {
+			dir := filepath.Join(h.Dir, path)
+			if _, err := os.Stat(dir); err != nil {
+				continue
+			}
+			found = true
+			errs = append(errs, h.bound(dir, l))
+			break
+		}
+	}
+	if !found {
+		return fmt.Errorf("%q cgroup does not exist", cgroup)
+	}
+	return errors.Join(errs...)
 }
 
 // weighBurstable gives the burstable pods together the weight of what they ask for, against the guaranteed ones beside
@@ -179,6 +206,10 @@ func (h Hierarchy) ensure(n name, d Driver, l limits) error {
 			}
 		}
 	}
+	return h.bound(filepath.Join(h.Dir, n.path(d)), l)
+}
+
+func (h Hierarchy) bound(dir string, l limits) error {
 	files := l.filesV1()
 	if h.Unified {
 		files = l.filesV2()
@@ -187,7 +218,7 @@ func (h Hierarchy) ensure(n name, d Driver, l limits) error {
 		if !h.has(f.Controller) {
 			continue
 		}
-		if err := write(filepath.Join(h.Dir, n.path(d), f.Name), f.Value); err != nil {
+		if err := write(filepath.Join(dir, f.Name), f.Value); err != nil {
 			return fmt.Errorf("bound cgroup: %w", err)
 		}
 	}

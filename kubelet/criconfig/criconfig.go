@@ -8,6 +8,7 @@ package criconfig
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 
@@ -44,6 +45,10 @@ type Sandbox struct {
 	DNS          *runtimeapi.DNSConfig
 	// SeccompDefault: pods that name no seccomp profile get the runtime's default.
 	SeccompDefault bool
+	// SeccompDir holds the profiles that pods name.
+	SeccompDir string
+	// Sysctls are all that are to be set.
+	Sysctls map[string]string
 }
 
 // Config gives the runtime's form of the sandbox.
@@ -71,11 +76,7 @@ func (s Sandbox) Config() *runtimeapi.PodSandboxConfig {
 		cfg.Labels[k] = v
 	}
 	cfg.Labels[LabelPodName], cfg.Labels[LabelPodNamespace], cfg.Labels[LabelPodUID] = p.Name, p.Namespace, string(p.UID)
-	if sc := p.Spec.SecurityContext; sc != nil {
-		for _, c := range sc.Sysctls {
-			cfg.Linux.Sysctls[c.Name] = c.Value
-		}
-	}
+	maps.Copy(cfg.Linux.Sysctls, s.Sysctls)
 	return cfg
 }
 
@@ -84,7 +85,7 @@ func (s Sandbox) security() *runtimeapi.LinuxSandboxSecurityContext {
 	out := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(p),
 		Privileged:       anyPrivileged(p),
-		Seccomp:          seccomp(p, nil, s.SeccompDefault),
+		Seccomp:          seccomp(p, nil, s.SeccompDefault, s.SeccompDir),
 	}
 	if sc := p.Spec.SecurityContext; sc != nil {
 		out.RunAsUser, out.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
@@ -145,6 +146,7 @@ type Container struct {
 	// Target is the container whose processes an ephemeral container shares, by id.
 	Target         string
 	SeccompDefault bool
+	SeccompDir     string
 	Resources      *runtimeapi.LinuxContainerResources
 }
 

@@ -21,8 +21,8 @@ type Node struct {
 	CPUPeriod int64
 	// CPUQuota: CPU limits are enforced.
 	CPUQuota bool
-	// CgroupV2: the memory group is killed as one.
-	CgroupV2 bool
+	// KillTogether: out of memory, the kernel kills all of a container. Only cgroup v2 can.
+	KillTogether bool
 }
 
 // Resources gives the runtime's form of a container's requests and limits.
@@ -39,7 +39,7 @@ func Resources(p *v1.Pod, c *v1.Container, qos v1.PodQOSClass, node Node) *runti
 		}
 		out.CpuPeriod, out.CpuQuota = period, max(limit*period/1000, minQuota)
 	}
-	if node.CgroupV2 {
+	if node.KillTogether {
 		out.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return out

@@ -3,6 +3,7 @@ package criconfig
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -61,7 +62,7 @@ func (c Container) security() (*runtimeapi.LinuxContainerSecurityContext, error)
 		RunAsUser:        int64Value(sc.RunAsUser),
 		RunAsGroup:       int64Value(sc.RunAsGroup),
 		SelinuxOptions:   selinux(sc.SELinuxOptions),
-		Seccomp:          seccomp(c.Pod, c.Spec, c.SeccompDefault),
+		Seccomp:          seccomp(c.Pod, c.Spec, c.SeccompDefault, c.SeccompDir),
 		Apparmor:         appArmor(sc.AppArmorProfile),
 		MaskedPaths:      maskedPaths,
 		ReadonlyPaths:    readonlyPaths,
@@ -140,7 +141,7 @@ func anyPrivileged(p *v1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.Containers, privileged) || slices.ContainsFunc(p.Spec.InitContainers, privileged)
 }
 
-func seccomp(p *v1.Pod, c *v1.Container, byDefault bool) *runtimeapi.SecurityProfile {
+func seccomp(p *v1.Pod, c *v1.Container, byDefault bool, dir string) *runtimeapi.SecurityProfile {
 	sc := effective(p, c)
 	if sc.SeccompProfile == nil {
 		if byDefault {
@@ -154,7 +155,7 @@ func seccomp(p *v1.Pod, c *v1.Container, byDefault bool) *runtimeapi.SecurityPro
 	case v1.SeccompProfileTypeLocalhost:
 		ref := ""
 		if sc.SeccompProfile.LocalhostProfile != nil {
-			ref = "/var/lib/kubelet/seccomp/" + *sc.SeccompProfile.LocalhostProfile
+			ref = filepath.Join(dir, *sc.SeccompProfile.LocalhostProfile)
 		}
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: ref}
 	}

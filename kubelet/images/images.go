@@ -15,6 +15,7 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/flowcontrol"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/orlop-io/orlop/cri"
@@ -30,6 +31,10 @@ type runtime interface {
 type Config struct {
 	// Parallel is how many images are pulled at once; 0 means 4, below 0 no bound.
 	Parallel int
+	// QPS and Burst bound how often a registry is asked; a pull beyond fails, and is tried again by whoever wants it. 0 is
+	// no bound.
+	QPS   float32
+	Burst int
 	// Pulled hears once of each pull that succeeded: the image's size in bytes and how long it took without waiting for
 	// its turn; nil hears nothing.
 	Pulled func(size uint64, took time.Duration)
@@ -40,6 +45,7 @@ type Puller struct {
 	rt     runtime
 	log    *slog.Logger
 	slots  chan struct{}
+	rate   flowcontrol.RateLimiter // nil is no bound
 	pulled func(uint64, time.Duration)
 
 	mu    sync.Mutex
@@ -62,6 +68,9 @@ func New(cfg Config, rt runtime, log *slog.Logger) *Puller {
 	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}, pulled: cfg.Pulled}
 	if p.pulled == nil {
 		p.pulled = func(uint64, time.Duration) {}
+	}
+	if cfg.QPS > 0 {
+		p.rate = flowcontrol.NewTokenBucketRateLimiter(cfg.QPS, max(cfg.Burst, 1))
 	}
 	switch {
 	case cfg.Parallel == 0:
@@ -90,7 +99,7 @@ func (e *Error) Error() string { return e.Message }
 type Request struct {
 	Image  string
 	Policy v1.PullPolicy
-	// Auths are tried in turn; without any, or after all, the pull is tried without.
+	// Auths are tried in turn; without any, the pull is tried without.
 	Auths   []*runtimeapi.AuthConfig
 	Sandbox *runtimeapi.PodSandboxConfig
 	Handler string
@@ -158,6 +167,10 @@ func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpe
 	p.mu.Lock()
 	f := p.pulls[key]
 	if f == nil {
+		if p.rate != nil && !p.rate.TryAccept() {
+			p.mu.Unlock()
+			return nil, errors.New("pull QPS exceeded")
+		}
 		var pullCtx context.Context
 		f = &pull{done: make(chan struct{})}
 		// The pull outlives the pod that asked first, while another waits for it.

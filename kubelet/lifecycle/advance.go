@@ -37,7 +37,7 @@ func (m *machine) deadline() {
 		m.wake(at)
 		return
 	}
-	m.Verdict = &Verdict{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
+	m.Verdict = &Verdict{Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline"}
 	m.do(Tell{Reason: "DeadlineExceeded", Message: m.Verdict.Message})
 	m.enter(Ending)
 }
@@ -223,6 +223,11 @@ func (m *machine) showPull(c *Container) {
 // crashOver says whether the wait after a container's end is over. The first end costs no wait;
 // each further one doubles it, until a run lasts long enough.
 func (m *machine) crashOver(c *Container) bool {
+	most := m.CrashMax
+	if most == 0 {
+		most = crashMax
+	}
+	c.crash.delay = min(c.crash.delay, most)
 	if c.crash.delay > 0 && c.Facts.FinishedAt.Sub(c.lastStart) > crashForget {
 		c.crash = retry{}
 	}
@@ -238,7 +243,7 @@ func (m *machine) crashOver(c *Container) bool {
 		m.wake(at)
 		return false
 	}
-	c.crash.failed(m.now, crashFirst, crashMax)
+	c.crash.failed(m.now, min(crashFirst, most), most)
 	return true
 }
 

@@ -72,6 +72,11 @@ type (
 	}
 	// Rejected says that the node cannot run the pod.
 	Rejected struct{ Reason, Message string }
+	// Evicted says that the pod has to go, within a grace that the node can bear.
+	Evicted struct {
+		Reason, Message string
+		Grace           time.Duration
+	}
 	// Allocated answers Allocate. Reason is empty if the node has what Resources ask for, else v1.PodReasonDeferred or
 	// v1.PodReasonInfeasible.
 	Allocated struct {
@@ -116,6 +121,7 @@ func (KillDone) event()         {}
 func (CleanupDone) event()      {}
 func (Probed) event()           {}
 func (Rejected) event()         {}
+func (Evicted) event()          {}
 func (Allocated) event()        {}
 func (RoomMade) event()         {}
 func (Resized) event()          {}

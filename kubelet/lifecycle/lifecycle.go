@@ -68,7 +68,9 @@ type State struct {
 	StartTime time.Time
 	// EndSince is when Ending began; grace counts from here.
 	EndSince time.Time
-	// Verdict is set where the kubelet itself ends the pod: the phase is Failed then.
+	// CrashMax bounds the wait after a container's end; 0 is 5 minutes.
+	CrashMax time.Duration
+	// Verdict is set where the kubelet itself ends the pod: the phase is Failed when it has ended.
 	Verdict *Verdict
 	// Final is the status of a pod that had ended before this kubelet began; it stays.
 	Final *v1.PodStatus
@@ -81,7 +83,13 @@ type State struct {
 }
 
 // Verdict is why the kubelet itself failed a pod.
-type Verdict struct{ Reason, Message string }
+type Verdict struct {
+	Reason, Message string
+	// Grace, unless 0, is all that the containers have to end in.
+	Grace time.Duration
+	// Disruption: the pod did nothing wrong, the node needs what it holds.
+	Disruption bool
+}
 
 // Sandbox is the pod's pause container and its namespaces.
 type Sandbox struct {

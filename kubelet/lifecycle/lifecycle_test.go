@@ -374,6 +374,52 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// An evicted pod ends within the node's grace, is told as a disruption, and is failed only when it holds nothing any more.
+func TestEvicted(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.took()
+	w.hold["kill a in 1s: Stopping container a"] = true
+	w.step(Evicted{Reason: "Evicted", Message: "no memory", Grace: time.Second})
+	w.want("kill a in 1s: Stopping container a")
+	st := w.status()
+	if st.Phase != v1.PodRunning || st.Reason != "Evicted" {
+		t.Errorf("while it ends: %s %s", st.Phase, st.Reason)
+	}
+	w.exit("a", 137)
+	w.want("stop sandbox sb0", "give back")
+	st = w.status()
+	if st.Phase != v1.PodFailed || st.Reason != "Evicted" || st.Message != "no memory" || w.s.Stage != Finished {
+		t.Errorf("%s %s %q %s", st.Phase, st.Reason, st.Message, w.s.Stage)
+	}
+	last := st.Conditions[len(st.Conditions)-1]
+	if last.Type != v1.DisruptionTarget || last.Status != v1.ConditionTrue || last.Reason != "TerminationByKubelet" || last.Message != "no memory" {
+		t.Errorf("condition %+v", last)
+	}
+	w.step(Evicted{Reason: "Evicted", Message: "again", Grace: time.Second})
+	if w.status().Message != "no memory" || w.took() != "" {
+		t.Error("a pod that has ended is evicted again")
+	}
+}
+
+// A pod that is being deleted with much patience has none when the node is short.
+func TestEvictedWhileDeleted(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.took()
+	w.hold["kill a in 10m0s: Stopping container a"] = true
+	w.step(SpecChanged{pod(func(p *v1.Pod) {
+		grace := int64(600)
+		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: t0}, &grace
+	})})
+	w.took()
+	w.now = t0.Add(time.Minute)
+	w.step(Evicted{Reason: "Evicted", Message: "no memory", Grace: time.Second})
+	if got := w.took(); !strings.HasPrefix(got, "kill a in 1s") {
+		t.Errorf("it did %q", got)
+	}
+}
+
 // A restart of the kubelet does not let a crashing container off its wait.
 func TestRestoreKeepsBackOff(t *testing.T) {
 	f := Facts{Name: "a", ID: "a3", Sandbox: "sb0", Attempt: 3, Exited: true, ExitCode: 1, StartedAt: t0, FinishedAt: t0, SpecImage: "img"}

@@ -41,6 +41,10 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 		}
 	}
 	st.Conditions = append(s.conditions(st.Phase), s.resizeConditions()...)
+	if v := s.Verdict; v != nil && v.Disruption {
+		st.Conditions = append(st.Conditions, v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue,
+			Reason: v1.PodReasonTerminationByKubelet, Message: v.Message})
+	}
 	for i := range st.Conditions {
 		c := &st.Conditions[i]
 		c.ObservedGeneration = s.Pod.Generation
@@ -62,7 +66,7 @@ func (s *State) Rejected() bool {
 			return false
 		}
 	}
-	return s.Verdict != nil && s.Sandbox.ID == "" && s.Verdict.Reason != "DeadlineExceeded"
+	return s.Verdict != nil && s.Sandbox.ID == "" && s.Verdict.Reason != "DeadlineExceeded" && !s.Verdict.Disruption
 }
 
 func (s *State) addresses(st *v1.PodStatus, hostIPs []string) {
@@ -86,7 +90,7 @@ func (s *State) addresses(st *v1.PodStatus, hostIPs []string) {
 
 // phase sums the containers up in one word.
 func (s *State) phase() v1.PodPhase {
-	if s.Verdict != nil {
+	if s.Verdict != nil && (s.Stage >= Finished || s.Rejected()) {
 		return v1.PodFailed
 	}
 	var waiting, running, failed, succeeded, again int

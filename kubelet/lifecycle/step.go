@@ -45,8 +45,10 @@ func (m *machine) apply(ev Event) {
 	case RemovedBySource:
 		m.Removed = true
 	case Rejected:
-		m.Verdict = &Verdict{ev.Reason, ev.Message}
+		m.Verdict = &Verdict{Reason: ev.Reason, Message: ev.Message}
 		m.enter(Ending)
+	case Evicted:
+		m.evicted(ev)
 	case InputsChanged:
 		m.inputsChanged()
 	case VolumesDone:
@@ -80,6 +82,18 @@ func (m *machine) apply(ev Event) {
 	case Resized:
 		m.resized(ev)
 	}
+}
+
+// evicted ends the pod, also one that is ending already but would take longer.
+func (m *machine) evicted(ev Evicted) {
+	if m.Stage > Ending || m.Verdict != nil || m.finished() {
+		return // it holds nothing more, or soon will not
+	}
+	m.Verdict = &Verdict{Reason: ev.Reason, Message: ev.Message, Grace: ev.Grace, Disruption: true}
+	if m.Stage == Ending {
+		m.EndSince = m.now // the shorter grace counts from here
+	}
+	m.enter(Ending)
 }
 
 // configError is the reason of a start that failed for want of an input.
@@ -328,6 +342,14 @@ func (m *machine) probeGrace(name string, p Probe) time.Duration {
 
 // grace is what a container of this pod is given to end in.
 func (s *State) grace() time.Duration {
+	grace := s.ownGrace()
+	if s.Verdict != nil && s.Verdict.Grace > 0 {
+		grace = min(grace, s.Verdict.Grace)
+	}
+	return grace
+}
+
+func (s *State) ownGrace() time.Duration {
 	switch p := s.Pod; {
 	case p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil:
 		return seconds(*p.DeletionGracePeriodSeconds)

@@ -1,48 +1,25 @@
 package node
 
 import (
-	"syscall"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Below these a node is under pressure.
-const (
-	leastMemory     = 100 << 20
-	leastDiskShare  = 10 // percent free
-	leastInodeShare = 5
-)
-
-// pressure is what the node is short of.
-type pressure struct{ memory, disk, pids bool }
-
-// pressures looks at memory and at the node's file system.
-func pressures(rootDir string) pressure {
-	var p pressure
-	if info, err := memory(); err == nil {
-		p.memory = info["MemAvailable"] < leastMemory
-	}
-	var fs syscall.Statfs_t
-	if syscall.Statfs(rootDir, &fs) == nil && fs.Blocks > 0 {
-		p.disk = fs.Bavail*100/fs.Blocks < leastDiskShare || fs.Files > 0 && fs.Ffree*100/fs.Files < leastInodeShare
-	}
-	return p
-}
-
 // conditions says how the node is, in upstream's words.
-func conditions(p pressure, ready error, before []v1.NodeCondition, now time.Time) []v1.NodeCondition {
-	pick := func(kind v1.NodeConditionType, bad bool, good, goodText, badReason, badText string) v1.NodeCondition {
-		if bad {
+func conditions(pressures []v1.NodeConditionType, ready error, before []v1.NodeCondition, now time.Time) []v1.NodeCondition {
+	pick := func(kind v1.NodeConditionType, good, goodText, badReason, badText string) v1.NodeCondition {
+		if slices.Contains(pressures, kind) {
 			return v1.NodeCondition{Type: kind, Status: v1.ConditionTrue, Reason: badReason, Message: badText}
 		}
 		return v1.NodeCondition{Type: kind, Status: v1.ConditionFalse, Reason: good, Message: goodText}
 	}
 	out := []v1.NodeCondition{
-		pick(v1.NodeMemoryPressure, p.memory, "KubeletHasSufficientMemory", "kubelet has sufficient memory available", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-		pick(v1.NodeDiskPressure, p.disk, "KubeletHasNoDiskPressure", "kubelet has no disk pressure", "KubeletHasDiskPressure", "kubelet has disk pressure"),
-		pick(v1.NodePIDPressure, p.pids, "KubeletHasSufficientPID", "kubelet has sufficient PID available", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+		pick(v1.NodeMemoryPressure, "KubeletHasSufficientMemory", "kubelet has sufficient memory available", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+		pick(v1.NodeDiskPressure, "KubeletHasNoDiskPressure", "kubelet has no disk pressure", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+		pick(v1.NodePIDPressure, "KubeletHasSufficientPID", "kubelet has sufficient PID available", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
 		{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"},
 	}
 	if ready != nil {

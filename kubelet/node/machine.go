@@ -3,7 +3,6 @@
 package node
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +15,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/orlop-io/orlop/kubelet/measure"
 )
 
 // Machine is what the hardware and the system are.
@@ -30,7 +31,7 @@ type Machine struct {
 // Inspect looks at the machine.
 func Inspect() (Machine, error) {
 	m := Machine{CPUs: runtime.NumCPU()}
-	info, err := memory()
+	info, err := measure.Memory()
 	if err != nil {
 		return m, err
 	}
@@ -54,29 +55,6 @@ func Inspect() (Machine, error) {
 	}
 	m.Info.KernelVersion = release.String()
 	return m, nil
-}
-
-// memory reads /proc/meminfo in bytes.
-func memory() (map[string]int64, error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return nil, fmt.Errorf("read memory size: %w", err)
-	}
-	defer f.Close()
-	out := map[string]int64{}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		words := strings.Fields(s.Text())
-		if len(words) < 2 {
-			continue
-		}
-		if n, err := strconv.ParseInt(words[1], 10, 64); err == nil {
-			out[strings.TrimSuffix(words[0], ":")] = n << 10
-		}
-	}
-	if out["MemTotal"] == 0 {
-		return nil, errors.New("read memory size: /proc/meminfo has no MemTotal")
-	}
-	return out, nil
 }
 
 func first(files ...string) string {
@@ -135,15 +113,15 @@ func defaultInterface() string {
 	return ""
 }
 
-// capacity is all that the machine has.
-func (m Machine) capacity(maxPods int64, rootDir string) v1.ResourceList {
+// Capacity is all that the machine has.
+func (m Machine) Capacity(cfg Config) v1.ResourceList {
 	out := v1.ResourceList{
 		v1.ResourceCPU:    *resource.NewQuantity(int64(m.CPUs), resource.DecimalSI),
 		v1.ResourceMemory: *resource.NewQuantity(m.Memory, resource.BinarySI),
-		v1.ResourcePods:   *resource.NewQuantity(maxPods, resource.DecimalSI),
+		v1.ResourcePods:   *resource.NewQuantity(cfg.MaxPods, resource.DecimalSI),
 	}
 	var fs syscall.Statfs_t
-	if syscall.Statfs(rootDir, &fs) == nil {
+	if syscall.Statfs(cfg.RootDir, &fs) == nil {
 		out[v1.ResourceEphemeralStorage] = *resource.NewQuantity(int64(fs.Blocks)*fs.Bsize, resource.BinarySI)
 	}
 	dirs, _ := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")

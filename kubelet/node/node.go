@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/orlop-io/orlop/kubelet/eviction"
 )
 
 // Config says what the node tells of itself.
@@ -41,6 +43,8 @@ type Config struct {
 	MaxPods  int64
 	Reserved v1.ResourceList
 	RootDir  string
+	// Thresholds are where pods begin to be evicted: below the hard ones nothing is for pods.
+	Thresholds []eviction.Threshold
 	// StatusEvery is how often the status is looked at, 10 s if 0; ReportEvery how often it is sent
 	// unchanged, 5 min if 0. LeaseDuration is 40 s if 0; it is renewed four times in that.
 	StatusEvery, ReportEvery, LeaseDuration time.Duration
@@ -50,6 +54,8 @@ type Config struct {
 type Source interface {
 	// Ready is nil if pods can run here.
 	Ready(ctx context.Context) error
+	// Pressures are the conditions of what the node is short of.
+	Pressures() []v1.NodeConditionType
 	// Runtime names the container runtime, as in containerd://1.6.20.
 	Runtime(ctx context.Context) string
 	// Images lists some images that are there.
@@ -86,8 +92,8 @@ func New(cfg Config, m Machine, src Source, tell func(warning bool, reason, mess
 		return nil, errors.New("node needs a name and an address")
 	}
 	n := &Node{cfg: cfg, machine: m, src: src, tell: tell, log: log, poke: make(chan struct{}, 1)}
-	n.capacity = m.capacity(cfg.MaxPods, cfg.RootDir)
-	n.allocatable = allocatable(n.capacity, cfg.Reserved)
+	n.capacity = m.Capacity(cfg)
+	n.allocatable = Allocatable(n.capacity, cfg)
 	return n, nil
 }
 
@@ -123,10 +129,27 @@ func (n *Node) Poke() {
 	}
 }
 
-// allocatable leaves out what is reserved for the system, and what must stay free.
-func allocatable(capacity, reserved v1.ResourceList) v1.ResourceList {
+// Allocatable is what of a capacity pods may count on: not what is reserved for the system, nor what must stay free.
+func Allocatable(capacity v1.ResourceList, cfg Config) v1.ResourceList {
+	out := Bound(capacity, cfg)
+	for _, t := range cfg.Thresholds {
+		if !t.Hard() {
+			continue
+		}
+		switch t.Signal {
+		case eviction.MemoryAvailable:
+			subtract(out, v1.ResourceMemory, t.Below.Of(value(capacity, v1.ResourceMemory)))
+		case eviction.NodeFsAvailable:
+			subtract(out, v1.ResourceEphemeralStorage, t.Below.Of(value(capacity, v1.ResourceEphemeralStorage)))
+		}
+	}
+	return out
+}
+
+// Bound is what of a capacity pods may use at most: eviction begins before they do.
+func Bound(capacity v1.ResourceList, cfg Config) v1.ResourceList {
 	out := capacity.DeepCopy()
-	sub := func(name v1.ResourceName, q resource.Quantity) {
+	for name, q := range cfg.Reserved {
 		if have, ok := out[name]; ok {
 			have.Sub(q)
 			if have.Sign() < 0 {
@@ -135,14 +158,18 @@ func allocatable(capacity, reserved v1.ResourceList) v1.ResourceList {
 			out[name] = have
 		}
 	}
-	for name, q := range reserved {
-		sub(name, q)
-	}
-	sub(v1.ResourceMemory, resource.MustParse("100Mi")) // below this, the node evicts
-	if disk, ok := capacity[v1.ResourceEphemeralStorage]; ok {
-		sub(v1.ResourceEphemeralStorage, *resource.NewQuantity(disk.Value()/10, resource.BinarySI))
-	}
 	return out
+}
+
+func value(list v1.ResourceList, name v1.ResourceName) int64 {
+	q := list[name]
+	return q.Value()
+}
+
+func subtract(list v1.ResourceList, name v1.ResourceName, n int64) {
+	if q, ok := list[name]; ok {
+		list[name] = *resource.NewQuantity(max(q.Value()-n, 0), q.Format)
+	}
 }
 
 // Run registers the node and keeps status and lease until ctx ends.
@@ -267,7 +294,7 @@ func (n *Node) status(ctx context.Context, before []v1.NodeCondition) v1.NodeSta
 		host = n.cfg.Name
 	}
 	st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: host})
-	st.Conditions = conditions(pressures(n.cfg.RootDir), n.src.Ready(ctx), before, time.Now())
+	st.Conditions = conditions(n.src.Pressures(), n.src.Ready(ctx), before, time.Now())
 	return st
 }
 
