@@ -1,0 +1,281 @@
+// Package nft is the proxy's backend that translates packets, by an nftables table of its own in each family.
+//
+// The rules are few and do not depend on what services there are: those are elements of maps, so that a change costs what it
+// changes, at one service or at fifty thousand. A packet's destination is looked up for the chain that chooses among so many backends as the
+// service has, and there for the backends themselves. The backends of a changed service go under a generation of their own, and one
+// transaction leads all of the service to it; those of the old one stay a while longer, for a packet that is between two lookups.
+//
+// Whatever an earlier process left is read first and then changed, not replaced: connections and affinities stay. After an error the kernel is
+// read again. Other tables are not looked at.
+//
+// What it cannot do, and a backend in sockets can: node ports at 127.0.0.1 and ::1, an address that the node has no route for, and
+// consistent hashing.
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/proxy"
+)
+
+// Table is the name of the tables.
+const Table = "orlop-services"
+
+const (
+	// grace is how long backends outlive their generation: far longer than a packet takes through the rules.
+	grace = time.Second
+	// batch is how many elements go into one transaction, so that its message fits a socket's buffer. A service is never divided.
+	batch = 1000
+)
+
+// Node is what the rules need to know of the node.
+type Node struct {
+	Inside    []netip.Prefix // addresses of this node's own pods
+	NodePorts []netip.Addr   // this node's addresses that node ports are asked at
+}
+
+// Backend is the tables of the network namespace of the thread that calls. Set and Sweep belong to one goroutine.
+type Backend struct {
+	only  proxy.Scope
+	sides []*side
+
+	mu   sync.Mutex
+	node Node
+	// due says that node has changed since the tables were written.
+	due bool
+}
+
+// New returns a backend for the frontends of a scope; it has read and written nothing yet.
+func New(only proxy.Scope) *Backend {
+	return &Backend{only: only, due: true, sides: []*side{{f: ipv4}, {f: ipv6}}}
+}
+
+// SetNode says what the node is now. It is in force after the next Set.
+func (b *Backend) SetNode(n Node) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if slices.Equal(n.Inside, b.node.Inside) && slices.Equal(n.NodePorts, b.node.NodePorts) {
+		return false
+	}
+	b.node, b.due = Node{slices.Clone(n.Inside), slices.Clone(n.NodePorts)}, true
+	return true
+}
+
+// Set makes the tables hold the model.
+func (b *Backend) Set(model proxy.Model) error {
+	b.mu.Lock()
+	node, due := b.node, b.due
+	b.due = false
+	b.mu.Unlock()
+	var errs []error
+	for _, s := range b.sides {
+		if err := s.set(model, node, due, b.only); err != nil {
+			s.have = nil // what is there is not known any more
+			errs = append(errs, fmt.Errorf("nftables table %s of family %d: %w", Table, s.f.table, err))
+		}
+	}
+	if len(errs) > 0 {
+		b.mu.Lock()
+		b.due = true
+		b.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// Sweep deletes the backends of generations that no packet can still be looking for.
+func (b *Backend) Sweep(now time.Time) (more bool, err error) {
+	var errs []error
+	for _, s := range b.sides {
+		again, err := s.sweep(now)
+		if err != nil {
+			s.have = nil
+			errs = append(errs, fmt.Errorf("nftables table %s of family %d: %w", Table, s.f.table, err))
+		}
+		more = more || again
+	}
+	return more, errors.Join(errs...)
+}
+
+// Remove deletes the tables. Those that are not there are no error.
+func Remove() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var errs []error
+	for _, f := range []family{ipv4, ipv6} {
+		conn.DelTable(&nftables.Table{Name: Table, Family: f.table})
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("delete nftables table %s: %w", Table, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// side is the table of one family, and a mirror of what it holds.
+type side struct {
+	f    family
+	tab  *nftables.Table
+	sets map[string]*nftables.Set
+
+	have    map[place]element // in the kernel; nil while not known
+	chains  map[string]bool
+	wanted  map[place]int    // how many groups want an element
+	owner   map[place]string // the group that has a frontend
+	live    map[string]*live
+	found   map[place]entry // frontends left by an earlier process
+	taken   map[uint32]bool // services among found that a group was recognised in
+	retired []retired
+
+	generation, service uint32 // last ones given
+}
+
+// live is what the table holds of one group.
+type live struct {
+	group    *proxy.Group
+	entry    entry
+	elements []element
+	conflict bool // a frontend is another group's
+}
+
+type retired struct {
+	places []place
+	at     time.Time
+}
+
+func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) error {
+	fresh := s.have == nil
+	if fresh {
+		if err := s.adopt(); err != nil {
+			return err
+		}
+	}
+	if due || fresh {
+		if err := s.setInside(node.Inside); err != nil {
+			return err
+		}
+	}
+	c := change{side: s}
+	stale := flows{}
+	for name, l := range s.live {
+		if model[name] == nil {
+			stale.add(l.group, nil)
+			c.replace(l.elements, nil)
+			s.disown(name, l.elements)
+			delete(s.live, name)
+		}
+	}
+	for name, g := range model {
+		if l := s.live[name]; l != nil && l.group == g && !due {
+			continue
+		}
+		stale.add(s.setGroup(&c, name, g, node.NodePorts, only), g)
+		if c.size() > batch {
+			if err := c.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	for name, l := range s.live { // the group that had its frontend may have let go of it by now
+		if l.conflict {
+			s.setGroup(&c, name, l.group, node.NodePorts, only)
+		}
+	}
+	if fresh {
+		c.dropUnwanted()
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	return stale.end(s.f, model, node.NodePorts, only)
+}
+
+// setGroup queues what differs between a group and what the table holds of it, and returns what it was.
+func (s *side) setGroup(c *change, name string, g *proxy.Group, nodes []netip.Addr, only proxy.Scope) (before *proxy.Group) {
+	l := s.live[name]
+	if l == nil {
+		l = &live{entry: s.recognise(g, nodes, only)}
+		s.live[name] = l
+	}
+	before = l.group
+	e := l.entry
+	e.affinity = seconds(g.Affinity)
+	if e.generation == 0 || before == nil && !s.holds(e, g.Backends) || before != nil && !slices.Equal(before.Backends, g.Backends) {
+		s.generation++
+		e.generation = s.generation
+	}
+	e.count = uint32(len(g.Backends))
+	l.conflict = false
+	next := slices.DeleteFunc(s.f.elements(g, e, nodes, only), func(el element) bool {
+		other := s.owner[s.f.frontendOf(el.place)]
+		l.conflict = l.conflict || other != "" && other != name
+		return other != "" && other != name
+	})
+	c.replace(l.elements, next)
+	s.disown(name, l.elements)
+	for _, el := range next {
+		if p := s.f.frontendOf(el.place); p.set != "" {
+			s.owner[p] = name
+		}
+	}
+	l.group, l.entry, l.elements = g, e, next
+	return before
+}
+
+func (s *side) disown(name string, list []element) {
+	for _, el := range list {
+		if p := s.f.frontendOf(el.place); s.owner[p] == name {
+			delete(s.owner, p)
+		}
+	}
+}
+
+// sweep deletes what has been retired for long enough.
+func (s *side) sweep(now time.Time) (more bool, err error) {
+	c := change{side: s}
+	for len(s.retired) > 0 && now.Sub(s.retired[0].at) >= grace && c.size() < batch {
+		for _, p := range s.retired[0].places {
+			if s.wanted[p] == 0 {
+				c.delete(p)
+			}
+		}
+		s.retired = s.retired[1:]
+	}
+	return len(s.retired) > 0, c.flush()
+}
+
+// setInside makes ranges the addresses of packets from inside.
+func (s *side) setInside(ranges []netip.Prefix) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	set := s.f.inside(s.tab)
+	conn.FlushSet(set)
+	var list []nftables.SetElement
+	for _, p := range ranges {
+		if s.f.has(p.Addr()) {
+			list = append(list, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
+			if end := last(p).Next(); end.IsValid() {
+				list = append(list, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			}
+		}
+	}
+	if len(list) > 0 {
+		if err := conn.SetAddElements(set, list); err != nil {
+			return fmt.Errorf("set addresses of pods: %w", err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("set addresses of pods: %w", err)
+	}
+	return nil
+}
