@@ -35,11 +35,12 @@ type fleet struct {
 	first, last time.Time
 	begun       chan struct{}
 	done        chan time.Duration
-	known       map[string]bool // pods seen with a node
+	known       map[string]bool                  // pods seen with a node
+	leases      map[string]*coordinationv1.Lease // by node, as last written
 }
 
 func newFleet(client *kubernetes.Clientset) *fleet {
-	return &fleet{client: client, bound: make(chan *corev1.Pod, 1<<16), known: map[string]bool{}}
+	return &fleet{client: client, bound: make(chan *corev1.Pod, 1<<16), known: map[string]bool{}, leases: map[string]*coordinationv1.Lease{}}
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
@@ -90,8 +91,18 @@ func (f *fleet) join(ctx context.Context, i int) error {
 	}
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: corev1.NamespaceNodeLease}}
 	lease.Spec = coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: ptr.To[int32](40), RenewTime: ptr.To(metav1.NowMicro())}
-	_, err = f.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, lease, metav1.CreateOptions{})
-	return err
+	return f.keep(f.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(ctx, lease, metav1.CreateOptions{}))
+}
+
+// keep remembers a lease as it was written, for its next renewal.
+func (f *fleet) keep(lease *coordinationv1.Lease, err error) error {
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leases[lease.Name] = lease
+	return nil
 }
 
 // run keeps the nodes alive and their pods running until ctx ends.
@@ -131,14 +142,12 @@ func (f *fleet) beat(ctx context.Context, period time.Duration, do func(ctx cont
 }
 
 func (f *fleet) renew(ctx context.Context, name string) error {
-	leases := f.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
-	lease, err := leases.Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
+	f.mu.Lock()
+	lease := f.leases[name]
+	f.mu.Unlock()
+	lease = lease.DeepCopy()
 	lease.Spec.RenewTime = ptr.To(metav1.NowMicro())
-	_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
-	return err
+	return f.keep(f.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{}))
 }
 
 func (f *fleet) report(ctx context.Context, name string) error {
@@ -154,6 +163,12 @@ func (f *fleet) report(ctx context.Context, name string) error {
 // started says that the pod runs. A pod that is gone meanwhile needs nothing.
 func (f *fleet) started(ctx context.Context, pod *corev1.Pod) {
 	pod = pod.DeepCopy()
+	setRunning(pod)
+	_, _ = f.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+}
+
+// setRunning puts into the pod's status that it runs.
+func setRunning(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodRunning
 	pod.Status.StartTime = ptr.To(metav1.Now())
 	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()})
@@ -162,7 +177,6 @@ func (f *fleet) started(ctx context.Context, pod *corev1.Pod) {
 			Name: c.Name, Image: c.Image, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
 		})
 	}
-	_, _ = f.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 }
 
 // watch sees pods get their nodes.

@@ -69,16 +69,17 @@ type schedulerBench struct {
 	client *kubernetes.Clientset
 	fleet  *fleet
 	made   int // pods
+	choice choice
 }
 
 // runScheduler prints how many pods a second get nodes, and what that costs.
-func runScheduler(ctx context.Context, bin string, out io.Writer) (err error) {
+func runScheduler(ctx context.Context, bin string, choice choice, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "figures-scheduler-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &schedulerBench{}
+	b := &schedulerBench{choice: choice}
 	if b.server, err = bareserver.Start(ctx, bareserver.Config{Program: filepath.Join(bin, "orlop-server"), Dir: dir, Fsync: true}); err != nil {
 		return err
 	}
@@ -112,6 +113,9 @@ func (b *schedulerBench) measure(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprint(out, "\n| pods | nodes | pods a second | CPU ms of kube-scheduler per pod | of kube-apiserver | of etcd |\n|---|---|---|---|---|---|\n")
 	for _, row := range placementsToMeasure() {
+		if !b.choice.rows.MatchString(fmt.Sprintf("%s, %d nodes", row.kind, row.nodes)) {
+			continue
+		}
 		p, err := b.place(ctx, row)
 		if err != nil {
 			return fmt.Errorf("%s, %d nodes: %w", row.kind, row.nodes, err)
@@ -192,6 +196,10 @@ func (b *schedulerBench) place(ctx context.Context, row placement) (placed, erro
 		}
 	case <-ctx.Done():
 	}
+	stopProfile := func() error { return nil }
+	if b.choice.profiles != "" {
+		stopProfile = profile(ctx, b.server, filepath.Join(b.choice.profiles, fileName(fmt.Sprint(row.kind, row.nodes))))
+	}
 	select {
 	case span = <-done:
 	case <-ctx.Done():
@@ -199,6 +207,9 @@ func (b *schedulerBench) place(ctx context.Context, row placement) (placed, erro
 		return result, fmt.Errorf("not all pods have nodes: %w: %s", ctx.Err(), log[max(0, len(log)-2000):])
 	}
 	if after, err = b.used(); err != nil {
+		return result, err
+	}
+	if err := stopProfile(); err != nil {
 		return result, err
 	}
 	perPod := func(i int) float64 { return float64((after[i] - before[i]).Microseconds()) / 1000 / placements }
