@@ -123,6 +123,11 @@ func (p *Proxy) touchLocked(service string) {
 		p.since = time.Now()
 	}
 	p.dirty[service] = true
+	p.Poke()
+}
+
+// Poke has the backend take the model again, as when what it knows of the node has changed.
+func (p *Proxy) Poke() {
 	select {
 	case p.poke <- struct{}{}:
 	default:

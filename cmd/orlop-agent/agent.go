@@ -27,7 +27,6 @@ import (
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
-	"github.com/orlop-io/orlop/proxy/ebpf"
 )
 
 const networkName = "orlop"
@@ -37,12 +36,13 @@ type agent struct {
 	o      options
 	log    *slog.Logger
 	client kubernetes.Interface
-	lb     *socklb.LB
+	svc    *services
 	table  *nat.Table
 	proxy  *proxy.Proxy
 	direct []netip.Prefix // given by flags or file; empty: the nodes' own ranges
 
 	cluster  atomic.Pointer[cluster] // newest; nil until nodes have been seen
+	known    chan struct{}           // closed once what translates services knows the nodes
 	proxying chan struct{}           // closed once services are in force
 	changed  chan struct{}           // nodes have changed; holds one
 	routes   *routes.Reconciler
@@ -66,14 +66,11 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 		return err
 	}
 	defer unlock()
-	lb, err := openLB(o)
-	if errors.Is(err, socklb.ErrUnsupported) {
-		return fmt.Errorf("%w; a proxy by netfilter is not implemented", err)
-	}
+	svc, err := openServices(o, log)
 	if err != nil {
 		return err
 	}
-	defer lb.Close()
+	defer svc.Close()
 	direct, err := clusterRanges(o)
 	if err != nil {
 		return err
@@ -84,18 +81,18 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	}
 	defer table.Close()
 	a := &agent{
-		o: o, log: log, client: client, lb: lb, table: nat.New(networkName), direct: direct,
-		proxying: make(chan struct{}), changed: make(chan struct{}, 1),
+		o: o, log: log, client: client, svc: svc, table: nat.New(networkName), direct: direct,
+		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
 	a.routes, err = routes.New(routes.Config{Desired: a.desiredRoutes, Resync: time.Minute, Log: log}, table)
 	if err != nil {
 		return err
 	}
-	m := newMetrics(lb)
+	m := newMetrics(svc)
 	w := newWatch(client, o.node)
 	p, err := proxy.New(proxy.Config{
-		Synced: w.synced, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, Log: log,
-	}, ebpf.New(lb))
+		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, Log: log,
+	}, svc)
 	if err != nil {
 		return err
 	}
@@ -113,7 +110,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	group.Go(func() error { return a.keepNode(ctx) })
 	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler()) })
 	group.Go(func() error { return serve(ctx, o.metrics, m.handler()) })
-	log.Info("agent started", "version", version, "node", o.node, "proxyMode", proxyMode)
+	log.Info("agent started", "version", version, "node", o.node, "proxyMode", svc.mode)
 	return group.Wait()
 }
 
@@ -250,9 +247,28 @@ func (a *agent) keepNode(ctx context.Context) error {
 	}
 }
 
+// nodeKnown waits until the node's addresses are: services without them would take away its node ports that an earlier process left.
+func (a *agent) nodeKnown(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.known:
+		return nil
+	}
+}
+
 func (a *agent) node(ctx context.Context, c *cluster) error {
-	if err := a.lb.SetNodes(c.addrs); err != nil {
+	again, err := a.svc.setNode(c)
+	if err != nil {
 		return err
+	}
+	if again {
+		a.proxy.Poke()
+	}
+	select {
+	case <-a.known:
+	default:
+		close(a.known)
 	}
 	if len(c.podCIDRs) == 0 {
 		a.log.Info("waiting for this node's pod CIDR", "node", a.o.node)

@@ -13,6 +13,7 @@ import (
 	"github.com/orlop-io/orlop/cni/install"
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/routes"
+	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 // cleanup removes from this node what the agent and its plugin made: the configuration first, so that no pod comes meanwhile. Pods that
@@ -21,6 +22,7 @@ func cleanup(o options) error {
 	errs := []error{
 		install.Remove(install.Config{Binary: o.binary, BinDir: o.binDir, ConfDir: o.confDir}),
 		socklb.Remove(o.pinDir),
+		nft.Remove(),
 		removeRoutes(),
 		nat.New(networkName).Remove(),
 		removeLinks(o.bridge),

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -44,7 +46,7 @@ func (o options) in(dir string) options {
 	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
 	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "state"), filepath.Join(dir, "run"), os.Args[0]
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
-	o.cgroupRoot = os.Getenv("ORLOP_TEST_CGROUP")
+	o.cgroupRoot, o.proxyMode = os.Getenv("ORLOP_TEST_CGROUP"), os.Getenv("ORLOP_TEST_MODE")
 	return o
 }
 
@@ -99,7 +101,16 @@ func clientMain(url string) int {
 }
 
 func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
-	ns, dir := netnstest.New(t), t.TempDir()
+	for _, mode := range []string{modeEBPF, modeNftables} {
+		t.Run(mode, func(t *testing.T) {
+			t.Setenv("ORLOP_TEST_MODE", mode)
+			survivesKillsAndCleansUp(t)
+		})
+	}
+}
+
+func survivesKillsAndCleansUp(t *testing.T) {
+	ns, outside, dir := netnstest.New(t), netnstest.New(t), t.TempDir()
 	if err := os.Symlink(netnstest.BPFFS(t), filepath.Join(dir, "bpf")); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +124,7 @@ func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
 	}
 	cgroup := netnstest.Cgroup(t, root)
 	t.Setenv("ORLOP_TEST_CGROUP", cgroup)
-	uplink(t, ns)
+	uplink(t, ns, outside)
 
 	agent := startAgent(t, ns, dir)
 	conflist := filepath.Join(dir, "net.d", "10-orlop.conflist")
@@ -128,6 +139,16 @@ func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var outerOut bytes.Buffer // of a client on another machine, which no hook in sockets sees
+	outer := exec.Command(os.Args[0])
+	outer.Env, outer.Stdout, outer.Stderr = []string{clientURL + "=http://192.0.2.1:30080/"}, &outerOut, os.Stderr
+	outerIn, err := outer.StdinPipe()
+	if err == nil {
+		err = outside.Start(outer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		time.Sleep(200 * time.Millisecond)
 		_ = agent.Process.Kill()
@@ -137,12 +158,15 @@ func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
 		waitFor(t, "healthy agent", func() bool { return healthy(ns) })
 	}
 	stdin.Close()
-	if err := client.Wait(); err != nil {
+	outerIn.Close()
+	if err := errors.Join(client.Wait(), outer.Wait()); err != nil {
 		t.Fatal(err)
 	}
-	var good, bad int
-	if _, err := fmt.Sscan(out.String(), &good, &bad); err != nil || bad != 0 || good < 100 {
-		t.Errorf("%d requests went well, %d did not, %v", good, bad, err)
+	for from, text := range map[string]string{"the node": out.String(), "outside": outerOut.String()} {
+		var good, bad int
+		if _, err := fmt.Sscan(text, &good, &bad); err != nil || bad != 0 || good < 100 {
+			t.Errorf("from %s %d requests went well, %d did not, %v", from, good, bad, err)
+		}
 	}
 	waitFor(t, "route to the other node's pods", func() bool { return routesTo(t, ns, "10.244.1.0/24") == 1 })
 
@@ -152,6 +176,21 @@ func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
 	}
 	if err := ns.Do(func() error { return cleanup(options{}.in(dir)) }); err != nil {
 		t.Fatal(err)
+	}
+	var tables []string
+	_ = ns.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		list, err := conn.ListTables()
+		for _, table := range list {
+			tables = append(tables, table.Name)
+		}
+		return err
+	})
+	if len(tables) > 0 {
+		t.Errorf("left after cleanup: nftables %v", tables)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	if err != nil || len(left) != 2 || routesTo(t, ns, "10.244.1.0/24") != 0 { // two files that every BPF file system has
@@ -218,25 +257,32 @@ func routesTo(t *testing.T, ns *netnstest.NS, dst string) (n int) {
 	return n
 }
 
-// uplink gives the node 192.0.2.1 on a link, and a server at port 8080.
-func uplink(t *testing.T, ns *netnstest.NS) {
+// uplink gives the node 192.0.2.1 on a link to outside, the way to everywhere, and a server at port 8080.
+func uplink(t *testing.T, ns, outside *netnstest.NS) {
 	t.Helper()
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "up0"})
-	veth.PeerName = "up1"
+	veth.PeerName, veth.PeerNamespace = "up1", netlink.NsFd(outside.FD())
 	if err := ns.NL.LinkAdd(veth); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"up0", "up1"} {
-		l, err := ns.NL.LinkByName(name)
-		if err == nil {
-			err = ns.NL.LinkSetUp(l)
+	for name, nl := range map[string]*netlink.Handle{"up0": ns.NL, "up1": outside.NL} {
+		last := byte(1)
+		if name == "up1" {
+			last = 254
 		}
-		if err == nil && name == "up0" {
-			err = ns.NL.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}})
+		l, err := nl.LinkByName(name)
+		if err == nil {
+			err = nl.LinkSetUp(l)
+		}
+		if err == nil {
+			err = nl.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, last), Mask: net.CIDRMask(24, 32)}})
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := ns.NL.RouteAdd(&netlink.Route{Gw: net.IPv4(192, 0, 2, 254)}); err != nil {
+		t.Fatal(err)
 	}
 	err := ns.Do(func() error {
 		l, err := net.Listen("tcp", "192.0.2.1:8080")

@@ -44,6 +44,7 @@ type options struct {
 	clusterCIDRs         []string
 	cgroupRoot           string
 	pinDir               string
+	proxyMode            string
 	healthz              string
 	metrics              string
 	binary               string
@@ -75,6 +76,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.clusterConfiguration, "cluster-configuration", "", "kubeadm ClusterConfiguration to read the pods' range from, if it is there")
 	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidr", nil, "ranges of all pods, to which a pod keeps its own address; those of --cluster-configuration, or of the nodes, when empty")
 	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "root of the cgroup2 tree that services are translated in; found in /proc/self/mountinfo when empty")
+	f.StringVar(&o.proxyMode, "proxy-mode", "", "how services are translated: ebpf (in sockets, and by nftables what comes from outside) or nftables; the first that the kernel can do when empty")
 	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
 	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez")
 	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:10249", "address of /metrics and /proxyMode")

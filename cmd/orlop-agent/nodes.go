@@ -13,6 +13,7 @@ import (
 type cluster struct {
 	podCIDRs []netip.Prefix // of this node, a range of each family at most; none while not given out
 	own      []netip.Addr   // this node's addresses
+	inner    []netip.Addr   // those of them that other nodes reach it at, in the node's order
 	zone     string         // this node's; "" not known
 	routes   routes.Table   // to the pods of other nodes
 	addrs    []netip.Addr   // of all nodes
@@ -29,7 +30,7 @@ func clusterOf(nodes []*corev1.Node, self string) cluster {
 		c.addrs = append(c.addrs, addrs...)
 		c.allPods = append(c.allPods, cidrs...)
 		if n.Name == self {
-			c.podCIDRs, c.own, c.zone = cidrs, addrs, n.Labels[corev1.LabelTopologyZone]
+			c.podCIDRs, c.own, c.inner, c.zone = cidrs, addrs, inner, n.Labels[corev1.LabelTopologyZone]
 			c.unavailable = slices.ContainsFunc(n.Status.Conditions, func(d corev1.NodeCondition) bool {
 				return d.Type == corev1.NodeNetworkUnavailable && d.Status != corev1.ConditionFalse
 			})

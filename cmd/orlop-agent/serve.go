@@ -16,8 +16,6 @@ import (
 	"github.com/orlop-io/orlop/bpf/socklb"
 )
 
-const proxyMode = "ebpf"
-
 // serve answers HTTP at addr until ctx ends.
 func serve(ctx context.Context, addr string, h http.Handler) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
@@ -58,10 +56,12 @@ type metrics struct {
 	took     prometheus.Histogram
 	waited   prometheus.Histogram
 	last     prometheus.Gauge
+	mode     string
 }
 
-func newMetrics(lb *socklb.LB) *metrics {
+func newMetrics(s *services) *metrics {
 	m := &metrics{
+		mode:     s.mode,
 		registry: prometheus.NewRegistry(),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Time to put changed services in force.",
@@ -75,8 +75,11 @@ func newMetrics(lb *socklb.LB) *metrics {
 			Name: "kubeproxy_sync_proxy_rules_last_timestamp_seconds", Help: "When services were last put in force.",
 		}),
 	}
-	m.registry.MustRegister(m.took, m.waited, m.last, calls{lb, prometheus.NewDesc(
-		"orlop_proxy_socket_calls_total", "Calls of connect and sendmsg by what was decided.", []string{"reason"}, nil)},
+	if s.lb != nil {
+		m.registry.MustRegister(calls{s.lb, prometheus.NewDesc(
+			"orlop_proxy_socket_calls_total", "Calls of connect and sendmsg by what was decided.", []string{"reason"}, nil)})
+	}
+	m.registry.MustRegister(m.took, m.waited, m.last,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -90,7 +93,7 @@ func (m *metrics) observe(took, waited time.Duration) {
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, proxyMode) })
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.mode) })
 	return mux
 }
 

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/ebpf"
+	"github.com/orlop-io/orlop/proxy/nft"
+)
+
+// The modes of --proxy-mode that are built; nftables is kube-proxy's word.
+const (
+	modeEBPF     = "ebpf"
+	modeNftables = "nftables"
+)
+
+// services is what translates on this node: in sockets with packets from outside beside them, or all by packets.
+type services struct {
+	mode    string
+	lb      *socklb.LB // nil where no sockets are translated
+	sockets *ebpf.Backend
+	packets *nft.Backend
+	log     *slog.Logger
+	pinDir  string
+	swept   bool // what another mode left is gone
+}
+
+// openServices decides the mode, by --proxy-mode or by what the kernel can do. It changes nothing that is in force.
+func openServices(o options, log *slog.Logger) (*services, error) {
+	s := &services{mode: o.proxyMode, log: log, pinDir: o.pinDir}
+	switch o.proxyMode {
+	case "", modeEBPF:
+		lb, err := openLB(o)
+		switch {
+		case err == nil:
+			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb), nft.New(proxy.Outside)
+			return s, nil
+		case o.proxyMode == modeEBPF || !errors.Is(err, socklb.ErrUnsupported):
+			return nil, err
+		}
+		log.Warn("services are translated by nftables: the kernel cannot do it in sockets", "why", err)
+		s.mode = modeNftables
+	case modeNftables:
+	case "ipvs":
+		return nil, errors.New(`--proxy-mode=ipvs is not supported, as upstream has deprecated it: give "ebpf" or "nftables", or leave it out`)
+	default:
+		return nil, fmt.Errorf(`--proxy-mode=%s is not supported: give "ebpf" or "nftables", or leave it out for the better of them that this kernel can`, o.proxyMode)
+	}
+	s.packets = nft.New(proxy.Everywhere)
+	return s, bridgedPackets(log)
+}
+
+// bridgedPackets has the kernel show packets between pods of a bridge to netfilter: the answer to a translated one must be translated back.
+func bridgedPackets(log *slog.Logger) error {
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		err := os.WriteFile("/proc/sys/net/bridge/"+name, []byte("1"), 0o644)
+		if errors.Is(err, fs.ErrNotExist) {
+			log.Warn("load the kernel module br_netfilter: without it a pod may not reach a Service whose endpoint is on its own node", "sysctl", name)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("set net.bridge.%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Set implements the proxy's backend. What the mode of an earlier process left goes once this one's holds everything.
+func (s *services) Set(m proxy.Model) error {
+	var errs []error
+	if s.sockets != nil {
+		errs = append(errs, s.sockets.Set(m))
+	}
+	errs = append(errs, s.packets.Set(m))
+	if err := errors.Join(errs...); err != nil || s.swept {
+		return err
+	}
+	if s.sockets == nil {
+		if err := socklb.Remove(s.pinDir); err != nil {
+			return err
+		}
+	}
+	s.swept = true
+	return nil
+}
+
+// Sweep implements the proxy's backend.
+func (s *services) Sweep(now time.Time) (more bool, err error) {
+	if s.sockets != nil {
+		if more, err = s.sockets.Sweep(now); err != nil {
+			return more, err
+		}
+	}
+	again, err := s.packets.Sweep(now)
+	return more || again, err
+}
+
+// setNode says what the nodes are now. Node ports are asked at the primary addresses of this node, its first InternalIP of each family; sockets of the
+// cluster may ask at every node's.
+func (s *services) setNode(c *cluster) (again bool, err error) {
+	if s.lb != nil {
+		if err := s.lb.SetNodes(c.addrs); err != nil {
+			return false, err
+		}
+	}
+	return s.packets.SetNode(nft.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
+}
+
+func primary(addrs []netip.Addr) (out []netip.Addr) {
+	for _, v4 := range []bool{true, false} {
+		if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == v4 }); i >= 0 {
+			out = append(out, addrs[i])
+		}
+	}
+	return out
+}
+
+// Close closes files; what is in force stays.
+func (s *services) Close() {
+	if s.lb != nil {
+		s.lb.Close()
+	}
+}
