@@ -28,7 +28,7 @@ func TestClusterOf(t *testing.T) {
 	b.Spec.PodCIDRs = []string{"10.244.1.0/24", "fd00:1::/64"} // no IPv6 address: no route
 	prefix, ip := netip.MustParsePrefix, netip.MustParseAddr
 	want := cluster{
-		podCIDRs: []netip.Prefix{prefix("10.244.0.0/24")}, own: []netip.Addr{ip("192.0.2.1")},
+		podCIDRs: []netip.Prefix{prefix("10.244.0.0/24")}, own: []netip.Addr{ip("192.0.2.1")}, inner: []netip.Addr{ip("192.0.2.1")},
 		routes:      routes.Table{prefix("10.244.1.0/24"): ip("192.0.2.2")},
 		addrs:       []netip.Addr{ip("192.0.2.1"), ip("192.0.2.2"), ip("192.0.2.3")},
 		allPods:     []netip.Prefix{prefix("10.244.0.0/24"), prefix("10.244.1.0/24"), prefix("10.244.3.0/24"), prefix("fd00:1::/64")},
