@@ -427,6 +427,27 @@ func TestSigningRequestTellsWhoAsked(t *testing.T) {
 	if got, err := csrs.UpdateApproval(ctx, "c", csr, metav1.UpdateOptions{}); err != nil || len(got.Status.Conditions) != 1 {
 		t.Errorf("approval: %v, %v, want one condition", got, err)
 	}
+	// What a signer said stays said, and no request is for nobody in particular.
+	patch := func(to, body string) error {
+		_, err := csrs.Patch(ctx, "c", types.MergePatchType, []byte(body), metav1.PatchOptions{}, to)
+		return err
+	}
+	if err := patch("status", `{"status":{"conditions":[{"type":"Failed","status":"True"}]}}`); err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{`{"status":{"conditions":[]}}`, `{"status":{"conditions":null}}`} {
+		if err := patch("status", body); err == nil || !strings.Contains(err.Error(), `status.conditions: Forbidden: updates may not remove a condition of type "Failed"`) {
+			t.Errorf("without what failed: %v", err)
+		}
+	}
+	odd := `{"status":{"conditions":[{"type":"Approved","status":"True"},{"type":"Failed","status":"True"},{"type":"Other","status":"Maybe"}]}}`
+	if err := patch("approval", odd); err == nil || !strings.Contains(err.Error(), `status.conditions[2].status: Unsupported value: "Maybe"`) {
+		t.Errorf("approval with an odd condition: %v", err)
+	}
+	csr.Name, csr.Spec.SignerName = "legacy", "kubernetes.io/legacy-unknown"
+	if _, err := csrs.Create(ctx, csr, metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), "the legacy signerName is not allowed via this API version") {
+		t.Errorf("a request for the legacy signer: %v", err)
+	}
 }
 
 // The API server, not the client, must reach the kubelet, show it its certificate, and speak the kubelet's words.

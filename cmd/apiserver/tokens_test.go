@@ -111,6 +111,18 @@ func TestTokensEndWithWhatTheyAreBoundTo(t *testing.T) {
 	}
 }
 
+// The object that a token should be bound to is what is not found, not the service account.
+func TestTokenBoundToNothing(t *testing.T) {
+	ns := namespace(t, "bound-to-nothing")
+	for kind, want := range map[string]string{"Pod": `pods "x" not found`, "Secret": `secrets "x" not found`, "Node": `nodes "x" not found`} {
+		_, err := shared.client.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: "x"}}}, metav1.CreateOptions{})
+		if !apierrors.IsNotFound(err) || err.Error() != want {
+			t.Errorf("token bound to a %s that is not there: %v, want %s", kind, err, want)
+		}
+	}
+}
+
 func TestTokenAudiencesAndReview(t *testing.T) {
 	ns := namespace(t, "audiences")
 	ctx := t.Context()

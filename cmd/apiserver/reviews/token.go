@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	tokenjwt "k8s.io/apiserver/pkg/authentication/token/jwt"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
 
@@ -180,7 +181,7 @@ func (t *Token) bind(ctx context.Context, r *satoken.Request, ref *authnv1.Bound
 	var uid types.UID
 	switch gvk {
 	case corev1.SchemeGroupVersion.WithKind("Pod"):
-		obj, err := t.cfg.Pods.Get(ctx, ref.Name, &metav1.GetOptions{})
+		obj, err := t.cfg.Pods.Get(about(ctx, "pods", ref.Name), ref.Name, &metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -193,14 +194,14 @@ func (t *Token) bind(ctx context.Context, r *satoken.Request, ref *authnv1.Bound
 			return err
 		}
 	case corev1.SchemeGroupVersion.WithKind("Secret"):
-		obj, err := t.cfg.Secrets.Get(ctx, ref.Name, &metav1.GetOptions{})
+		obj, err := t.cfg.Secrets.Get(about(ctx, "secrets", ref.Name), ref.Name, &metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		r.Secret = obj.(*corev1.Secret)
 		uid = r.Secret.UID
 	case corev1.SchemeGroupVersion.WithKind("Node"):
-		obj, err := t.cfg.Nodes.Get(ctx, ref.Name, &metav1.GetOptions{})
+		obj, err := t.cfg.Nodes.Get(about(ctx, "nodes", ref.Name), ref.Name, &metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -214,6 +215,17 @@ func (t *Token) bind(ctx context.Context, r *satoken.Request, ref *authnv1.Bound
 			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
 	}
 	return nil
+}
+
+// about is ctx for a look at another object than the request's: what is not found is called by its own name then.
+func about(ctx context.Context, resource, name string) context.Context {
+	info, ok := request.RequestInfoFrom(ctx)
+	if !ok {
+		return ctx
+	}
+	of := *info
+	of.APIGroup, of.APIVersion, of.Resource, of.Subresource, of.Name = "", "v1", resource, "", name
+	return request.WithRequestInfo(ctx, &of)
 }
 
 func (t *Token) nodeOf(ctx context.Context, pod *corev1.Pod) (*corev1.Node, error) {

@@ -7,6 +7,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 )
 
@@ -184,6 +185,7 @@ func TestSigningRequestStatus(t *testing.T) {
 		{"not a certificate", certificatesv1.CertificateSigningRequestStatus{Certificate: []byte("x")}, `status.certificate: Invalid value: "<certificate data>": must contain at least one CERTIFICATE PEM block`},
 		{"a key", certificatesv1.CertificateSigningRequestStatus{Certificate: []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")}, `only CERTIFICATE PEM blocks are allowed, found "PRIVATE KEY"`},
 		{"undecided", certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{{Type: "Failed", Status: "False"}}}, `status.conditions[0].status: Unsupported value: "False": supported values: "True"`},
+		{"odd status", certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{{Type: "Other", Status: "Maybe"}}}, `status.conditions[0].status: Unsupported value: "Maybe": supported values: "False", "True", "Unknown"`},
 		{"no type", certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{{Status: "True"}}}, "status.conditions[0].type: Required value"},
 		{"both", certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{{Type: "Approved", Status: "True"}, {Type: "Denied", Status: "True"}}}, "status.conditions"},
 	} {
@@ -192,5 +194,21 @@ func TestSigningRequestStatus(t *testing.T) {
 			now.Status = tt.now
 			compare(t, UpdateStatus(now, old), tt.want)
 		})
+	}
+}
+
+func TestSignerNames(t *testing.T) {
+	long := strings.Repeat("a.", 126) + "b"
+	for name, want := range map[string]string{
+		"example.com/a.b":            "",
+		"example.com":                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+		"example.com/a.B":            `spec.signerName: Invalid value: "a.B": validating label "B": a lowercase RFC 1123 subdomain`,
+		long + "/" + long + long:     "spec.signerName: Too long: may not be more than 571 bytes",
+		"kubernetes.io/legacy-known": "",
+	} {
+		got := signerName(name, field.NewPath("spec", "signerName")).ToAggregate()
+		if want == "" && got != nil || want != "" && (got == nil || !strings.Contains(got.Error(), want)) {
+			t.Errorf("%s: %v, want %s", name, got, want)
+		}
 	}
 }

@@ -13,6 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// legacySigner is what requests of the API's first version were for. Certificates of it say nothing of whom they trust.
+const legacySigner = "kubernetes.io/legacy-unknown"
+
+// maxSignerName is the length of the longest domain and the longest name of a signer in a namespace, with what joins them.
+const maxSignerName = validation.DNS1123SubdomainMaxLength + 1 + validation.DNS1123SubdomainMaxLength + 1 + validation.DNS1123LabelMaxLength
+
 func signingRequest(c *certificatesv1.CertificateSigningRequest) field.ErrorList {
 	var errs field.ErrorList
 	if block, rest := pem.Decode(c.Spec.Request); block == nil || block.Type != "CERTIFICATE REQUEST" {
@@ -25,7 +31,7 @@ func signingRequest(c *certificatesv1.CertificateSigningRequest) field.ErrorList
 		errs = append(errs, field.Invalid(spec().Child("request"), c.Spec.Request, "trailing data after the certificate request"))
 	}
 	if len(c.Spec.Usages) == 0 {
-		errs = append(errs, field.Required(spec().Child("usages"), ""))
+		errs = append(errs, field.Required(spec().Child("usages"), "usages must be provided"))
 	}
 	for i, u := range c.Spec.Usages {
 		errs = append(errs, supported(spec().Child("usages").Index(i), u, keyUsages()...)...)
@@ -35,7 +41,11 @@ func signingRequest(c *certificatesv1.CertificateSigningRequest) field.ErrorList
 			}
 		}
 	}
-	errs = append(errs, signerName(c.Spec.SignerName, spec().Child("signerName"))...)
+	if c.Spec.SignerName == legacySigner {
+		errs = append(errs, field.Invalid(spec().Child("signerName"), c.Spec.SignerName, "the legacy signerName is not allowed via this API version"))
+	} else {
+		errs = append(errs, signerName(c.Spec.SignerName, spec().Child("signerName"))...)
+	}
 	if e := c.Spec.ExpirationSeconds; e != nil && *e < 600 {
 		errs = append(errs, field.Invalid(spec().Child("expirationSeconds"), *e, "may not specify a duration less than 600 seconds (10 minutes)"))
 	}
@@ -52,7 +62,12 @@ func signerName(name string, p *field.Path) field.ErrorList {
 	}
 	errs := validation.IsFullyQualifiedDomainName(p, domain)
 	for part := range strings.SplitSeq(path, ".") {
-		errs = append(errs, invalid(p, path, validation.IsDNS1123Subdomain(part))...)
+		for _, why := range validation.IsDNS1123Subdomain(part) {
+			errs = append(errs, field.Invalid(p, path, fmt.Sprintf("validating label %q: %s", part, why)))
+		}
+	}
+	if len(name) > maxSignerName {
+		errs = append(errs, field.TooLong(p, name, maxSignerName))
 	}
 	return errs
 }
@@ -70,19 +85,29 @@ func keyUsages() []certificatesv1.KeyUsage {
 
 // signingRequestStatus holds that a decision is plain and that what was issued is a chain of certificates and nothing else.
 func signingRequestStatus(c, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
+	errs := SigningDecision(c, old)
+	certificate := status().Child("certificate")
+	if len(old.Status.Certificate) > 0 && string(c.Status.Certificate) != string(old.Status.Certificate) {
+		errs = append(errs, field.Forbidden(certificate, "updates may not modify existing certificate content"))
+	}
+	return append(errs, issuedChain(c.Status.Certificate, certificate)...)
+}
+
+// SigningDecision holds that conditions are plain, that approval and denial exclude each other, and that what was decided stays.
+func SigningDecision(c, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
 	var errs field.ErrorList
 	at := status().Child("conditions")
 	seen := sets.New[certificatesv1.RequestConditionType]()
 	for i, condition := range c.Status.Conditions {
 		p := at.Index(i)
+		allowed := []corev1.ConditionStatus{corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown}
 		switch condition.Type {
 		case "":
 			errs = append(errs, field.Required(p.Child("type"), ""))
 		case certificatesv1.CertificateApproved, certificatesv1.CertificateDenied, certificatesv1.CertificateFailed:
-			errs = append(errs, oneOf(p.Child("status"), condition.Status, corev1.ConditionTrue)...)
-		default:
-			errs = append(errs, oneOf(p.Child("status"), condition.Status, corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
+			allowed = []corev1.ConditionStatus{corev1.ConditionTrue}
 		}
+		errs = append(errs, oneOf(p.Child("status"), condition.Status, allowed...)...)
 		if seen.Has(condition.Type) {
 			errs = append(errs, field.Duplicate(p.Child("type"), condition.Type))
 		}
@@ -91,11 +116,15 @@ func signingRequestStatus(c, old *certificatesv1.CertificateSigningRequest) fiel
 	if seen.HasAll(certificatesv1.CertificateApproved, certificatesv1.CertificateDenied) {
 		errs = append(errs, field.Invalid(at, certificatesv1.CertificateDenied, "Approved and Denied conditions are mutually exclusive"))
 	}
-	certificate := status().Child("certificate")
-	if len(old.Status.Certificate) > 0 && string(c.Status.Certificate) != string(old.Status.Certificate) {
-		errs = append(errs, field.Forbidden(certificate, "updates may not modify this field"))
+	for _, was := range old.Status.Conditions {
+		switch was.Type {
+		case certificatesv1.CertificateApproved, certificatesv1.CertificateDenied, certificatesv1.CertificateFailed:
+			if !seen.Has(was.Type) {
+				errs = append(errs, field.Forbidden(at, fmt.Sprintf("updates may not remove a condition of type %q", was.Type)))
+			}
+		}
 	}
-	return append(errs, issuedChain(c.Status.Certificate, certificate)...)
+	return errs
 }
 
 func issuedChain(data []byte, p *field.Path) field.ErrorList {

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/registry/store"
+	rules "github.com/orlop-io/orlop/cmd/apiserver/validation"
 )
 
 // Resource describes certificate signing requests.
@@ -124,36 +125,7 @@ func (approvalStrategy) PrepareForUpdate(_ context.Context, obj, old runtime.Obj
 func (approvalStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
 	csr, was := obj.(*certificatesv1.CertificateSigningRequest), old.(*certificatesv1.CertificateSigningRequest)
 	errs := validation.ValidateObjectMetaUpdate(&csr.ObjectMeta, &was.ObjectMeta, field.NewPath("metadata"))
-	return append(errs, validateDecision(csr.Status.Conditions, was.Status.Conditions)...)
-}
-
-// validateDecision holds that a request is decided once: an approval or denial stays, and they exclude each other.
-func validateDecision(now, was []certificatesv1.CertificateSigningRequestCondition) field.ErrorList {
-	var errs field.ErrorList
-	at := field.NewPath("status", "conditions")
-	seen := map[certificatesv1.RequestConditionType]bool{}
-	for i, c := range now {
-		p := at.Index(i)
-		if c.Type == "" {
-			errs = append(errs, field.Required(p.Child("type"), ""))
-		}
-		if decision(c.Type) && c.Status != "True" {
-			errs = append(errs, field.NotSupported(p.Child("status"), c.Status, []string{"True"}))
-		}
-		if seen[c.Type] {
-			errs = append(errs, field.Duplicate(p.Child("type"), c.Type))
-		}
-		seen[c.Type] = true
-	}
-	if seen[certificatesv1.CertificateApproved] && seen[certificatesv1.CertificateDenied] {
-		errs = append(errs, field.Invalid(at, "Approved, Denied", "Approved and Denied conditions are mutually exclusive"))
-	}
-	for _, c := range was {
-		if decision(c.Type) && !seen[c.Type] {
-			errs = append(errs, field.Forbidden(at, "updates may not remove a condition of type \""+string(c.Type)+"\""))
-		}
-	}
-	return errs
+	return append(errs, rules.SigningDecision(csr, was)...)
 }
 
 func (approvalStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
