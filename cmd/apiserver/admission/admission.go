@@ -14,7 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	adm "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
@@ -23,8 +22,6 @@ import (
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
 	"k8s.io/apiserver/pkg/server"
-	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
 // entry is one plugin of ours.
@@ -169,10 +166,3 @@ func podOf(a adm.Attributes, subresources ...string) (*corev1.Pod, bool, error) 
 	return pod, true, nil
 }
 
-// livePod finds a pod in the cache or, since that may lag behind, on the server.
-func livePod(ctx context.Context, pods corelisters.PodLister, client kubernetes.Interface, namespace, name string) (*corev1.Pod, error) {
-	if pod, err := pods.Pods(namespace).Get(name); err == nil {
-		return pod, nil
-	}
-	return client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
-}

@@ -14,6 +14,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	adm "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -130,7 +131,7 @@ func (p *nodeRestriction) pod(ctx context.Context, node string, a adm.Attributes
 			}
 			return p.ownedByNode(ctx, node, pod)
 		case adm.Delete:
-			pod, err := livePod(ctx, p.pods, p.client, a.GetNamespace(), a.GetName())
+			pod, err := p.podOn(ctx, node, a.GetNamespace(), a.GetName(), "")
 			if apierrors.IsNotFound(err) {
 				return nil // the deletion itself will say so
 			}
@@ -260,7 +261,7 @@ func (p *nodeRestriction) eviction(ctx context.Context, node string, a adm.Attri
 	if name == "" {
 		return errors.New("could not determine pod from request data")
 	}
-	pod, err := livePod(ctx, p.pods, p.client, a.GetNamespace(), name)
+	pod, err := p.podOn(ctx, node, a.GetNamespace(), name, "")
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -271,6 +272,15 @@ func (p *nodeRestriction) eviction(ctx context.Context, node string, a adm.Attri
 		return fmt.Errorf("node %s can only evict pods with spec.nodeName set to itself", node)
 	}
 	return nil
+}
+
+// podOn finds a pod in the cache if that has it on the node, and otherwise on the server: a kubelet hears of a binding, and
+// of a new pod under an old name, no later than this cache does.
+func (p *nodeRestriction) podOn(ctx context.Context, node, namespace, name string, uid types.UID) (*corev1.Pod, error) {
+	if pod, err := p.pods.Pods(namespace).Get(name); err == nil && pod.Spec.NodeName == node && (uid == "" || pod.UID == uid) {
+		return pod, nil
+	}
+	return p.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
 // token allows a kubelet only tokens that end with a pod on its node, for audiences that the pod asks for.
@@ -289,7 +299,7 @@ func (p *nodeRestriction) token(ctx context.Context, node string, a adm.Attribut
 	if ref.UID == "" {
 		return fmt.Errorf("node requested token with a pod binding without a uid")
 	}
-	pod, err := livePod(ctx, p.pods, p.client, a.GetNamespace(), ref.Name)
+	pod, err := p.podOn(ctx, node, a.GetNamespace(), ref.Name, ref.UID)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (p *nodeRestriction) podCertificate(ctx context.Context, node string, a adm
 	if string(req.Spec.NodeName) != node {
 		return fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", req.Spec.NodeName, node)
 	}
-	pod, err := livePod(ctx, p.pods, p.client, a.GetNamespace(), req.Spec.PodName)
+	pod, err := p.podOn(ctx, node, a.GetNamespace(), req.Spec.PodName, req.Spec.PodUID)
 	if err != nil {
 		return fmt.Errorf("while retrieving pod %q named in the PodCertificateRequest: %w", req.Spec.PodName, err)
 	}

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	adm "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 func nobody(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -156,6 +158,29 @@ func TestNodeRestriction(t *testing.T) {
 			tt.user, tt.groups = "ann", nil
 			if err := p.Admit(t.Context(), tt.attributes(), nil); err != nil {
 				t.Fatalf("refused to somebody who is no node: %v", err)
+			}
+		})
+	}
+}
+
+// The cache may not have seen yet that a pod was bound, or that it was made anew under its name; the kubelet has.
+func TestNodeRestrictionBehindTheKubelet(t *testing.T) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "robot", UID: "robot-uid"}}
+	for name, stale := range map[string]*corev1.Pod{
+		"not bound yet": onNode("mine", ""),
+		"an old one":    {ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "mine", UID: "old"}, Spec: corev1.PodSpec{NodeName: "n1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := ready(t, newNodeRestriction(), onNode("mine", "n1"), account)
+			store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+			if err := store.Add(stale); err != nil {
+				t.Fatal(err)
+			}
+			p.pods = corelisters.NewPodLister(store)
+			w := write{op: adm.Create, resource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), sub: "token", ns: "shop", name: "robot",
+				user: "system:node:n1", groups: []string{"system:nodes"}, obj: tokenFor("mine", "mine-uid", "vault")}
+			if err := p.Admit(t.Context(), w.attributes(), nil); err != nil {
+				t.Errorf("a token for the kubelet's own pod is refused: %v", err)
 			}
 		})
 	}
