@@ -66,16 +66,6 @@ func (k *Kubelet) volumeInputs() volumes.Inputs {
 	return volumes.Inputs{Allocatable: k.allocatable}
 }
 
-// slot waits for the right to make a sandbox or container: more at once only make each slower.
-func (k *Kubelet) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case k.slots <- struct{}{}:
-		return func() { <-k.slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 func (w *worker) makeSandbox(ctx context.Context, pod *v1.Pod, a lifecycle.MakeSandbox) {
 	w.k.metrics.pods.Inc()
 	id, ips, err := w.runSandbox(ctx, pod, a.Attempt)
@@ -106,7 +96,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 	if err != nil {
 		return "", nil, err
 	}
-	release, err := k.slot(ctx)
+	release, err := k.slots.forSandbox(ctx)
 	if err != nil {
 		return "", nil, err
 	}

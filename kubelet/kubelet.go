@@ -144,7 +144,7 @@ type Kubelet struct {
 	capacity, allocatable v1.ResourceList
 	dns                   environ.Resolver
 	network               *gate
-	slots                 chan struct{} // bounds sandboxes and containers being made at once
+	slots                 *slots
 	sync                  *apiSide
 
 	// restored is closed when the runtime was listed for the first time.
@@ -179,7 +179,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	if cfg.ParallelStarts <= 0 {
 		cfg.ParallelStarts = max(4, 2*goruntime.NumCPU())
 	}
-	k.slots = make(chan struct{}, cfg.ParallelStarts)
+	k.slots = newSlots(cfg.ParallelStarts)
 	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	var errs []error
 	if cfg.Node == "" {

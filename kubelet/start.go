@@ -88,7 +88,7 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	release, err := k.slot(ctx)
+	release, err := k.slots.forContainer(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -15,7 +15,9 @@ func TestRequestsAreCounted(t *testing.T) {
 	var got []string
 	asked := func(method, host, code string) { got = append(got, method+" "+host+" "+code) }
 	for _, next := range []answer{
-		func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: http.StatusConflict}, nil },
+		func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusConflict}, nil
+		},
 		func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") },
 	} {
 		req, err := http.NewRequest(http.MethodPatch, "https://192.0.2.1:6443/api/v1/nodes/n", nil)
