@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,34 @@ func (t *Table) Ensure(cfg Config) error {
 
 // Publish adds ports, all of a family or none of it. The rules must be there.
 func (t *Table) Publish(ports []HostPort) error {
+	// A port that was withdrawn a moment ago is still in the map, about to expire.
+	const patience, pause = 200 * time.Millisecond, 4 * time.Millisecond
+	for waited := time.Duration(0); ; waited += pause {
+		err := t.add(ports, forever)
+		if err == nil || !errors.Is(err, ErrPortTaken) || waited >= patience {
+			return err
+		}
+		elems, lerr := t.elements()
+		if lerr != nil {
+			return lerr
+		}
+		if slices.ContainsFunc(elems, func(e element) bool {
+			return !e.going && slices.ContainsFunc(ports, func(p HostPort) bool { return p.clashes(e.HostPort) })
+		}) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// clashes says whether two ports are one element of a map.
+func (p HostPort) clashes(o HostPort) bool {
+	samePod := p.Pod == o.Pod
+	p.Pod, o.Pod = netip.AddrPortFrom(p.Pod.Addr(), 0), netip.AddrPortFrom(o.Pod.Addr(), 0)
+	return !samePod && p.HostIP == o.HostIP && p.Protocol == o.Protocol && p.Port == o.Port && p.Pod.Addr().Is4() == o.Pod.Addr().Is4()
+}
+
+func (t *Table) add(ports []HostPort, life time.Duration) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
@@ -93,6 +122,7 @@ func (t *Table) Publish(ports []HostPort) error {
 	for _, p := range ports {
 		f := familyOf(p.Pod.Addr())
 		set, elem := f.element(&nftables.Table{Name: t.name, Family: f.table}, p)
+		elem.Timeout = life
 		if err := conn.SetAddElements(set, []nftables.SetElement{elem}); err != nil {
 			return fmt.Errorf("publish host port %d: %w", p.Port, err)
 		}
@@ -108,23 +138,31 @@ func (t *Table) Publish(ports []HostPort) error {
 }
 
 // Withdraw removes ports, where they lead to the pod that ports says. What leads elsewhere is another's and stays.
+//
+// It lets them expire rather than deleting them: after a deletion, closing the socket waits for the kernel to free the memory, 8 ms
+// that a runtime would wait for. Kernels before 6.12 cannot shorten an element's life; there it deletes.
 func (t *Table) Withdraw(ports []HostPort) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	there, err := t.Published()
-	if err != nil {
+	left, err := t.there(ports)
+	if err != nil || len(left) == 0 {
 		return err
+	}
+	if err := t.add(left, time.Millisecond); err == nil {
+		if left, err = t.there(ports); err != nil {
+			return err
+		}
+	}
+	if len(left) == 0 {
+		return nil
 	}
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
 	var errs []error
-	for _, p := range ports { // one transaction each: an element that has gone meanwhile fails the whole of its own
-		if !slices.Contains(there, p) {
-			continue
-		}
+	for _, p := range left { // one transaction each: an element that has gone meanwhile fails the whole of its own
 		f := familyOf(p.Pod.Addr())
 		set, elem := f.element(&nftables.Table{Name: t.name, Family: f.table}, p)
 		err := conn.SetDeleteElements(set, []nftables.SetElement{elem})
@@ -136,6 +174,15 @@ func (t *Table) Withdraw(ports []HostPort) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// there returns those of ports that are published.
+func (t *Table) there(ports []HostPort) ([]HostPort, error) {
+	all, err := t.Published()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(ports), func(p HostPort) bool { return !slices.Contains(all, p) }), nil
 }
 
 // Supported says whether the kernel has nftables.
@@ -152,24 +199,44 @@ func Supported() error {
 
 // Published lists the ports that lead to pods now. A table that is not there has none.
 func (t *Table) Published() ([]HostPort, error) {
+	elems, err := t.elements()
+	if err != nil {
+		return nil, err
+	}
+	var out []HostPort
+	for _, e := range elems {
+		if !e.going {
+			out = append(out, e.HostPort)
+		}
+	}
+	return out, nil
+}
+
+// element is a port in a map; going, when it has been withdrawn and waits for its end.
+type element struct {
+	HostPort
+	going bool
+}
+
+func (t *Table) elements() ([]element, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter socket: %w", err)
 	}
-	var out []HostPort
+	var out []element
 	for _, f := range []family{ipv4, ipv6} {
 		tab := &nftables.Table{Name: t.name, Family: f.table}
 		for _, set := range []*nftables.Set{f.wildcard(tab), f.exact(tab)} {
 			// The library hides the cause of a failing dump of elements, so ask for the set first.
 			if _, err := conn.GetSetByName(tab, set.Name); errors.Is(err, unix.ENOENT) {
-				continue
+				break // neither map of this family
 			}
 			elems, err := conn.GetSetElements(set)
 			if err != nil {
 				return nil, fmt.Errorf("list host ports: %w", err)
 			}
 			for _, e := range elems {
-				out = append(out, f.hostPort(e, set.Name == exactName))
+				out = append(out, element{f.hostPort(e, set.Name == exactName), e.Timeout < forever/2})
 			}
 		}
 	}
@@ -226,7 +293,9 @@ const (
 	// markerPrefix begins the name of an empty chain that says for which configuration the rules were made.
 	markerPrefix = "rules-"
 	// rulesVersion changes whenever ruleset does.
-	rulesVersion = "1"
+	rulesVersion = "2"
+	// forever is longer than a node runs. An element must have a life to be shortened.
+	forever = 20 * 365 * 24 * time.Hour
 )
 
 func markerOf(cfg Config, f family) string {

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	wildcardName = "hostports"   // protocol . port -> pod address . port
-	exactName    = "hostipports" // address . protocol . port -> pod address . port
+	wildcardName = "ports"   // protocol . port -> pod address . port
+	exactName    = "ipports" // address . protocol . port -> pod address . port
 	nodesName    = "nodes"
 
 	// hairpin marks a packet of a pod on the bridge that was sent on to another pod on it. Its answer would go
@@ -67,7 +67,7 @@ func (f family) has(p netip.Prefix) bool { return familyOf(p.Addr()).table == f.
 
 func (f family) wildcard(tab *nftables.Table) *nftables.Set {
 	return &nftables.Set{
-		Table: tab, Name: wildcardName, IsMap: true, Concatenation: true,
+		Table: tab, Name: wildcardName, IsMap: true, Concatenation: true, HasTimeout: true,
 		KeyType:  nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
 		DataType: nftables.MustConcatSetType(f.addr, nftables.TypeInetService),
 	}
@@ -75,7 +75,7 @@ func (f family) wildcard(tab *nftables.Table) *nftables.Set {
 
 func (f family) exact(tab *nftables.Table) *nftables.Set {
 	return &nftables.Set{
-		Table: tab, Name: exactName, IsMap: true, Concatenation: true,
+		Table: tab, Name: exactName, IsMap: true, Concatenation: true, HasTimeout: true,
 		KeyType:  nftables.MustConcatSetType(f.addr, nftables.TypeInetProto, nftables.TypeInetService),
 		DataType: nftables.MustConcatSetType(f.addr, nftables.TypeInetService),
 	}
