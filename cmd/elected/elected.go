@@ -49,6 +49,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Work) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.run(gctx) })
+	if os.Getenv("GOGC") == "" {
+		g.Go(func() error { paceMemory(gctx); return nil })
+	}
 	g.Go(func() error {
 		if err := waitForAPI(gctx, api, log); err != nil {
 			return nil // ctx ended first: an ordinary shutdown
@@ -76,6 +79,8 @@ func clientConfig(master, kubeconfig, name string) (*rest.Config, error) {
 	rest.AddUserAgent(api, name)
 	api.WarningHandlerWithContext = rest.NoWarnings{} // of deprecated kinds, which are kept on purpose
 	api.ContentType = "application/vnd.kubernetes.protobuf"
+	// A stream's decompressor weighs 40 KiB here, and a compressor far more at the other end; the way is short.
+	api.DisableCompression = true
 	api.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return api, nil
 }

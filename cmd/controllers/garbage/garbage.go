@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,9 +24,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 )
@@ -38,24 +39,20 @@ type Collector struct {
 	discovery discovery.DiscoveryInterface
 	watch     metadata.Interface
 	act       metadata.Interface
+	events    record.EventRecorder
 	log       *slog.Logger
 	graph     *graph
 	loop      *loop.Loop
 
 	mu       sync.Mutex
 	mapper   meta.RESTMapper
-	monitors map[schema.GroupVersionResource]monitor
-}
-
-type monitor struct {
-	stop   context.CancelFunc
-	synced cache.InformerSynced
+	monitors map[schema.GroupVersionResource]*monitor
 }
 
 // New returns a Collector that has done nothing yet. It lists and watches by watch, and reads and deletes by act.
-func New(discovery discovery.DiscoveryInterface, watch, act metadata.Interface, log *slog.Logger) *Collector {
+func New(discovery discovery.DiscoveryInterface, watch, act metadata.Interface, events record.EventRecorder, log *slog.Logger) *Collector {
 	c := &Collector{
-		discovery: discovery, watch: watch, act: act, log: log, graph: newGraph(), monitors: map[schema.GroupVersionResource]monitor{},
+		discovery: discovery, watch: watch, act: act, events: events, log: log, graph: newGraph(), monitors: map[schema.GroupVersionResource]*monitor{},
 	}
 	c.loop = loop.New("garbagecollector", c.sync, log)
 	return c
@@ -123,47 +120,6 @@ func (c *Collector) resync(ctx context.Context, wg *sync.WaitGroup) {
 	}
 }
 
-func (c *Collector) startMonitor(ctx context.Context, gvr schema.GroupVersionResource, wg *sync.WaitGroup) monitor {
-	informer := metadatainformer.NewFilteredMetadataInformer(c.watch, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
-	if err := informer.SetTransform(strip); err != nil {
-		c.log.Error("set transform", "resource", gvr, "err", err)
-	}
-	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { c.seen(gvr, obj) },
-		UpdateFunc: func(_, obj any) { c.seen(gvr, obj) },
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
-				c.look(c.graph.remove(o.UID))
-			}
-		},
-	}
-	if _, err := informer.AddEventHandler(handler); err != nil {
-		c.log.Error("add handler", "resource", gvr, "err", err)
-	}
-	own, stop := context.WithCancel(ctx)
-	wg.Go(func() { informer.RunWithContext(own) })
-	return monitor{stop, informer.HasSynced}
-}
-
-// strip keeps what the graph is made of.
-func strip(obj any) (any, error) {
-	o, ok := obj.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return obj, nil
-	}
-	o.ManagedFields, o.Labels, o.Annotations = nil, nil, nil
-	return o, nil
-}
-
-func (c *Collector) seen(gvr schema.GroupVersionResource, obj any) {
-	if o, ok := obj.(*metav1.PartialObjectMetadata); ok {
-		c.look(c.graph.put(fromMetadata(gvr, o)))
-	}
-}
-
 func fromMetadata(gvr schema.GroupVersionResource, o *metav1.PartialObjectMetadata) *object {
 	return &object{
 		identity: identity{gvr, o.Namespace, o.Name, o.UID},
@@ -213,6 +169,13 @@ func (c *Collector) states(ctx context.Context, o *object) (map[types.UID]state,
 			}
 			continue
 		}
+		if owner != nil {
+			c.tellInvalid(o, owner, ref)
+			if o.namespace == "" {
+				states[ref.UID] = alive // it can have no such owner, so that the owner's end is nothing to it
+				continue
+			}
+		}
 		s, err := c.ask(ctx, o.namespace, ref)
 		if err != nil {
 			return nil, fmt.Errorf("read owner %s %s of %s: %w", ref.Kind, ref.Name, o.name, err)
@@ -220,6 +183,19 @@ func (c *Collector) states(ctx context.Context, o *object) (map[types.UID]state,
 		states[ref.UID] = s
 	}
 	return states, nil
+}
+
+// tellInvalid says that o names an owner of another namespace, which is none.
+func (c *Collector) tellInvalid(o, owner *object, ref metav1.OwnerReference) {
+	c.mu.Lock()
+	mapper := c.mapper
+	c.mu.Unlock()
+	about := &corev1.ObjectReference{Namespace: o.namespace, Name: o.name, UID: o.uid}
+	if kind, err := mapper.KindFor(o.gvr); err == nil {
+		about.APIVersion, about.Kind = kind.GroupVersion().String(), kind.Kind
+	}
+	c.events.Eventf(about, corev1.EventTypeWarning, "OwnerRefInvalidNamespace", "ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+		ref.APIVersion, ref.Kind, owner.namespace, ref.Name, ref.UID, o.namespace)
 }
 
 // ask reads an owner that the graph does not know.

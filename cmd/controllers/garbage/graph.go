@@ -136,6 +136,19 @@ func (g *graph) get(uid types.UID) (*object, []*object) {
 	return g.objects[uid], deps
 }
 
+// missing lists the objects of a resource that are known but not there.
+func (g *graph) missing(gvr schema.GroupVersionResource, there map[types.UID]bool) []types.UID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var gone []types.UID
+	for uid, o := range g.objects {
+		if o.gvr == gvr && !there[uid] {
+			gone = append(gone, uid)
+		}
+	}
+	return gone
+}
+
 // drop forgets all objects of a resource that is served no longer.
 func (g *graph) drop(gvr schema.GroupVersionResource) {
 	g.mu.Lock()

@@ -1,11 +1,16 @@
 package garbage
 
 import (
+	"log/slog"
 	"slices"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/tools/record"
 )
 
 func owned(uid types.UID, block bool, by ...types.UID) *object {
@@ -67,5 +72,67 @@ func TestGraphLooksAtDependents(t *testing.T) {
 	}
 	if len(g.dependents["set"]) != 0 {
 		t.Errorf("the graph keeps what is gone: %v", g.dependents)
+	}
+}
+
+// A monitor that lists anew forgets what went while it did not watch, and only that.
+func TestMonitorReplaces(t *testing.T) {
+	c := New(nil, nil, nil, nil, slog.New(slog.DiscardHandler))
+	pods, sets := schema.GroupVersionResource{Resource: "pods"}, schema.GroupVersionResource{Resource: "replicasets"}
+	known := func(uid types.UID, owner types.UID) *metav1.PartialObjectMetadata {
+		o := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{UID: uid}}
+		if owner != "" {
+			o.OwnerReferences = []metav1.OwnerReference{{UID: owner}}
+		}
+		return o
+	}
+	ofSets, ofPods := &monitor{c: c, gvr: sets}, &monitor{c: c, gvr: pods}
+	_ = ofSets.Add(known("s", ""))
+	_ = ofPods.Add(known("a", "s"))
+	_ = ofPods.Add(known("b", "s"))
+	if ofPods.synced() {
+		t.Error("synced before the first list")
+	}
+	_ = ofPods.Replace([]any{known("b", "s"), known("c", "s")}, "")
+	_, dependents := c.graph.get("s")
+	var uids []types.UID
+	for _, d := range dependents {
+		uids = append(uids, d.uid)
+	}
+	slices.Sort(uids)
+	if !slices.Equal(uids, []types.UID{"b", "c"}) || !ofPods.synced() {
+		t.Errorf("the set has %v, synced: %v", uids, ofPods.synced())
+	}
+	if set, _ := c.graph.get("s"); set == nil {
+		t.Error("a list of pods took a set away")
+	}
+	_ = ofPods.Delete(known("b", "s"))
+	if _, dependents := c.graph.get("s"); len(dependents) != 1 || dependents[0].uid != "c" {
+		t.Errorf("after the end of one: %v", dependents)
+	}
+}
+
+// An owner in another namespace is none, and the dependent is told so.
+func TestOwnerInAnotherNamespace(t *testing.T) {
+	events := record.NewFakeRecorder(5)
+	maps := schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	client := fake.NewSimpleMetadataClient(fake.NewTestScheme())
+	c := New(nil, nil, client, events, slog.New(slog.DiscardHandler))
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}, meta.RESTScopeNamespace)
+	c.mapper = mapper
+	c.graph.put(&object{identity: identity{maps, "theirs", "owner", "u"}})
+	child := &object{identity: identity{maps, "ours", "child", "v"}, owners: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "owner", UID: "u"}}}
+	states, err := c.states(t.Context(), child)
+	if err != nil || states["u"] != absent {
+		t.Errorf("the owner is %v (%v)", states, err)
+	}
+	const want = `Warning OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: theirs, name: owner, uid: u] does not exist in namespace "ours"`
+	if got := <-events.Events; got != want {
+		t.Errorf("told %q", got)
+	}
+	child.namespace = "" // an object of the cluster is left alone
+	if states, err = c.states(t.Context(), child); err != nil || states["u"] != alive {
+		t.Errorf("the owner of the cluster's is %v (%v)", states, err)
 	}
 }
