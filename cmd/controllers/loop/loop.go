@@ -64,6 +64,7 @@ func (l *Loop) Handler() cache.ResourceEventHandler {
 func (l *Loop) Run(ctx context.Context, workers int, synced ...cache.InformerSynced) error {
 	stop := context.AfterFunc(ctx, l.queue.ShutDown)
 	defer stop()
+	defer l.queue.ShutDown() // whoever sees ctx end first: stop may keep the other from running
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return ctx.Err()
 	}
@@ -78,7 +79,21 @@ func (l *Loop) Run(ctx context.Context, workers int, synced ...cache.InformerSyn
 	return ctx.Err()
 }
 
+// Turn waits until the Loop of that name may sync one of so many keys that wait, and returns the context for it.
+type Turn func(ctx context.Context, name string, waiting func() int) context.Context
+
+type turnKey struct{}
+
+// Paced returns a context under which each Loop asks turn before each sync. A simulation lets one sync begin at a time, so
+// that all happens again in the order in which it happened before.
+func Paced(ctx context.Context, turn Turn) context.Context {
+	return context.WithValue(ctx, turnKey{}, turn)
+}
+
 func (l *Loop) next(ctx context.Context) bool {
+	if turn, ok := ctx.Value(turnKey{}).(Turn); ok {
+		ctx = turn(ctx, l.name, l.queue.Len)
+	}
 	key, quit := l.queue.Get()
 	if quit {
 		return false
