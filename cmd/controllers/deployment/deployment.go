@@ -214,11 +214,10 @@ func (c *Controller) scale(ctx context.Context, d *appsv1.Deployment, rs *appsv1
 	n := int32(want)
 	changed.Spec.Replicas = &n
 	setSizeAnnotations(d, changed)
-	updated, err := c.client.AppsV1().ReplicaSets(rs.Namespace).Update(ctx, changed, metav1.UpdateOptions{})
+	updated, err := c.update(ctx, d, changed)
 	if err != nil {
 		return nil, fmt.Errorf("scale ReplicaSet %s: %w", rs.Name, err)
 	}
-	c.written.note(d.Namespace+"/"+d.Name, updated)
 	if have != want {
 		direction := "up"
 		if want < have {
@@ -226,6 +225,17 @@ func (c *Controller) scale(ctx context.Context, d *appsv1.Deployment, rs *appsv1
 		}
 		c.events.Eventf(d, corev1.EventTypeNormal, "ScalingReplicaSet", "Scaled %s replica set %s from %d to %d", direction, rs.Name, have, want)
 	}
+	return updated, nil
+}
+
+// update writes rs, and remembers what came of it.
+func (c *Controller) update(ctx context.Context, d *appsv1.Deployment, rs *appsv1.ReplicaSet) (*appsv1.ReplicaSet, error) {
+	updated, err := c.client.AppsV1().ReplicaSets(rs.Namespace).Update(ctx, rs, metav1.UpdateOptions{})
+	if err != nil {
+		c.written.doubt(d.Namespace+"/"+d.Name, rs.Name)
+		return nil, err
+	}
+	c.written.note(d.Namespace+"/"+d.Name, updated)
 	return updated, nil
 }
 

@@ -23,9 +23,12 @@ type View struct {
 
 // RS is a ReplicaSet's numbers.
 type RS struct {
-	Name        string
-	Replicas    int // wanted
-	Available   int
+	Name      string
+	Replicas  int // wanted
+	Available int
+	// Unobserved tells that the ReplicaSet's status is of before its last change: the pods that it counts may have been
+	// ended since, and as many new ones asked for. None of them is counted on, and none is held to be unavailable.
+	Unobserved  bool
 	Created     time.Time
 	Desired     int // the Deployment's replicas when this one was last scaled; -1 when unknown
 	MaxReplicas int // and that plus its surge then; -1 when unknown
@@ -131,7 +134,7 @@ func (v View) shrinkOld() map[string]int {
 	scale := map[string]int{}
 	for i := range old {
 		take := min(most, old[i].Replicas-old[i].Available, old[i].Replicas)
-		if take > 0 {
+		if take > 0 && !old[i].Unobserved {
 			old[i].Replicas -= take
 			scale[old[i].Name] = old[i].Replicas
 			most -= take

@@ -27,6 +27,14 @@ func TestDecide(t *testing.T) {
 		{"unhealthy old pods go first", func(v *View) {
 			v.New, v.Old = newer(1, 0), []RS{rs("good", 3, 3, 2), rs("sick", 1, 0, 1)}
 		}, Plan{Scale: map[string]int{"sick": 0}}},
+		{"what was just scaled up again protects nobody yet", func(v *View) {
+			v.New, v.Old = newer(2, 0), []RS{rs("a", 3, 3, 1)}
+			v.New.Unobserved = true
+		}, Plan{Scale: map[string]int{}}},
+		{"nor is it sick", func(v *View) {
+			v.New, v.Old = newer(1, 0), []RS{rs("a", 2, 0, 2), rs("b", 2, 2, 1)}
+			v.Old[0].Unobserved = true
+		}, Plan{Scale: map[string]int{}}},
 		{"paused does not roll", func(v *View) { v.Paused, v.Old = true, []RS{rs("a", 4, 4, 1)} }, Plan{Scale: map[string]int{"a": 4}}},
 		{"recreate empties the old first", func(v *View) { v.Recreate, v.Old = true, []RS{rs("a", 4, 4, 1)} }, Plan{Scale: map[string]int{"a": 0}}},
 		{"recreate waits for old pods", func(v *View) { v.Recreate, v.OldPodsRunning = true, true }, Plan{}},

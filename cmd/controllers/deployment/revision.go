@@ -122,11 +122,10 @@ func (c *Controller) renewRevision(ctx context.Context, d *appsv1.Deployment, rs
 		changed.Spec.MinReadySeconds, dirty = d.Spec.MinReadySeconds, true
 	}
 	if dirty {
-		updated, err := c.client.AppsV1().ReplicaSets(rs.Namespace).Update(ctx, changed, metav1.UpdateOptions{})
+		updated, err := c.update(ctx, d, changed)
 		if err != nil {
 			return nil, fmt.Errorf("annotate ReplicaSet %s: %w", rs.Name, err)
 		}
-		c.written.note(d.Namespace+"/"+d.Name, updated)
 		changed = updated
 	}
 	return changed, c.noteRevision(ctx, d, changed)
@@ -172,6 +171,7 @@ func (c *Controller) createNew(ctx context.Context, d *appsv1.Deployment, old []
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return nil, nil
 	case err != nil:
+		c.written.doubt(d.Namespace+"/"+d.Name, wanted.Name)
 		message := fmt.Sprintf("Failed to create new replica set %q: %v", wanted.Name, err)
 		c.events.Eventf(d, corev1.EventTypeWarning, "ReplicaSetCreateError", "%s", message)
 		setProgress(&d.Status, corev1.ConditionFalse, "ReplicaSetCreateError", message, time.Now())
@@ -298,12 +298,14 @@ func look(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaS
 			}
 			return n
 		}
-		return RS{
-			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)),
-			// The status may be of before it was scaled down: those beyond are as good as gone.
-			Available: int(min(rs.Status.AvailableReplicas, deref(rs.Spec.Replicas))),
-			Created:   rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
+		out := RS{
+			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)), Unobserved: rs.Status.ObservedGeneration < rs.Generation,
+			Created: rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
 		}
+		if !out.Unobserved { // those beyond are as good as gone
+			out.Available = int(min(rs.Status.AvailableReplicas, deref(rs.Spec.Replicas)))
+		}
+		return out
 	}
 	for _, rs := range old {
 		v.Old = append(v.Old, numbers(rs))

@@ -3,6 +3,8 @@ package deployment
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,6 +19,9 @@ type written struct {
 	mu sync.Mutex
 	// sets are by Deployment's key and ReplicaSet's name.
 	sets map[string]map[string]*appsv1.ReplicaSet
+	// doubts are names of ReplicaSets, by Deployment's key, of which it is not known whether the last write was done:
+	// its answer was lost, or a conflict says that the cache is behind.
+	doubts map[string]map[string]bool
 }
 
 // note says that rs was written so for the Deployment called key.
@@ -30,6 +35,34 @@ func (w *written) note(key string, rs *appsv1.ReplicaSet) {
 		w.sets[key] = map[string]*appsv1.ReplicaSet{}
 	}
 	w.sets[key][rs.Name] = rs
+	delete(w.doubts[key], rs.Name)
+}
+
+// doubt says that writing the ReplicaSet of that name failed.
+func (w *written) doubt(key, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.doubts == nil {
+		w.doubts = map[string]map[string]bool{}
+	}
+	if w.doubts[key] == nil {
+		w.doubts[key] = map[string]bool{}
+	}
+	w.doubts[key][name] = true
+}
+
+// doubted lists the names that are in doubt.
+func (w *written) doubted(key string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.doubts[key]))
+}
+
+// trust says that there is no ReplicaSet of that name.
+func (w *written) trust(key, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.doubts[key], name)
 }
 
 // forget drops key, which is gone.
@@ -37,13 +70,15 @@ func (w *written) forget(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.sets, key)
+	delete(w.doubts, key)
 }
 
 // settle drops what cached, by name, shows, and returns what it does not.
 func (w *written) settle(key string, cached map[string]*appsv1.ReplicaSet) (unseen []*appsv1.ReplicaSet) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name, rs := range w.sets[key] {
+	for _, name := range slices.Sorted(maps.Keys(w.sets[key])) {
+		rs := w.sets[key][name]
 		if shows(cached[name], rs) {
 			delete(w.sets[key], name)
 		} else {
@@ -64,6 +99,17 @@ func shows(cached, rs *appsv1.ReplicaSet) bool {
 
 // behind tells that the cache does not show what was written for the Deployment called key.
 func (c *Controller) behind(ctx context.Context, key, namespace string) (bool, error) {
+	for _, name := range c.written.doubted(key) {
+		rs, err := c.client.AppsV1().ReplicaSets(namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			c.written.trust(key, name)
+		case err != nil:
+			return false, fmt.Errorf("read ReplicaSet %s: %w", name, err)
+		default:
+			c.written.note(key, rs)
+		}
+	}
 	cached := map[string]*appsv1.ReplicaSet{}
 	look := func(name string) {
 		if rs, err := c.sets.ReplicaSets(namespace).Get(name); err == nil {

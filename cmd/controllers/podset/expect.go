@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -69,11 +70,32 @@ func (e *Expectations) Satisfied(key string) bool { return e.Left(key) == 0 }
 func (e *Expectations) Left(key string) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.leftLocked(key)
+}
+
+func (e *Expectations) leftLocked(key string) time.Duration {
 	x := e.all[key]
 	if x == nil || x.creations <= 0 && len(x.deletions) == 0 {
 		return 0
 	}
 	return max(0, patience-time.Since(x.since))
+}
+
+// Going parts pods into those that stay, and those that key's controller has deleted though the cache does not show it.
+func (e *Expectations) Going(key string, pods []*corev1.Pod) (stay, going []*corev1.Pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leftLocked(key) == 0 {
+		return pods, nil
+	}
+	for _, pod := range pods {
+		if e.all[key].deletions[pod.UID] {
+			going = append(going, pod)
+		} else {
+			stay = append(stay, pod)
+		}
+	}
+	return stay, going
 }
 
 // Forget drops key, whose owner is gone.

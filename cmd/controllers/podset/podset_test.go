@@ -1,6 +1,7 @@
 package podset
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,32 @@ func TestNothingComesOfAPodThatIsGone(t *testing.T) {
 			t.Errorf("%s: coming %t (%v)", tc.pod.Name, coming, err)
 		}
 	}
+}
+
+// Who was deleted goes, whatever the cache shows, until it is known or nobody waits for it any more.
+func TestGoing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pod("a", "n", corev1.PodRunning, true), pod("b", "n", corev1.PodRunning, true)
+		var e Expectations
+		check := func(when, stays, goes string) {
+			t.Helper()
+			stay, going := e.Going("k", []*corev1.Pod{a, b})
+			if got := strings.Join(names(stay), ""); got != stays {
+				t.Errorf("%s: %q stay", when, got)
+			}
+			if got := strings.Join(names(going), ""); got != goes {
+				t.Errorf("%s: %q go", when, got)
+			}
+		}
+		check("at first", "ab", "")
+		e.Expect("k", 0, UIDs([]*corev1.Pod{b}))
+		check("b was deleted", "a", "b")
+		e.Deleted("k", b.UID)
+		check("it was seen", "ab", "")
+		e.Expect("k", 0, UIDs([]*corev1.Pod{a}))
+		time.Sleep(patience)
+		check("it will not be seen", "ab", "")
+	})
 }
 
 // A watch that was cut off may never bring what was expected. That must end by itself.

@@ -214,6 +214,9 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if settled && set.Meta.GetDeletionTimestamp() == nil {
 		manageErr = c.manage(ctx, key, set, active)
 	}
+	// Those that were deleted are available no more, though the cache may not show it: a rollout counts on the others.
+	active, going := c.expect.Going(key, active)
+	terminating += int32(len(going))
 	now := time.Now()
 	status, wait := Observe(set, active, now, manageErr)
 	if terminating > 0 || set.Status.Terminating != nil {
