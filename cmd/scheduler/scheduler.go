@@ -208,7 +208,9 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 	attempts, age := s.queue.history(pod.UID)
 	err := s.bindVolumes(ctx, pod, node, verdict.volumes)
 	if err == nil {
-		err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
+		if err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil && !refused(err) {
+			err = s.outcome(ctx, pod, node, err)
+		}
 	}
 	if err == nil {
 		s.metrics.ended(resultScheduled, pod.Spec.SchedulerName, began)
@@ -217,7 +219,6 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
 		return
 	}
-	// The answer may have been lost and the binding written; then the informer shows it.
 	if s.shown(pod) != "" || ctx.Err() != nil {
 		return
 	}
