@@ -58,13 +58,18 @@ func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, 
 
 // address gives the bridge the gateways, and takes away those of ranges it had before, where the configuration lets it.
 func (n *namespace) address(l netlink.Link, conf *Config, gateways []netip.Prefix) error {
-	have, err := n.nl.AddrList(l, netlink.FAMILY_ALL)
-	if err != nil {
-		return err
-	}
+	var have []netlink.Addr
 	want := map[netip.Prefix]bool{}
 	for _, g := range gateways {
 		want[g] = true
+	}
+	// By family: every port of the bridge has an IPv6 address, and the kernel lists them all.
+	for _, f := range familiesOf(gateways) {
+		list, err := n.nl.AddrList(l, f)
+		if err != nil {
+			return err
+		}
+		have = append(have, list...)
 	}
 	for _, a := range have {
 		ip, _ := netip.AddrFromSlice(a.IP)
@@ -97,6 +102,18 @@ func (n *namespace) address(l netlink.Link, conf *Config, gateways []netip.Prefi
 		}
 	}
 	return nil
+}
+
+func familiesOf(ps []netip.Prefix) []int {
+	var four, six []int
+	for _, p := range ps {
+		if p.Addr().Is4() {
+			four = []int{netlink.FAMILY_V4}
+		} else {
+			six = []int{netlink.FAMILY_V6}
+		}
+	}
+	return append(four, six...)
 }
 
 // clashes says whether p cannot stay beside the gateways: IPv4 has one network on a bridge, IPv6's must not overlap.

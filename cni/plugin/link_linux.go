@@ -34,15 +34,10 @@ type address struct {
 //
 // A policy for the container belongs between the pair and its addresses: nothing has gone in or out by then.
 func (n *namespace) connect(pod *namespace, bridge iface, conf *Config, w wire) (host, eth iface, err error) {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.MasterIndex, attrs.Flags = w.host, conf.MTU, bridge.index, net.FlagUp
-	veth := netlink.NewVeth(attrs)
-	veth.PeerName, veth.PeerNamespace = w.ifname, netlink.NsFd(int(pod.ns))
-	veth.PeerHardwareAddr, veth.PeerMTU = w.mac, uint32(conf.MTU)
-	err = n.nl.LinkAdd(veth)
+	err = addPair(pod, bridge, conf.MTU, w)
 	if errors.Is(err, unix.EEXIST) { // an earlier link of this attachment that DEL left to its namespace, which lives on
 		if err = n.remove(w.host); err == nil {
-			err = n.nl.LinkAdd(veth)
+			err = addPair(pod, bridge, conf.MTU, w)
 		}
 	}
 	if err != nil {
@@ -55,38 +50,34 @@ func (n *namespace) connect(pod *namespace, bridge iface, conf *Config, w wire) 
 	if err != nil {
 		return iface{}, iface{}, fmt.Errorf("set up %s: %w", w.host, err)
 	}
-	l, err := pod.configure(conf, w)
-	if err != nil {
+	inner := innerOf(hostLink, w)
+	if err := pod.configure(conf, inner, w); err != nil {
 		return iface{}, iface{}, fmt.Errorf("set up %s in the container: %w", w.ifname, err)
 	}
-	return ifaceOf(hostLink), ifaceOf(l), nil
+	return ifaceOf(hostLink), ifaceOf(inner), nil
 }
 
-func (n *namespace) configure(conf *Config, w wire) (netlink.Link, error) {
-	if err := n.loopback(); err != nil {
-		return nil, err
-	}
-	l, err := n.nl.LinkByName(w.ifname)
-	if err != nil || conf.DisableContainerInterface {
-		return l, err
+func (n *namespace) configure(conf *Config, l netlink.Link, w wire) error {
+	if err := n.loopback(); err != nil || conf.DisableContainerInterface {
+		return err
 	}
 	if err := n.sysctls(conf.Sysctl, w.ifname); err != nil {
-		return nil, err
+		return err
 	}
 	for _, a := range w.addrs {
 		if err := n.addAddress(l, conf, a); err != nil {
-			return nil, fmt.Errorf("add address %s: %w", a.Addr, err)
+			return fmt.Errorf("add address %s: %w", a.Addr, err)
 		}
 	}
 	if err := n.nl.LinkSetUp(l); err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range w.routes {
 		if err := n.nl.RouteAdd(routeOf(l, r, w.addrs)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, fmt.Errorf("add route %s: %w", r, err)
+			return fmt.Errorf("add route %s: %w", r, err)
 		}
 	}
-	return l, nil
+	return nil
 }
 
 // addAddress skips duplicate address detection unless it is asked for: the store knows that nobody else has the address, and waiting

@@ -169,17 +169,6 @@ func (n *namespace) uplinkMTU() int {
 	return 0
 }
 
-func (n *namespace) loopback() error {
-	lo, err := n.nl.LinkByName("lo")
-	if err == nil && lo.Attrs().Flags&net.FlagUp == 0 {
-		err = n.nl.LinkSetUp(lo)
-	}
-	if err != nil {
-		return fmt.Errorf("set up lo: %w", err)
-	}
-	return nil
-}
-
 func ifaceOf(l netlink.Link) iface {
 	a := l.Attrs()
 	return iface{name: a.Name, mac: a.HardwareAddr.String(), mtu: a.MTU, index: a.Index}
