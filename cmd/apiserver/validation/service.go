@@ -17,7 +17,7 @@ func service(s *corev1.Service) field.ErrorList {
 	errs = append(errs, servicePorts(&s.Spec)...)
 	errs = append(errs, metavalidation.ValidateLabels(s.Spec.Selector, spec().Child("selector"))...)
 	errs = append(errs, sessionAffinity(&s.Spec)...)
-	errs = append(errs, clusterIPs(&s.Spec)...)
+	errs = append(errs, ServiceAddresses(&s.Spec)...)
 	for i, ip := range s.Spec.ExternalIPs {
 		at := spec().Child("externalIPs").Index(i)
 		bad := validation.IsValidIPForLegacyField(at, ip, false, nil)
@@ -145,8 +145,8 @@ func sessionAffinity(s *corev1.ServiceSpec) field.ErrorList {
 	return errs
 }
 
-// clusterIPs holds the rules between a service's addresses and its address families.
-func clusterIPs(s *corev1.ServiceSpec) field.ErrorList {
+// ServiceAddresses holds the rules between a service's addresses and its address families, of which each may still be missing.
+func ServiceAddresses(s *corev1.ServiceSpec) field.ErrorList {
 	if s.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}

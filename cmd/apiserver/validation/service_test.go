@@ -118,6 +118,9 @@ func TestServiceUpdates(t *testing.T) {
 		{"from a name", "type: ExternalName, externalName: a.b", one, ""},
 		{"families of endpoints alone", "clusterIP: None, clusterIPs: [None], ipFamilies: [IPv4]", "clusterIP: None, clusterIPs: [None], ipFamilies: [IPv6]", ""},
 		{"class", "type: LoadBalancer, loadBalancerClass: a, " + one, "type: LoadBalancer, loadBalancerClass: b, " + one, `spec.loadBalancerClass: Invalid value: "b": may not change once set`},
+		{"health check port changes", "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30000, " + one,
+			"type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30001, " + one, "spec.healthCheckNodePort: Forbidden: field is immutable"},
+		{"health check port goes", "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30000, " + one, "type: LoadBalancer, externalTrafficPolicy: Cluster, " + one, ""},
 		{"class with type", one, "type: LoadBalancer, loadBalancerClass: b, " + one, ""},
 	} {
 		t.Run(r.name, func(t *testing.T) {

@@ -27,6 +27,12 @@ func serviceUpdate(s, old *corev1.Service) field.ErrorList {
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer && class(s) != class(old) {
 		errs = append(errs, field.Invalid(spec().Child("loadBalancerClass"), s.Spec.LoadBalancerClass, "may not change once set"))
 	}
+	checked := func(s *corev1.Service) bool {
+		return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	}
+	if checked(s) && checked(old) && s.Spec.HealthCheckNodePort != old.Spec.HealthCheckNodePort {
+		errs = append(errs, field.Forbidden(spec().Child("healthCheckNodePort"), "field is immutable"))
+	}
 	return append(errs, service(s)...)
 }
 

@@ -65,7 +65,7 @@ func service(s *corev1.Service) []string {
 		for _, f := range []struct {
 			name string
 			set  bool
-		}{{"loadBalancerIP", s.Spec.LoadBalancerIP != ""}, {"externalIPs", len(s.Spec.ExternalIPs) > 0}, {"SessionAffinity", s.Spec.SessionAffinity != ""}} {
+		}{{"loadBalancerIP", s.Spec.LoadBalancerIP != ""}, {"externalIPs", len(s.Spec.ExternalIPs) > 0}, {"SessionAffinity", s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP}} {
 			if f.set {
 				out = append(out, fmt.Sprintf("spec.%s is ignored for headless services", f.name))
 			}

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/orlop-io/orlop/cmd/apiserver/validation"
 )
 
 // familyOf is the family of a text that is an IP address.
@@ -44,6 +46,10 @@ func setFamilies(s, old *corev1.ServiceSpec, cluster []corev1.IPFamily) field.Er
 	}
 	if s.Type == corev1.ServiceTypeExternalName {
 		return nil
+	}
+	// What contradicts itself gets no address, and an error that speaks of what the client wrote.
+	if errs := validation.ServiceAddresses(s); len(errs) > 0 {
+		return errs
 	}
 	if old != nil {
 		dropSecond(s, old)
