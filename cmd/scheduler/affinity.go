@@ -174,18 +174,17 @@ func (d *decision) require(node *Node, other *Pod, by int) {
 
 // checkAffinity applies required affinity and anti-affinity, both ways.
 func (d *decision) checkAffinity(node *Node) []misfit {
-	const cure = nodeChanged | podGone | podBound
 	if !d.affinityMet(node) {
-		return []misfit{{"node(s) didn't match pod affinity rules", cure, false}}
+		return []misfit{{"node(s) didn't match pod affinity rules", byPodAffinity, false}}
 	}
 	if len(d.near.avoided)+len(d.near.refusing) == 0 {
 		return nil
 	}
 	if hit(d.near.avoided, d.avoids, node) {
-		return []misfit{{"node(s) didn't match pod anti-affinity rules", cure, true}}
+		return []misfit{{"node(s) didn't match pod anti-affinity rules", byPodAffinity, true}}
 	}
 	if hit(d.near.refusing, d.refusedBy, node) {
-		return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", cure, true}}
+		return []misfit{{"node(s) didn't satisfy existing pods anti-affinity rules", byPodAffinity, true}}
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ type cluster struct {
 	nominated   map[types.UID]nomination
 	budgetByKey map[string]Budget
 	budgets     []Budget
+	storage     *Storage
 }
 
 // nomination is a pod and the node where room is made for it.
@@ -36,7 +37,7 @@ type nomination struct {
 func newCluster() *cluster {
 	return &cluster{
 		byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]labels.Set{},
-		nominated: map[types.UID]nomination{}, budgetByKey: map[string]Budget{},
+		nominated: map[types.UID]nomination{}, budgetByKey: map[string]Budget{}, storage: newStorage(),
 	}
 }
 
@@ -80,34 +81,35 @@ func (c *cluster) dropNode(name string) {
 	}
 }
 
-// setPod takes in a pod that is on a node, or is assumed to be.
-func (c *cluster) setPod(p *Pod) {
+// setPod takes in a pod that is on a node, or is assumed to be, and returns it as it was known before, nil if it was not.
+func (c *cluster) setPod(p *Pod) (past *Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.removeLocked(p.UID)
+	past = c.removeLocked(p.UID)
 	delete(c.nominated, p.UID)
 	c.pods[p.UID] = p
 	c.nodeLocked(p.Spec.NodeName).add(p)
+	return past
 }
 
-// dropPod forgets a pod and tells whether it was there.
-func (c *cluster) dropPod(uid types.UID) bool {
+// dropPod forgets a pod and returns it, nil if it was not there.
+func (c *cluster) dropPod(uid types.UID) *Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.nominated, uid)
 	return c.removeLocked(uid)
 }
 
-func (c *cluster) removeLocked(uid types.UID) bool {
+func (c *cluster) removeLocked(uid types.UID) *Pod {
 	p := c.pods[uid]
 	if p == nil {
-		return false
+		return nil
 	}
 	delete(c.pods, uid)
 	if node := c.byName[p.Spec.NodeName]; node != nil {
 		node.remove(p)
 	}
-	return true
+	return p
 }
 
 // has tells whether the pod is on a node already.
@@ -183,7 +185,7 @@ func (c *cluster) place(req *Request) (verdict Verdict, moved []*Pod) {
 	if len(c.nodes) > 0 {
 		c.turn %= len(c.nodes)
 	}
-	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn, Budgets: c.budgets, Nominated: c.rivalsLocked()}
+	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn, Budgets: c.budgets, Storage: c.storage, Nominated: c.rivalsLocked()}
 	if n, ok := c.nominated[req.UID]; ok && n.node != req.Status.NominatedNodeName {
 		req = req.nominatedTo(n.node)
 	}

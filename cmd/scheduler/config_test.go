@@ -21,7 +21,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"extenders", head + "extenders: [{urlPrefix: 'http://x'}]\n", "extenders: Forbidden: not supported by this scheduler"},
 		{"a point that is not a choice", head + "profiles: [{plugins: {permit: {enabled: [{name: Mine}]}}}]\n", "profiles[0].plugins.permit: Forbidden"},
 		{"a plugin of nobody", head + "profiles: [{plugins: {score: {enabled: [{name: Mine}]}}}]\n", `profiles[0].plugins.score.enabled[0]: Not found: "Mine"`},
-		{"a plugin that is not built", head + "profiles: [{plugins: {filter: {enabled: [{name: VolumeZone}]}}}]\n", "VolumeZone: not supported by this scheduler"},
+		{"a plugin that is not built", head + "profiles: [{plugins: {filter: {enabled: [{name: DynamicResources}]}}}]\n", "DynamicResources: not supported by this scheduler"},
 		{"a plugin that must be", head + "profiles: [{plugins: {multiPoint: {disabled: [{name: DefaultBinder}]}}}]\n", "DefaultBinder: not supported by this scheduler"},
 		{"arguments of nobody", head + "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 3}}]}]\n", "takes no arguments of the plugin VolumeBinding"},
 		{"two of a name", head + "profiles: [{schedulerName: a}, {schedulerName: a}]\n", `profiles[1].schedulerName: Duplicate value: "a"`},

@@ -14,9 +14,9 @@ type Verdict struct {
 	volumes []assignment
 	// Turn is where the next decision begins.
 	Turn int
-	// Message says why it fits nowhere, in upstream's words, and Cure what may change that.
+	// Message says why it fits nowhere, in upstream's words, and By which plugins ruled nodes out.
 	Message string
-	Cure    event
+	By      plugins
 	// Preemption is what makes room for it, where something does.
 	Preemption *Preemption
 	// KeepNomination says that the room made for it is still on its way.
@@ -38,6 +38,9 @@ type decision struct {
 	avoids, refusedBy []string
 	// compared is how many nodes are ranked.
 	compared int
+	// asks are what is asked of each node.
+	asks []check
+	storageWants
 }
 
 func newDecision(snap *Snapshot, req *Request) *decision {
@@ -47,6 +50,8 @@ func newDecision(snap *Snapshot, req *Request) *decision {
 	}
 	d.meet()
 	d.spreadOut()
+	d.storageWants = wantsOf(snap, req)
+	d.asks = d.checks()
 	return d
 }
 
@@ -59,7 +64,7 @@ func Decide(snap *Snapshot, req *Request) Verdict {
 func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 	total := len(snap.Nodes)
 	if total == 0 {
-		return Verdict{Message: "no nodes available to schedule pods", Cure: nodeChanged}, nil
+		return Verdict{Message: "no nodes available to schedule pods", By: allPlugins}, nil
 	}
 	d := newDecision(snap, req)
 	verdict := Verdict{Turn: snap.Turn}
@@ -102,7 +107,7 @@ func (d *decision) look(verdict *Verdict, enough int) (feasible []*Node, seen in
 		preemptable := true
 		for _, m := range misfits {
 			counts[m.reason]++
-			verdict.Cure |= m.cure
+			verdict.By |= m.by
 			preemptable = preemptable && m.preemptable
 		}
 		if preemptable {

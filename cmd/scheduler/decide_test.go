@@ -143,7 +143,7 @@ func TestPodsLimitAndRelease(t *testing.T) {
 		c.place(&Request{Pod: NewPod(testPod(fmt.Sprint("p", i)))})
 	}
 	v, _ := c.place(&Request{Pod: NewPod(testPod("more"))})
-	if !strings.Contains(v.Message, "1 Too many pods") || v.Cure&podGone == 0 {
+	if !strings.Contains(v.Message, "1 Too many pods") || v.By != byFit {
 		t.Errorf("the eleventh of ten: %+v", v)
 	}
 	c.dropPod("p3")

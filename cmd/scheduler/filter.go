@@ -8,99 +8,109 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// event is what may make a pod fit that did not. They are bits of a set.
-type event uint8
-
-const (
-	nodeChanged event = 1 << iota
-	podGone
-	podBound
-	volumeChanged
-	anything event = 0xff
-)
-
-// String names the event in metrics.
-func (e event) String() string {
-	switch e {
-	case nodeChanged:
-		return "NodeChange"
-	case podGone:
-		return "AssignedPodDelete"
-	case podBound:
-		return "AssignedPodAdd"
-	case volumeChanged:
-		return "VolumeChange"
-	}
-	return "ForceActivate"
-}
-
 // misfit is why a pod cannot go to a node.
 type misfit struct {
 	// reason is upstream's text.
 	reason string
-	// cure are the events that may end it.
-	cure event
+	// by is the plugin that rules the node out.
+	by plugins
 	// preemptable tells that removing pods from the node may end it.
 	preemptable bool
 }
 
+// check is one plugin's question about a node.
+type check struct {
+	plugin plugins
+	ask    func(*Node) []misfit
+}
+
+// checks are the questions that the profile asks, in order. Plugins that have nothing to say about the pod are left out.
+func (d *decision) checks() []check {
+	pod, on := d.req.Pod, d.profile.filters
+	var all []check
+	add := func(plugin plugins, concerned bool, ask func(*Node) []misfit) {
+		if concerned && on[plugin.names()[0]] {
+			all = append(all, check{plugin, ask})
+		}
+	}
+	add(byUnschedulable, true, d.checkUnschedulable)
+	add(byNodeName, pod.Spec.NodeName != "", d.checkName)
+	add(byTaint, true, d.checkTaints)
+	add(byNodeAffinity, d.profile.added != nil || len(pod.Spec.NodeSelector) > 0 || pod.Spec.Affinity != nil && pod.Spec.Affinity.NodeAffinity != nil, d.checkNodeAffinity)
+	add(byPorts, len(pod.ports) > 0, d.checkPorts)
+	add(byFit, true, d.fits)
+	add(byRestrictions, len(pod.disks) > 0 || len(d.alone) > 0, d.checkRestrictions)
+	add(byLimits, len(d.attaches) > 0, d.checkLimits)
+	add(byBinding, len(d.req.Volumes)+len(d.req.Delayed) > 0, d.checkVolumes)
+	add(byZone, len(d.zones) > 0, d.checkZone)
+	add(bySpread, len(d.hard) > 0, d.checkSpread)
+	add(byPodAffinity, true, d.checkAffinity)
+	return all
+}
+
 // filter returns why req cannot go to node, and nil when it can.
 func (d *decision) filter(node *Node) []misfit {
-	on := d.profile.filters
-	if m := d.checkNode(node); m != nil {
-		return m
-	}
-	if on[nodePorts] {
-		if m := checkPorts(d.req.Pod, node); m != nil {
+	for _, c := range d.asks {
+		if m := d.timed(c, node); m != nil {
 			return m
 		}
-	}
-	if on[resourcesFit] {
-		if m := d.fits(node); m != nil {
-			return m
-		}
-	}
-	if on[volumeBinding] {
-		if m := d.checkVolumes(node); m != nil {
-			return m
-		}
-	}
-	if on[topologySpread] {
-		if m := d.checkSpread(node); m != nil {
-			return m
-		}
-	}
-	if on[interPodAffinity] {
-		return d.checkAffinity(node)
 	}
 	return nil
 }
 
-// checkNode compares with what the node says of itself.
-func (d *decision) checkNode(node *Node) []misfit {
-	pod, on := d.req.Pod, d.profile.filters
-	if on[nodeUnschedulable] && node.Spec.Unschedulable && !tolerates(pod.Pod, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
-		return []misfit{{"node(s) were unschedulable", nodeChanged, false}}
+// timed asks one question, by the request's watch if it has one.
+func (d *decision) timed(c check, node *Node) []misfit {
+	if d.req.Timing == nil {
+		return c.ask(node)
 	}
-	if on[nodeName] && pod.Spec.NodeName != "" && pod.Spec.NodeName != node.Name {
-		return []misfit{{"node(s) didn't match the requested node name", nodeChanged, false}}
+	done := d.req.Timing(c.plugin.names()[0])
+	m := c.ask(node)
+	done(m == nil)
+	return m
+}
+
+func (d *decision) checkUnschedulable(node *Node) []misfit {
+	if refusesAll(d.req.Pod.Pod, node.Node) {
+		return []misfit{{"node(s) were unschedulable", byUnschedulable, false}}
 	}
-	if on[taintToleration] && len(node.Spec.Taints) > 0 {
-		taint, found := corehelpers.FindMatchingUntoleratedTaint(klog.Background(), node.Spec.Taints, pod.Spec.Tolerations, func(t *corev1.Taint) bool {
-			return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
-		}, true)
-		if found {
-			return []misfit{{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value), nodeChanged, false}}
-		}
+	return nil
+}
+
+// refusesAll tells that node is cordoned, and pod minds.
+func refusesAll(pod *corev1.Pod, node *corev1.Node) bool {
+	return node.Spec.Unschedulable && !tolerates(pod, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
+}
+
+func (d *decision) checkName(node *Node) []misfit {
+	if d.req.Spec.NodeName != node.Name {
+		return []misfit{{"node(s) didn't match the requested node name", byNodeName, false}}
 	}
-	if !on[nodeAffinity] {
+	return nil
+}
+
+func (d *decision) checkTaints(node *Node) []misfit {
+	if len(node.Spec.Taints) == 0 {
 		return nil
 	}
-	if added := d.profile.added; added != nil && !added.Match(node.Node) {
-		return []misfit{{"node(s) didn't match scheduler-enforced node affinity", nodeChanged, false}}
+	if taint, found := untolerated(d.req.Pod.Pod, node.Node); found {
+		return []misfit{{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value), byTaint, false}}
 	}
-	if ok, err := pod.required.Match(node.Node); err != nil || !ok {
-		return []misfit{{"node(s) didn't match Pod's node affinity/selector", nodeChanged, false}}
+	return nil
+}
+
+// untolerated finds a taint that keeps pod from node.
+func untolerated(pod *corev1.Pod, node *corev1.Node) (corev1.Taint, bool) {
+	return corehelpers.FindMatchingUntoleratedTaint(klog.Background(), node.Spec.Taints, pod.Spec.Tolerations, func(t *corev1.Taint) bool {
+		return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
+	}, true)
+}
+
+func (d *decision) checkNodeAffinity(node *Node) []misfit {
+	if added := d.profile.added; added != nil && !added.Match(node.Node) {
+		return []misfit{{"node(s) didn't match scheduler-enforced node affinity", byNodeAffinity, false}}
+	}
+	if ok, err := d.req.required.Match(node.Node); err != nil || !ok {
+		return []misfit{{"node(s) didn't match Pod's node affinity/selector", byNodeAffinity, false}}
 	}
 	return nil
 }
@@ -109,11 +119,11 @@ func tolerates(pod *corev1.Pod, taint *corev1.Taint) bool {
 	return corehelpers.TolerationsTolerateTaint(klog.Background(), pod.Spec.Tolerations, taint, true)
 }
 
-func checkPorts(pod *Pod, node *Node) []misfit {
-	for _, want := range pod.ports {
+func (d *decision) checkPorts(node *Node) []misfit {
+	for _, want := range d.req.ports {
 		for have := range node.ports {
 			if want.clashes(have) {
-				return []misfit{{"node(s) didn't have free ports for the requested pod ports", nodeChanged | podGone, true}}
+				return []misfit{{"node(s) didn't have free ports for the requested pod ports", byPorts, true}}
 			}
 		}
 	}
@@ -126,7 +136,7 @@ func (d *decision) fits(node *Node) []misfit {
 	r := d.req.requests
 	short := func(reason string, want, have, total int64) {
 		if want > have {
-			m = append(m, misfit{reason, nodeChanged | podGone, want <= total})
+			m = append(m, misfit{reason, byFit, want <= total})
 		}
 	}
 	a, u := node.allocatable, node.requested

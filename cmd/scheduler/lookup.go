@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -40,8 +38,7 @@ type lookup struct {
 	// kept are the volumes that were promised to claims, by name, until the API says so too.
 	kept map[string]types.UID
 
-	informers []cache.SharedIndexInformer
-	synced    []cache.InformerSynced
+	synced []cache.InformerSynced
 }
 
 func newLookup(shared informers.SharedInformerFactory) *lookup {
@@ -51,24 +48,11 @@ func newLookup(shared informers.SharedInformerFactory) *lookup {
 		claims: core.PersistentVolumeClaims().Lister(), volumes: core.PersistentVolumes().Lister(), services: core.Services().Lister(),
 		controllers: core.ReplicationControllers().Lister(), replicaSets: apps.ReplicaSets().Lister(), stateful: apps.StatefulSets().Lister(),
 	}
-	l.informers = []cache.SharedIndexInformer{core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer(), classes.Informer()}
-	for _, i := range append(slices.Clone(l.informers), core.Services().Informer(), core.ReplicationControllers().Informer(),
-		apps.ReplicaSets().Informer(), apps.StatefulSets().Informer()) {
+	for _, i := range []cache.SharedIndexInformer{core.PersistentVolumeClaims().Informer(), core.PersistentVolumes().Informer(), classes.Informer(),
+		core.Services().Informer(), core.ReplicationControllers().Informer(), apps.ReplicaSets().Informer(), apps.StatefulSets().Informer()} {
 		l.synced = append(l.synced, i.HasSynced)
 	}
 	return l
-}
-
-// onVolumes calls f whenever a claim or volume changes.
-func (l *lookup) onVolumes(f func()) error {
-	var errs []error
-	for _, informer := range l.informers {
-		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { f() }, UpdateFunc: func(_, _ any) { f() }, DeleteFunc: func(any) { f() },
-		})
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // request completes pod for a decision. The error is one for its owner to read.
@@ -207,12 +191,6 @@ func (l *lookup) siblings(pod *corev1.Pod) labels.Selector {
 		return nil
 	}
 	return labels.NewSelector().Add(requirements...)
-}
-
-// nodeDiffers tells whether anything that a decision reads changed in the node.
-func nodeDiffers(old, node *corev1.Node) bool {
-	return !maps.Equal(old.Labels, node.Labels) || !equality.Semantic.DeepEqual(old.Spec, node.Spec) ||
-		!equality.Semantic.DeepEqual(old.Status.Allocatable, node.Status.Allocatable)
 }
 
 // conditionPatch is the change of status that says why pod has no node.

@@ -50,7 +50,7 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 		if verdict.KeepNomination {
 			nominated = pod.Status.NominatedNodeName
 		}
-		s.failed(ctx, pod, verdict.Message, verdict.Cure, nominated)
+		s.failed(ctx, pod, verdict.Message, verdict.By, nominated)
 		return
 	}
 	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", verdict.Message)
@@ -66,7 +66,7 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 		}
 		s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, verdict.Message, nominated)
 		// Only now: a try before the victims are seen to leave would choose more of them.
-		s.queue.fail(pod.UID, verdict.Cure|podGone)
+		s.queue.fail(pod.UID, verdict.By|byVictims)
 	})
 }
 

@@ -38,7 +38,7 @@ func profileOf(name string, in *configv1.KubeSchedulerProfile, path *field.Path)
 func fixedPlugins() []string { return []string{"PrioritySort", "SchedulingGates", "DefaultBinder"} }
 
 func absentPlugins() []string {
-	return []string{"VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "DynamicResources", "NodeDeclaredFeatures"}
+	return []string{"DynamicResources", "NodeDeclaredFeatures"}
 }
 
 func chosenPlugins() []string {

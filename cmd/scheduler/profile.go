@@ -17,7 +17,10 @@ const (
 	nodeAffinity      = "NodeAffinity"
 	nodePorts         = "NodePorts"
 	resourcesFit      = "NodeResourcesFit"
+	volumeRestriction = "VolumeRestrictions"
+	volumeLimits      = "NodeVolumeLimits"
 	volumeBinding     = "VolumeBinding"
+	volumeZone        = "VolumeZone"
 	topologySpread    = "PodTopologySpread"
 	interPodAffinity  = "InterPodAffinity"
 	balanced          = "NodeResourcesBalancedAllocation"
@@ -83,8 +86,10 @@ func DefaultProfile(name string) *Profile {
 	return p
 }
 
+// filterPlugins are the plugins that rule nodes out, in the order of their bits in a set.
 func filterPlugins() []string {
-	return []string{nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, resourcesFit, volumeBinding, topologySpread, interPodAffinity}
+	return []string{nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, resourcesFit, volumeRestriction, volumeLimits,
+		volumeBinding, volumeZone, topologySpread, interPodAffinity}
 }
 
 // evenly weighs CPU and memory alike.

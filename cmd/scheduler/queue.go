@@ -20,10 +20,12 @@ type waiting struct {
 	attempts int
 	added    time.Time
 	tried    time.Time
-	cure     event
-	index    int
-	// seen collects the events since the present attempt began; they may be what it missed.
-	seen event
+	// by are the plugins that ruled all nodes out, and cures the events after which it may fit.
+	by    plugins
+	cures event
+	index int
+	// began is how many changes there had been when the present attempt began: it may have missed later ones.
+	began uint64
 }
 
 // queue holds the pods to place. A pod is ready to be tried, or waits for an event that
@@ -42,12 +44,20 @@ type queue struct {
 	paused map[types.UID]*waiting // waits for its back-off
 	trying map[types.UID]*waiting
 	wake   chan struct{}
+	// recent are the last changes, change n at n modulo their number.
+	recent  [rememberedChanges]change
+	changes uint64
+	// wanted counts the parked pods by what they wait for.
+	wanted map[event]int
 }
+
+// rememberedChanges bounds what is known of the time of an attempt: a pod whose attempt took longer is tried again.
+const rememberedChanges = 1024
 
 func newQueue(now func() time.Time, first, last time.Duration, came func(queue, event string)) *queue {
 	return &queue{
 		now: now, firstBackoff: first, lastBackoff: last, came: came, byUID: map[types.UID]*waiting{}, parked: map[types.UID]*waiting{}, paused: map[types.UID]*waiting{},
-		trying: map[types.UID]*waiting{}, wake: make(chan struct{}, 1),
+		trying: map[types.UID]*waiting{}, wake: make(chan struct{}, 1), wanted: map[event]int{},
 	}
 }
 
@@ -126,7 +136,7 @@ func (q *queue) drop(uid types.UID) {
 		return
 	}
 	delete(q.byUID, uid)
-	delete(q.parked, uid)
+	q.unparkLocked(w)
 	delete(q.paused, uid)
 	delete(q.trying, uid)
 	if w.index >= 0 {
@@ -142,7 +152,7 @@ func (q *queue) next(ctx context.Context) *Pod {
 		if len(q.ready) > 0 {
 			w := heap.Pop(&q.ready).(*waiting)
 			w.attempts++
-			w.tried, w.seen = q.now(), 0
+			w.tried, w.began = q.now(), q.changes
 			q.trying[w.pod.UID] = w
 			q.mu.Unlock()
 			return w.pod
@@ -161,8 +171,8 @@ func (q *queue) next(ctx context.Context) *Pod {
 	}
 }
 
-// fail parks a pod that was tried until one of the events in cure happens.
-func (q *queue) fail(uid types.UID, cure event) {
+// fail parks a pod that was tried until something happens that may help against those plugins that ruled all nodes out.
+func (q *queue) fail(uid types.UID, by plugins) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.trying[uid]
@@ -170,33 +180,63 @@ func (q *queue) fail(uid types.UID, cure event) {
 		return
 	}
 	delete(q.trying, uid)
-	w.cure = cure
-	if w.seen&cure != 0 {
+	w.by, w.cures = by, by.cures()
+	if q.missedLocked(w) {
 		q.releaseLocked(w, "ScheduleAttemptFailure")
 		return
 	}
 	q.parked[uid] = w
+	q.wanted[w.cures]++
 	q.came(w.home(), "ScheduleAttemptFailure")
 }
 
-// happened releases the pods that the event may help.
-func (q *queue) happened(e event) {
+// missedLocked tells whether something happened since w's attempt began that may help it.
+func (q *queue) missedLocked(w *waiting) bool {
+	if q.changes-w.began > rememberedChanges {
+		return w.by != 0
+	}
+	for n := w.began; n < q.changes; n++ {
+		if w.by != 0 && w.by.helps(w.pod, q.recent[n%rememberedChanges]) {
+			return true
+		}
+	}
+	return false
+}
+
+// happened releases the pods that the change may help.
+func (q *queue) happened(c change) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, w := range q.trying {
-		w.seen |= e
+	q.recent[q.changes%rememberedChanges] = c
+	q.changes++
+	wanted := false
+	for cures := range q.wanted {
+		wanted = wanted || cures&c.event != 0
 	}
-	for uid, w := range q.parked {
-		if w.cure&e != 0 {
-			delete(q.parked, uid)
-			q.releaseLocked(w, e.String())
+	if !wanted {
+		return
+	}
+	for _, w := range q.parked {
+		if w.cures&c.event != 0 && w.by.helps(w.pod, c) {
+			q.releaseLocked(w, c.event.String())
 		}
+	}
+}
+
+// unparkLocked takes w from the pods that wait for an event, if it is there.
+func (q *queue) unparkLocked(w *waiting) {
+	if q.parked[w.pod.UID] == nil {
+		return
+	}
+	delete(q.parked, w.pod.UID)
+	if q.wanted[w.cures]--; q.wanted[w.cures] == 0 {
+		delete(q.wanted, w.cures)
 	}
 }
 
 // releaseLocked lets w be tried once its back-off, which runs from the last try, is over.
 func (q *queue) releaseLocked(w *waiting, why string) {
-	delete(q.parked, w.pod.UID)
+	q.unparkLocked(w)
 	if q.now().Before(q.backoffEnds(w)) {
 		q.paused[w.pod.UID] = w
 		q.came(queueBackoff, why)
@@ -228,9 +268,9 @@ func (q *queue) unpauseLocked() {
 			q.activateLocked(w, "BackoffComplete")
 		}
 	}
-	for uid, w := range q.parked {
+	for _, w := range q.parked {
 		if now.Sub(w.tried) > forgotten {
-			delete(q.parked, uid)
+			q.unparkLocked(w)
 			q.activateLocked(w, "UnschedulableTimeout")
 		}
 	}

@@ -31,12 +31,12 @@ func TestQueueWaitsForTheRightEventAndTheBackoff(t *testing.T) {
 		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
-		q.fail("p", nodeChanged)
+		q.fail("p", byNodeAffinity)
 		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		q.happened(podGone)
+		q.happened(change{event: podGone})
 		start := time.Now()
-		time.AfterFunc(20*time.Millisecond, func() { q.happened(nodeChanged) })
+		time.AfterFunc(20*time.Millisecond, func() { q.happened(change{event: nodeLabelled}) })
 		if got := q.next(limited); got == nil {
 			t.Fatal("the event did not release the pod")
 		}
@@ -51,8 +51,8 @@ func TestQueueRemembersEventsDuringATry(t *testing.T) {
 		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
 		q.put(NewPod(testPod("p")))
 		q.next(t.Context())
-		q.happened(nodeChanged) // between the decision and its outcome
-		q.fail("p", nodeChanged)
+		q.happened(change{event: nodeLabelled}) // between the decision and its outcome
+		q.fail("p", byNodeAffinity)
 		limited, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		if q.next(limited) == nil {
@@ -83,14 +83,14 @@ func TestQueueCountsItsPods(t *testing.T) {
 			q.put(NewPod(p))
 		}
 		for range 3 {
-			q.fail(q.next(t.Context()).UID, nodeChanged)
+			q.fail(q.next(t.Context()).UID, byNodeAffinity)
 		}
-		q.happened(podGone)
+		q.happened(change{event: podGone})
 		if n := q.sizes(); n[queueActive] != 1 || n[queueUnschedulable] != 2 || n[queueGated] != 1 || n[queueBackoff] != 0 {
 			t.Errorf("sizes %v", n)
 		}
-		q.happened(nodeChanged)
-		if n := q.sizes(); n[queueBackoff] != 3 || came["active PodAdd"] != 4 || came["unschedulable ScheduleAttemptFailure"] != 2 || came["gated ScheduleAttemptFailure"] != 1 || came["backoff NodeChange"] != 3 {
+		q.happened(change{event: nodeLabelled})
+		if n := q.sizes(); n[queueBackoff] != 3 || came["active PodAdd"] != 4 || came["unschedulable ScheduleAttemptFailure"] != 2 || came["gated ScheduleAttemptFailure"] != 1 || came["backoff NodeUpdateNodeLabel"] != 3 {
 			t.Errorf("sizes %v, came %v", n, came)
 		}
 		if attempts, _ := q.history("a"); attempts != 1 {

@@ -62,7 +62,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 		DeleteFunc: func(obj any) {
 			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
 				s.cluster.dropNode(key)
-				s.queue.happened(nodeChanged)
+				s.queue.happened(change{event: nodeGone})
 			}
 		},
 	})
@@ -87,7 +87,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 			}
 		},
 	})
-	return s, errors.Join(err1, err2, err3, s.watchBudgets(shared), s.lookup.onVolumes(func() { s.queue.happened(volumeChanged) }))
+	return s, errors.Join(err1, err2, err3, s.watchBudgets(shared), s.watchStorage(shared))
 }
 
 func (s *Scheduler) namespaceSeen(ns *corev1.Namespace) {
@@ -101,8 +101,8 @@ func (s *Scheduler) namespaceSeen(ns *corev1.Namespace) {
 // nodeSeen takes the node in; a heartbeat alone helps nobody in the queue.
 func (s *Scheduler) nodeSeen(old, node *corev1.Node) {
 	s.cluster.setNode(node)
-	if old == nil || nodeDiffers(old, node) {
-		s.queue.happened(nodeChanged)
+	for _, e := range nodeEvents(old, node) {
+		s.queue.happened(change{event: e, node: node})
 	}
 }
 
@@ -113,13 +113,7 @@ func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
 		s.podGone(pod)
 	case pod.Spec.NodeName != "":
 		s.queue.drop(pod.UID)
-		s.cluster.setPod(NewPod(pod))
-		if old == nil || old.Spec.NodeName == "" || !maps.Equal(old.Labels, pod.Labels) {
-			s.queue.happened(podBound)
-		}
-		if old != nil && old.DeletionTimestamp == nil && pod.DeletionTimestamp != nil {
-			s.queue.happened(podBound) // spreading no longer counts it
-		}
+		s.assignedSeen(old, pod)
 	case s.config.Profiles[pod.Spec.SchedulerName] == nil || pod.DeletionTimestamp != nil:
 		s.queue.drop(pod.UID)
 		s.cluster.denominate(pod.UID)
@@ -131,10 +125,27 @@ func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
 	}
 }
 
+// assignedSeen takes in a pod that has a node.
+func (s *Scheduler) assignedSeen(old, pod *corev1.Pod) {
+	now := NewPod(pod)
+	past := s.cluster.setPod(now)
+	if old == nil || old.Spec.NodeName == "" || past == nil {
+		s.queue.happened(change{event: podBound, pod: now})
+		return
+	}
+	leaves := past.DeletionTimestamp == nil && pod.DeletionTimestamp != nil // spreading no longer counts it
+	if leaves || !maps.Equal(past.Labels, pod.Labels) {
+		s.queue.happened(change{event: podLabelled, pod: now, past: past})
+	}
+	if shrunk(past, now) {
+		s.queue.happened(change{event: podShrunk, pod: now, past: past})
+	}
+}
+
 func (s *Scheduler) podGone(pod *corev1.Pod) {
 	s.queue.drop(pod.UID)
-	if s.cluster.dropPod(pod.UID) {
-		s.queue.happened(podGone)
+	if last := s.cluster.dropPod(pod.UID); last != nil {
+		s.queue.happened(change{event: podGone, pod: last})
 	}
 }
 
@@ -166,7 +177,7 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 	req, err := s.lookup.request(pod)
 	if err != nil {
 		s.metrics.ended(resultUnschedulable, name, began)
-		s.failed(ctx, pod, err.Error(), volumeChanged, "")
+		s.failed(ctx, pod, err.Error(), byBinding, "")
 		return
 	}
 	req.Profile = s.config.Profiles[name]
@@ -224,14 +235,14 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 	}
 	s.metrics.ended(resultError, pod.Spec.SchedulerName, began)
 	s.cluster.dropPod(pod.UID)
-	s.queue.happened(podGone)
+	s.queue.happened(change{event: podGone, pod: pod})
 	if apierrors.IsNotFound(err) {
 		s.queue.drop(pod.UID)
 		return
 	}
 	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
-	s.failed(ctx, pod, fmt.Sprintf("binding rejected: %v", err), anything, "")
-	s.queue.happened(anything)
+	s.failed(ctx, pod, fmt.Sprintf("binding rejected: %v", err), allPlugins, "")
+	s.queue.happened(change{event: anything})
 }
 
 // shown returns the node of pod in the cache.
@@ -247,8 +258,8 @@ func (s *Scheduler) shown(pod *Pod) string {
 }
 
 // failed parks the pod, and tells its owner why.
-func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, cure event, nominated string) {
-	s.queue.fail(pod.UID, cure)
+func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, by plugins, nominated string) {
+	s.queue.fail(pod.UID, by)
 	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", message)
 	s.async(ctx, func() { s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated) })
 }

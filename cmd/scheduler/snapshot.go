@@ -94,6 +94,8 @@ type Pod struct {
 	// spread too.
 	scored                               Resources
 	ports                                []hostPort
+	claims                               []string // by namespace/name
+	disks                                []disk
 	required                             nodeaffinity.RequiredNodeAffinity
 	preferred                            *nodeaffinity.PreferredSchedulingTerms
 	affinity, antiAffinity               []term
@@ -111,6 +113,7 @@ func NewPod(p *corev1.Pod) *Pod {
 	pod := &Pod{Pod: p, kind: kindOf(p), required: nodeaffinity.GetRequiredNodeAffinity(p)}
 	pod.requests = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
 	pod.requests.Pods = 1
+	pod.claims, pod.disks = volumesOf(p)
 	pod.scored = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{
 		UseStatusResources: true, NonMissingContainerRequests: floorRequests(),
 	}))
@@ -282,6 +285,8 @@ type Snapshot struct {
 	Nominated map[string][]*Pod
 	// Budgets are those that preemption tries not to break.
 	Budgets []Budget
+	// Storage is what is known of volumes; nil knows nothing, and lets every node take them.
+	Storage *Storage
 }
 
 func (s *Snapshot) node(name string) *Node {
@@ -301,6 +306,8 @@ type Request struct {
 	Volumes []*nodeaffinity.LazyErrorNodeSelector
 	// Delayed are its claims that get their volumes with the node.
 	Delayed []delayedClaim
+	// Timing is called before a plugin is asked about a node, and what it returns after; nil times nothing.
+	Timing func(plugin string) (done func(fits bool))
 	// Siblings selects the pods of its Service or its controller, which spread; nil selects none.
 	Siblings labels.Selector
 }

@@ -175,14 +175,13 @@ func (d *decision) hasAllHardKeys(node *Node) bool {
 }
 
 func (d *decision) checkSpread(node *Node) []misfit {
-	const cure = nodeChanged | podGone | podBound
 	for _, c := range d.hard {
 		value, ok := node.Labels[c.key]
 		if !ok {
-			return []misfit{{"node(s) didn't match pod topology spread constraints (missing required label)", cure, false}}
+			return []misfit{{"node(s) didn't match pod topology spread constraints (missing required label)", bySpread, false}}
 		}
 		if c.counts[value]+c.self-c.lowest > c.maxSkew {
-			return []misfit{{"node(s) didn't match pod topology spread constraints", cure, true}}
+			return []misfit{{"node(s) didn't match pod topology spread constraints", bySpread, true}}
 		}
 	}
 	return nil

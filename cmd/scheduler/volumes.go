@@ -82,11 +82,11 @@ func allowed(terms []corev1.TopologySelectorTerm, node *Node) bool {
 func (d *decision) checkVolumes(node *Node) []misfit {
 	for _, v := range d.req.Volumes {
 		if ok, err := v.Match(node.Node); err != nil || !ok {
-			return []misfit{{"node(s) didn't match PersistentVolume's node affinity", volumeChanged | nodeChanged, false}}
+			return []misfit{{"node(s) didn't match PersistentVolume's node affinity", byBinding, false}}
 		}
 	}
 	if _, ok := d.req.assign(node); !ok {
-		return []misfit{{"node(s) didn't find available persistent volumes to bind", volumeChanged | nodeChanged, false}}
+		return []misfit{{"node(s) didn't find available persistent volumes to bind", byBinding, false}}
 	}
 	return nil
 }
