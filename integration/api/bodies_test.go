@@ -40,7 +40,7 @@ func TestNoBodyUpsetsTheServer(t *testing.T) {
 			ok(t, json.Unmarshal(encode(o), typed))
 			proto, err := runtime.Encode(info.Serializer, typed)
 			ok(t, err)
-			random, err := fill(r, s, rnd, o)
+			random, err := newGrower(rnd, ns).grown(r, s, o)
 			ok(t, err)
 			u := upsetter{t, rnd, r.name == "pods" || r.name == "configmaps", 0}
 			u.documents("POST", path+"?dryRun=All", random, proto)
@@ -79,7 +79,7 @@ func TestNoReviewUpsetsTheServer(t *testing.T) {
 		if _, known := leasts(t)[r.String()]; known {
 			continue
 		}
-		random, err := fill(r, s, rnd, map[string]any{"apiVersion": r.groupVersion, "kind": r.kind})
+		random, err := newGrower(rnd, "bodies").grown(r, s, map[string]any{"apiVersion": r.groupVersion, "kind": r.kind})
 		ok(t, err)
 		(&upsetter{t, rnd, false, 0}).documents("POST", r.path(namespace(t, "bodies")), random, []byte("k8s\x00"))
 	}

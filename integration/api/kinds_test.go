@@ -121,7 +121,7 @@ func leasts(t *testing.T) map[string]string {
 		"rbac.authorization.k8s.io/v1/clusterrolebindings":                  "{roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: r}}",
 		"certificates.k8s.io/v1/certificatesigningrequests":                 "{spec: {signerName: none.example/s, usages: [client auth], request: " + signingRequest(t) + "}}",
 		"certificates.k8s.io/v1/podcertificaterequests":                     "{spec: {signerName: none.example/s, podName: p, podUID: u, serviceAccountName: s, serviceAccountUID: u, nodeName: node, nodeUID: u, stubPKCS10Request: " + base64.StdEncoding.EncodeToString(stubRequest(t)) + "}}",
-		"certificates.k8s.io/v1/clustertrustbundles":                        "{spec: {trustBundle: " + trustBundle(t) + "}}",
+		"certificates.k8s.io/v1/clustertrustbundles":                        "{metadata: {name: 'none.example:s:r$N'}, spec: {signerName: none.example/s, trustBundle: " + trustBundle(t) + "}}",
 		"coordination.k8s.io/v1/leases":                                     "{spec: {holderIdentity: me, leaseDurationSeconds: 30}}",
 		"events.k8s.io/v1/events":                                           "{metadata: {namespace: $NS}, eventTime: '2026-01-01T00:00:00.000000Z', reportingController: c, reportingInstance: i, action: A, reason: R, type: Normal, regarding: {kind: Pod, name: p, namespace: $NS}}",
 		"node.k8s.io/v1/runtimeclasses":                                     "{handler: h}",
@@ -234,3 +234,16 @@ func trustBundle(t *testing.T) string {
 	ok(t, err)
 	return string(encode(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))))
 }
+
+// authority is a certificate for fields that want one.
+const authority = `-----BEGIN CERTIFICATE-----
+MIIBbjCCARWgAwIBAgIUZAWeGI3mOZ1rs47tpUiuxXM8ji0wCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAgFw0yNjExMjMwNDUzMTVaGA8yMTI2MTAzMDA0NTMxNVow
+DDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABN0kFrmvbTk5
+3d4b2gs/nic40K9lfq9JNdVzVOcU0Sc6ROzHHaxw0LT7Y3tG+NZTFbJkd+czIn2V
+Gu0sA/yAA0SjUzBRMB0GA1UdDgQWBBQevc5PNrKMgjCxxeudr39bHtGcyTAfBgNV
+HSMEGDAWgBQevc5PNrKMgjCxxeudr39bHtGcyTAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0cAMEQCIG5/un1xIwofSK1t0zn9TwqWjb/hCbMGtF73Fc1KnyjS
+AiArIcRtfz1oRf7rNq5Nv7Q05lYPgojqRvGSWYPjIf+1Ig==
+-----END CERTIFICATE-----
+`

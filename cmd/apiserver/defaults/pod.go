@@ -97,6 +97,15 @@ func podRequests(p *corev1.Pod) {
 	if len(requests) > 0 {
 		p.Spec.Resources.Requests = requests
 	}
+	// Huge pages of the containers limit the pod too: nobody may request them without a limit.
+	for name, q := range requests {
+		if _, ok := p.Spec.Resources.Limits[name]; !ok && strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+			if p.Spec.Resources.Limits == nil {
+				p.Spec.Resources.Limits = corev1.ResourceList{}
+			}
+			p.Spec.Resources.Limits[name] = q.DeepCopy()
+		}
+	}
 }
 
 func hostPorts(ports []corev1.ContainerPort) {

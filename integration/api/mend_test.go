@@ -8,21 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apiresource "k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
-	"sigs.k8s.io/randfill"
 )
 
 // goTypes knows all kinds by their published Go types.
@@ -48,93 +41,6 @@ func (r resource) typed(s *runtime.Scheme) (runtime.Object, error) {
 // texts are what YAML, JSON and careless code have trouble with.
 var texts = []string{"plain", "yes", "null", "~", "0x1f", "1e3", "1_000", "2026-01-01", " leading", "trailing ", "two\nlines\n", "tab\there", "\"quoted\"", "'", "a: b # c", "- x",
 	"\u2028", "grün 漢字 🎉", "<&>", "{{x}}", "%s", "\\n", "\x01", "@", "|", "!!str"}
-
-// filler makes random objects. Its strings are names, mostly, because most strings of the API are.
-func filler(rnd *rand.Rand) *randfill.Filler {
-	word := func() string { return fmt.Sprintf("w%d", rnd.IntN(100000)) }
-	set := func(s *map[string]string, values func() string) {
-		*s = map[string]string{}
-		for range rnd.IntN(3) {
-			(*s)[word()] = values()
-		}
-	}
-	return randfill.NewWithSeed(rnd.Int64()).NilChance(0.35).NumElements(1, 2).MaxDepth(14).Funcs(
-		func(s *string, _ randfill.Continue) { *s = word() },
-		func(s *types.UID, _ randfill.Continue) { *s = types.UID(word()) },
-		func(s *types.NodeName, _ randfill.Continue) { *s = types.NodeName(word()) },
-		func(s *corev1.ResourceName, _ randfill.Continue) {
-			*s = []corev1.ResourceName{"cpu", "memory", "ephemeral-storage", "none.example/dev", "hugepages-2Mi", "storage"}[rnd.IntN(6)]
-		},
-		func(b *[]byte, _ randfill.Continue) { *b = []byte(texts[rnd.IntN(len(texts))]) },
-		func(n *int32, _ randfill.Continue) { *n = int32(rnd.IntN(60) + 1) },
-		func(n *int64, _ randfill.Continue) { *n = int64(rnd.IntN(60) + 1) },
-		func(n *int, _ randfill.Continue) { *n = rnd.IntN(60) + 1 },
-		func(m *metav1.ObjectMeta, _ randfill.Continue) {
-			*m = metav1.ObjectMeta{}
-			set(&m.Labels, word)
-			m.Annotations = map[string]string{word(): texts[rnd.IntN(len(texts))], word(): texts[rnd.IntN(len(texts))]}
-			if rnd.IntN(4) == 0 {
-				m.Finalizers = []string{"none.example/" + word()}
-			}
-		},
-		func(*metav1.TypeMeta, randfill.Continue) {},
-		func(*metav1.ListMeta, randfill.Continue) {},
-		func(m *[]metav1.ManagedFieldsEntry, _ randfill.Continue) { *m = nil },
-		func(s *metav1.LabelSelector, _ randfill.Continue) {
-			*s = metav1.LabelSelector{}
-			set(&s.MatchLabels, word)
-			if rnd.IntN(2) == 0 {
-				s.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: word(), Operator: metav1.LabelSelectorOpIn, Values: []string{word(), word()}},
-					{Key: word(), Operator: metav1.LabelSelectorOpExists}}
-			}
-		},
-		func(q *apiresource.Quantity, _ randfill.Continue) {
-			*q = apiresource.MustParse([]string{"1", "100m", "1Gi", "1500m", "3Ti", "12", "2500M"}[rnd.IntN(7)])
-		},
-		func(x *intstr.IntOrString, _ randfill.Continue) {
-			*x = []intstr.IntOrString{intstr.FromInt32(int32(rnd.IntN(1000) + 1)), intstr.FromString("25%"), intstr.FromString(word())}[rnd.IntN(3)]
-		},
-		func(x *metav1.Time, _ randfill.Continue) {
-			*x = metav1.NewTime(time.Unix(1767225600+rnd.Int64N(1e6), 0))
-		},
-		func(x *metav1.MicroTime, _ randfill.Continue) {
-			*x = metav1.NewMicroTime(time.UnixMicro(1767225600e6 + rnd.Int64N(1e12)))
-		},
-		func(x *metav1.Duration, _ randfill.Continue) {
-			x.Duration = time.Duration(rnd.IntN(3600)) * time.Second
-		},
-		func(x *runtime.RawExtension, _ randfill.Continue) {
-			*x = runtime.RawExtension{Raw: []byte(`{"a":1,"b":["x",1.5,-3,9007199254740993],"c":{"d":"e"}}`)}
-		},
-		func(x *corev1.WindowsSecurityContextOptions, _ randfill.Continue) {
-			*x = corev1.WindowsSecurityContextOptions{}
-		},
-		func(x *apiextensionsv1.JSON, _ randfill.Continue) { x.Raw = []byte(`{"a":["x",1.5]}`) },
-		// Schemas have rules of their own; what custom resources promise is tested with custom resources.
-		func(x *apiextensionsv1.JSONSchemaProps, _ randfill.Continue) {
-			*x = apiextensionsv1.JSONSchemaProps{Type: "object", Description: word()}
-		},
-	).Funcs(withoutAlpha()...)
-}
-
-// fill lays least over a random object of the type: what least says is valid, the rest has to prove itself.
-func fill(r resource, s *runtime.Scheme, rnd *rand.Rand, least map[string]any) (map[string]any, error) {
-	o, err := r.typed(s)
-	if err != nil {
-		return nil, err
-	}
-	filler(rnd).Fill(o)
-	raw, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
-	random := map[string]any{}
-	if err := decode(raw, &random); err != nil {
-		return nil, err
-	}
-	delete(random, "status")
-	return overlay(random, least).(map[string]any), nil
-}
 
 func decode(raw []byte, into any) error {
 	d := json.NewDecoder(strings.NewReader(string(raw)))
