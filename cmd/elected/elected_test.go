@@ -1,6 +1,8 @@
 package elected
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -54,4 +56,27 @@ func TestValidate(t *testing.T) {
 	if err := base.validate(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestSelfSigned(t *testing.T) {
+	pair, err := selfSigned(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	srv.StartTLS()
+	defer srv.Close()
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(leaf)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}}}
+	answer, err := client.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
 }
