@@ -217,11 +217,13 @@ func (v View) share(active []RS) map[string]int {
 		if toAdd == 0 {
 			continue
 		}
+		// Those that remember different sizes may want different things. None grows while others shrink: the pods that come
+		// would be too many until the others are gone.
 		part := v.fraction(rs)
 		if toAdd > 0 {
-			part = min(part, toAdd-added)
+			part = max(min(part, toAdd-added), 0)
 		} else {
-			part = max(part, toAdd-added)
+			part = min(max(part, toAdd-added), 0)
 		}
 		sizes[i] += part
 		added += part
