@@ -17,12 +17,13 @@ var seeds = flag.Int("seeds", 1500, "random clusters to compare with the model")
 // model is the obvious, slow way to tell whether a pod may be on a node: it looks at every pod
 // of the cluster each time.
 type model struct {
-	nodes []*corev1.Node
-	pods  []*corev1.Pod // all have a node
+	nodes   []*corev1.Node
+	pods    []*corev1.Pod // all have a node
+	storage *Storage
 }
 
 func (m model) fits(p *corev1.Pod, n *corev1.Node) bool {
-	return m.nodeTakes(p, n) && m.hasRoom(p, n) && m.apart(p, n) && m.together(p, n) && m.even(p, n)
+	return m.nodeTakes(p, n) && m.hasRoom(p, n) && m.apart(p, n) && m.together(p, n) && m.even(p, n) && m.volumesFit(p, n)
 }
 
 func (m model) nodeTakes(p *corev1.Pod, n *corev1.Node) bool {
@@ -31,16 +32,31 @@ func (m model) nodeTakes(p *corev1.Pod, n *corev1.Node) bool {
 			return false
 		}
 	}
-	return !n.Spec.Unschedulable && len(n.Spec.Taints) == 0
+	for _, t := range n.Spec.Taints {
+		if len(p.Spec.Tolerations) == 0 || p.Spec.Tolerations[0].Key != t.Key {
+			return false
+		}
+	}
+	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+		for _, e := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions {
+			value, there := n.Labels[e.Key]
+			in := there && value == e.Values[0]
+			if in != (e.Operator == corev1.NodeSelectorOpIn) {
+				return false
+			}
+		}
+	}
+	return !n.Spec.Unschedulable
 }
 
 func (m model) hasRoom(p *corev1.Pod, n *corev1.Node) bool {
-	left := n.Status.Allocatable.Cpu().MilliValue()
+	left, places := n.Status.Allocatable.Cpu().MilliValue(), n.Status.Allocatable.Pods().Value()
 	for _, o := range m.pods {
 		if o.Spec.NodeName != n.Name {
 			continue
 		}
 		left -= o.Spec.Containers[0].Resources.Requests.Cpu().MilliValue()
+		places--
 		for _, a := range o.Spec.Containers[0].Ports {
 			for _, b := range p.Spec.Containers[0].Ports {
 				if a.HostPort == b.HostPort {
@@ -49,7 +65,7 @@ func (m model) hasRoom(p *corev1.Pod, n *corev1.Node) bool {
 			}
 		}
 	}
-	return left >= p.Spec.Containers[0].Resources.Requests.Cpu().MilliValue()
+	return places > 0 && left >= p.Spec.Containers[0].Resources.Requests.Cpu().MilliValue()
 }
 
 func (m model) node(name string) *corev1.Node {
@@ -154,7 +170,7 @@ func (m model) nodeSelected(p *corev1.Pod, n *corev1.Node) bool {
 
 // without is the model less the pods on node that drop chooses.
 func (m model) without(drop func(*corev1.Pod) bool) model {
-	kept := model{nodes: m.nodes}
+	kept := model{nodes: m.nodes, storage: m.storage}
 	for _, p := range m.pods {
 		if !drop(p) {
 			kept.pods = append(kept.pods, p)
@@ -184,6 +200,18 @@ func randomPod(r *rand.Rand, name string) *corev1.Pod {
 		port(int32(80 + r.IntN(2)))(p)
 	case 4:
 		p.Spec.NodeSelector = map[string]string{"zone": fmt.Sprint(r.IntN(2))}
+	case 5:
+		p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+				Key: "zone", Values: []string{fmt.Sprint(r.IntN(2))}, Operator: []corev1.NodeSelectorOperator{corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn}[r.IntN(2)],
+			}}}},
+		}}}
+	}
+	if r.IntN(4) == 0 {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}
+	}
+	for range r.IntN(3) {
+		p.Spec.Volumes = append(p.Spec.Volumes, randomVolume(r))
 	}
 	return p
 }
@@ -195,12 +223,14 @@ func randomCluster(r *rand.Rand) (model, *cluster) {
 			if r.IntN(6) > 0 {
 				n.Labels["zone"] = fmt.Sprint(r.IntN(2))
 			}
+			n.Status.Allocatable[corev1.ResourcePods] = *bytes(int64(3 + r.IntN(4)))
 			n.Spec.Unschedulable = r.IntN(8) == 0
 			if r.IntN(8) == 0 {
 				n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}
 			}
 		}))
 	}
+	m.storage = randomStorage(r, m.nodes)
 	for i := range r.IntN(10) {
 		p := randomPod(r, fmt.Sprint("p", i))
 		for _, at := range r.Perm(len(m.nodes)) {
@@ -211,17 +241,19 @@ func randomCluster(r *rand.Rand) (model, *cluster) {
 			}
 		}
 	}
-	return m, clusterOf(m.nodes, m.pods)
+	c := clusterOf(m.nodes, m.pods)
+	c.storage = m.storage
+	return m, c
 }
 
 func TestScheduleAgreesWithTheModel(t *testing.T) {
-	preempted := 0
+	preempted, ruled := 0, plugins(0)
 	for seed := range uint64(*seeds) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		m, c := randomCluster(r)
 		pod := randomPod(r, "new")
-		snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: r.IntN(len(c.nodes))}
-		req := &Request{Pod: NewPod(pod)}
+		snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: r.IntN(len(c.nodes)), Storage: c.storage}
+		req := &Request{Pod: NewPod(pod), Volumes: m.bound(pod)}
 		v := Schedule(snap, req)
 		if again := Schedule(snap, req); again.Node != v.Node || again.Message != v.Message || !reflect.DeepEqual(again.Preemption, v.Preemption) {
 			t.Fatalf("seed %d: twice the same, and %+v, %+v", seed, v, again)
@@ -236,6 +268,7 @@ func TestScheduleAgreesWithTheModel(t *testing.T) {
 		case v.Node == "" && fits:
 			t.Fatalf("seed %d: it fits, but: %s", seed, v.Message)
 		case v.Node == "":
+			ruled |= v.By
 			if v.Preemption != nil {
 				preempted++
 			}
@@ -244,6 +277,10 @@ func TestScheduleAgreesWithTheModel(t *testing.T) {
 	}
 	if preempted == 0 {
 		t.Error("no random cluster needed a preemption")
+	}
+	// A pod that names its node is never scheduled.
+	if missing := allPlugins &^ ruled &^ byNodeName; missing != 0 {
+		t.Errorf("%q ruled out no node of any random cluster", missing.names())
 	}
 }
 
@@ -262,7 +299,7 @@ func checkPreemption(t *testing.T, seed uint64, m model, pod *corev1.Pod, v Verd
 			t.Fatalf("seed %d: it does not fit on %s after %v went", seed, p.Node, gone)
 		}
 	}
-	if pod.Spec.Affinity != nil || len(pod.Spec.TopologySpreadConstraints) > 0 {
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity == nil || len(pod.Spec.TopologySpreadConstraints) > 0 {
 		return // fewer pods may then be worse, and no order of victims is the best
 	}
 	best := int32(1 << 30)
