@@ -31,6 +31,8 @@ type Network struct {
 	Direct   []netip.Prefix // of the cluster: pods keep their own address to these
 	MTU      int            // 0: the kernel's default
 	StateDir string         // of the plugin's leases; empty: its default
+	// Netfilter says that packets between pods of the bridge must pass netfilter, because services are translated there and not in sockets.
+	Netfilter bool
 }
 
 // conflistName sorts before most others, and runtimes take the first.
@@ -94,9 +96,10 @@ func (n Network) conflist() ([]byte, error) {
 	plugin := map[string]any{
 		"type": "orlop-cni", "bridge": n.Bridge, "podCIDRs": n.PodCIDRs,
 		"ipMasq": true, "directCIDRs": n.Direct,
-		// Services are translated in sockets, so netfilter has nothing to do on the bridge.
-		"bridgeNetfilter": "off",
-		"capabilities":    map[string]bool{"portMappings": true},
+		"capabilities": map[string]bool{"portMappings": true},
+	}
+	if !n.Netfilter {
+		plugin["bridgeNetfilter"] = "off"
 	}
 	if n.MTU > 0 {
 		plugin["mtu"] = n.MTU

@@ -2,9 +2,10 @@
 //
 // It owns one folder per network. The state of a boot lives in a folder named by the kernel's boot id,
 // so whatever a reboot or a power cut left behind is not read, only removed: no container survives its kernel. That is why nothing
-// here waits for the disk. Within a boot every step is a rename, a link or an unlink, in an order that lets a process die anywhere:
-// a lease is written before its addresses are taken and removed after they are given back, so that a
-// half-made one can always be released by its name and never keeps an address nobody can find.
+// here waits for the disk. Within a boot every step is a rename, a link or an unlink, in an order that lets a process die anywhere: a
+// lease that is being made or given up has a name of its own, under which addresses are taken and freed; whoever holds the lock next
+// and finds a file of that name frees what it has. So a lease that can be looked up always has all its addresses, and nobody else has
+// them.
 //
 // Reserve and Release cost the same however many leases there are. The folder may be one that the plugin host-local used before:
 // its files count as taken, and Release removes the container's.
@@ -125,13 +126,16 @@ func (s *Store) Reserve(req Request) (lease Lease, err error) {
 			return Lease{}, err
 		}
 	}
-	if err := s.writeLease(lease); err != nil {
+	if err := s.writeTemp(lease); err != nil {
 		return Lease{}, err
 	}
 	for _, addr := range lease.Addrs {
-		if err := os.Link(s.leasePath(att), s.addrPath(addr)); err != nil {
-			return Lease{}, errors.Join(fmt.Errorf("take address %s: %w", addr, err), s.release(lease.key))
+		if err := os.Link(s.tempPath(), s.addrPath(addr)); err != nil {
+			return Lease{}, errors.Join(fmt.Errorf("take address %s: %w", addr, err), s.finish())
 		}
+	}
+	if err := os.Rename(s.tempPath(), s.leasePath(att)); err != nil {
+		return Lease{}, errors.Join(fmt.Errorf("write lease: %w", err), s.finish())
 	}
 	for i := range req.Sets {
 		// Only a hint where to look next: a torn or lost one costs a few more lookups.
@@ -205,7 +209,18 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 		return fmt.Errorf("keep data of container %s %s: %w", att.ContainerID, att.IfName, err)
 	}
 	lease.Data = data
-	return s.writeLease(lease)
+	b, err := json.Marshal(lease)
+	if err != nil {
+		return fmt.Errorf("encode lease: %w", err)
+	}
+	err = os.WriteFile(s.dataPath(), b, 0o600)
+	if err == nil {
+		err = os.Rename(s.dataPath(), s.leasePath(att))
+	}
+	if err != nil {
+		return fmt.Errorf("write lease: %w", err)
+	}
+	return nil
 }
 
 // Lookup returns the lease of att, and whether there is one; ErrTorn where it cannot be read.
@@ -276,6 +291,11 @@ func keyOf(att Attachment) string {
 
 func (s *Store) leasePath(att Attachment) string { return filepath.Join(s.boot, leasesDir, keyOf(att)) }
 
+func (s *Store) tempPath() string { return filepath.Join(s.boot, leasesDir, tempPrefix+"lease") }
+
+// dataPath is where SetData writes: what a process leaves there has no addresses to free.
+func (s *Store) dataPath() string { return filepath.Join(s.boot, leasesDir, tempPrefix+"data") }
+
 func (s *Store) addrPath(a netip.Addr) string { return filepath.Join(s.boot, addrsDir, a.String()) }
 
 // cursorPath is outside the boot's folder: after a reboot, too, the addresses that were given last come last.
@@ -337,10 +357,12 @@ func (s *Store) lock() (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	unlock = func() { f.Close() }
-	if _, err := os.Lstat(filepath.Join(s.boot, notesDir)); err == nil {
-		return unlock, nil
+	if _, err = os.Lstat(filepath.Join(s.boot, notesDir)); err != nil {
+		err = s.begin()
+	} else if _, lerr := os.Lstat(s.tempPath()); lerr == nil {
+		err = s.finish()
 	}
-	if err := s.begin(); err != nil {
+	if err != nil {
 		unlock()
 		return nil, err
 	}
@@ -368,36 +390,51 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// writeLease needs the lock: its temporary file has the same name each time, so that one a process left behind is written over.
-func (s *Store) writeLease(l Lease) error {
+// writeTemp writes a lease under the name that none is looked up by. It needs the lock.
+func (s *Store) writeTemp(l Lease) error {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("encode lease: %w", err)
 	}
-	temp := filepath.Join(s.boot, leasesDir, tempPrefix+"lease")
-	// Not truncated but made anew: what is there may be linked as a lease already.
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write lease: %w", err)
-	}
-	if err := os.WriteFile(temp, b, 0o600); err != nil {
-		return fmt.Errorf("write lease: %w", errors.Join(err, os.Remove(temp)))
-	}
-	if err := os.Rename(temp, filepath.Join(s.boot, leasesDir, keyOf(l.Attachment))); err != nil {
-		return fmt.Errorf("write lease: %w", err)
+	if err := os.WriteFile(s.tempPath(), b, 0o600); err != nil {
+		return fmt.Errorf("write lease: %w", errors.Join(err, s.finish()))
 	}
 	return nil
 }
 
 // release needs the lock.
 func (s *Store) release(key string) error {
-	path := filepath.Join(s.boot, leasesDir, key)
+	err := os.Rename(filepath.Join(s.boot, leasesDir, key), s.tempPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("give up lease: %w", err)
+	}
+	return s.finish()
+}
+
+// finish frees what the lease has that is being made or given up, and then it is no more. It needs the lock.
+func (s *Store) finish() error {
+	path := s.tempPath()
 	lease, ok, err := readLease(path)
 	if errors.Is(err, ErrTorn) {
-		return s.releaseTorn(path)
+		err = s.freeSame(path)
+	} else if ok && err == nil {
+		err = s.freeNamed(lease)
 	}
-	if err != nil || !ok {
+	if err != nil {
 		return err
 	}
+	for _, p := range []string{path, s.dataPath()} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove lease: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) freeNamed(lease Lease) error {
 	for _, a := range lease.Addrs {
 		holder, taken, err := readLease(s.addrPath(a))
 		// A process that died before it took the address leaves a lease that names it; by now it may be another's.
@@ -411,14 +448,11 @@ func (s *Store) release(key string) error {
 			return fmt.Errorf("give back address %s: %w", a, err)
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove lease: %w", err)
-	}
 	return nil
 }
 
-// releaseTorn finds the addresses of a lease that cannot be read: they are the same file.
-func (s *Store) releaseTorn(path string) error {
+// freeSame frees the addresses of a lease that cannot be read: they are the same file.
+func (s *Store) freeSame(path string) error {
 	lease, err := os.Lstat(path)
 	if err != nil {
 		return fmt.Errorf("look up lease: %w", err)
@@ -435,9 +469,6 @@ func (s *Store) releaseTorn(path string) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("give back address %s: %w", e.Name(), err)
 		}
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove lease: %w", err)
 	}
 	return nil
 }

@@ -54,10 +54,6 @@ func (s *Store) faults() ([]Fault, error) {
 		return nil, err
 	}
 	var out []Fault
-	temp := filepath.Join(s.boot, leasesDir, tempPrefix+"lease")
-	if _, err := os.Lstat(temp); err == nil {
-		out = append(out, Fault{"a lease was being written when its process died", "remove the file", func() error { return os.Remove(temp) }})
-	}
 	named := map[netip.Addr]bool{} // by leases, whether they have them or not
 	for _, l := range leases {
 		if l.Torn {

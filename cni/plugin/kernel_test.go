@@ -380,28 +380,6 @@ func TestKernelConcurrentADDAndDEL(t *testing.T) {
 	}
 }
 
-// Kill the plugin at random moments of ADD, then let the runtime call DEL, and ADD again in the same namespace.
-func TestKernelKilledBetweenEffects(t *testing.T) {
-	b := newBench(t)
-	ports := map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}}
-	for i := range 30 {
-		pod := netnstest.New(t)
-		cmd := b.command("ADD", "c1", pod.Path(), ports)
-		if err := b.node.Start(cmd); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(i) * 200 * time.Microsecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		b.must("DEL", "c1", pod.Path(), nil)
-		if b.links() != 0 || b.leases() != 0 {
-			t.Fatalf("killed after %d steps: %d links, %d leases after DEL", i, b.links(), b.leases())
-		}
-		b.must("ADD", "c1", pod.Path(), ports)
-		b.must("DEL", "c1", pod.Path(), nil)
-	}
-}
-
 func (b *bench) command(verb, id, path string, extra map[string]any) *exec.Cmd {
 	conf := map[string]any{}
 	for _, m := range []map[string]any{b.conf, extra} {

@@ -239,7 +239,6 @@ func makeChains(bin, peers string) (chains []*chain, closeAll func(), err error)
 		c.plugins[0]["ipam"] = map[string]any{
 			"type": "host-local", "dataDir": filepath.Join(peers, fmt.Sprint("state", i)),
 			"ranges": []any{[]any{map[string]any{"subnet": "10.80.0.0/20"}}},
-			"routes": []any{map[string]any{"dst": "0.0.0.0/0"}},
 		}
 		if i == 1 { // the fourth chain begins with a bridge plugin of its own
 			c.plugins[0] = clone(bridge)
