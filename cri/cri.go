@@ -13,6 +13,7 @@ import (
 	"time"
 
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -28,8 +29,8 @@ type Config struct {
 	Endpoint string
 	// ImageEndpoint serves the image calls; empty means Endpoint.
 	ImageEndpoint string
-	// Namespace is containerd's namespace for CRI objects, needed only for its own event stream;
-	// empty means k8s.io.
+	// Namespace is containerd's namespace for CRI objects, needed only for its own event stream and
+	// tasks; empty means k8s.io.
 	Namespace string
 	// Observe hears of every call that has one answer, when it has ended: its name among upstream's runtime operations, how
 	// long it took, and its error before it became one of ours. It is called from many goroutines; nil hears nothing.
@@ -43,6 +44,7 @@ type Client struct {
 	runtime   runtimeapi.RuntimeServiceClient
 	image     runtimeapi.ImageServiceClient
 	events    eventsapi.EventsClient
+	tasks     tasksapi.TasksClient
 	namespace string
 }
 
@@ -67,6 +69,7 @@ func New(cfg Config) (*Client, error) {
 	c.runtime = runtimeapi.NewRuntimeServiceClient(conn)
 	c.image = runtimeapi.NewImageServiceClient(image)
 	c.events = eventsapi.NewEventsClient(conn)
+	c.tasks = tasksapi.NewTasksClient(conn)
 	return c, nil
 }
 

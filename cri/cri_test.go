@@ -11,6 +11,7 @@ import (
 
 	apievents "github.com/containerd/containerd/api/events"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,7 @@ type fakeRuntime struct {
 	eventsapi.UnimplementedEventsServer
 	containers map[string]*runtimeapi.ContainerStatus
 	hang       bool
+	tasks      tasks
 }
 
 func (f *fakeRuntime) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
@@ -87,6 +89,7 @@ func serveObserved(t *testing.T, f *fakeRuntime, observe func(string, time.Durat
 	runtimeapi.RegisterRuntimeServiceServer(s, f)
 	runtimeapi.RegisterImageServiceServer(s, f)
 	eventsapi.RegisterEventsServer(s, f)
+	tasksapi.RegisterTasksServer(s, &f.tasks)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 	c, err := New(Config{Endpoint: "unix://" + path, Observe: observe})

@@ -20,6 +20,9 @@ var (
 	ErrTimeout = errors.New("runtime did not answer in time")
 )
 
+// errHeld: something that the call found keeps it from being done.
+var errHeld = errors.New("held")
+
 // callError is what the runtime said, with the sentinel it amounts to (nil if none).
 type callError struct {
 	kind error
@@ -27,7 +30,7 @@ type callError struct {
 }
 
 func (e *callError) Error() string {
-	if e.kind == nil {
+	if e.kind == nil || e.kind == errHeld { // which is for this package
 		return e.said
 	}
 	if e.said == "" {
@@ -63,6 +66,8 @@ func wrap(act, object string, err error) error {
 		e.kind = ErrUnimplemented
 	case codes.DeadlineExceeded:
 		e.kind = ErrTimeout
+	case codes.FailedPrecondition:
+		e.kind = errHeld
 	}
 	if object == "" {
 		return fmt.Errorf("%s: %w", act, e)

@@ -76,14 +76,6 @@ func (c *Client) StopSandbox(ctx context.Context, id string) error {
 	return gone(wrap("stop sandbox", id, err))
 }
 
-// RemoveSandbox removes a sandbox and all containers in it. A sandbox that is gone is success.
-func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, makeLimit)
-	defer cancel()
-	_, err := c.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
-	return gone(wrap("remove sandbox", id, err))
-}
-
 // Sandbox gives the status of one sandbox.
 func (c *Client) Sandbox(ctx context.Context, id string) (*runtimeapi.PodSandboxStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
@@ -138,14 +130,6 @@ func (c *Client) StopContainer(ctx context.Context, id string, grace time.Durati
 	seconds := int64((grace + time.Second - 1) / time.Second)
 	_, err := c.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: seconds})
 	return gone(wrap("stop container", id, err))
-}
-
-// RemoveContainer removes a container, killing it if need be. One that is gone is success.
-func (c *Client) RemoveContainer(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, makeLimit)
-	defer cancel()
-	_, err := c.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
-	return gone(wrap("remove container", id, err))
 }
 
 // Container gives the status of one container.
