@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -60,13 +59,11 @@ func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) er
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
-	events := record.NewBroadcaster(record.WithContext(ctx))
-	events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	defer events.Shutdown()
+	events := newEventWriter(client.CoreV1().Events(""), log)
 	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
 	recorders := map[string]record.EventRecorder{}
 	for name := range cfg.Profiles {
-		recorders[name] = events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name})
+		recorders[name] = events.recorder(name)
 	}
 	s, err := New(cfg, client, shared, recorders, log)
 	if err != nil {
@@ -75,8 +72,14 @@ func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) er
 	if err := s.Register(legacyregistry.Register, legacyregistry.CustomRegister); err != nil {
 		return err
 	}
+	if err := legacyregistry.Register(events.dropped); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	shared.Start(ctx.Done())
 	defer shared.Shutdown()
+	var writing sync.WaitGroup
+	writing.Go(func() { events.run(ctx) })
+	defer writing.Wait()
 	return s.Run(ctx)
 }
 
