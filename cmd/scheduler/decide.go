@@ -74,14 +74,17 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 		return verdict, d
 	}
 	enough := enoughOf(total, d.profile.percentage)
+	done := d.point(pointFilter)
 	feasible, seen := d.look(&verdict, enough)
-	if len(feasible) == 0 {
+	if done(len(feasible) > 0); len(feasible) == 0 {
 		return verdict, d
 	}
 	chosen := feasible[0]
 	if len(feasible) > 1 {
 		d.compared = len(feasible)
+		done := d.point(pointScore)
 		chosen = pick(feasible, d.rank(feasible))
+		done(true)
 	}
 	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil
 	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
@@ -90,6 +93,14 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 		verdict.Turn = (snap.Turn + seen) % total
 	}
 	return verdict, d
+}
+
+// point begins an extension point.
+func (d *decision) point(name string) (done func(fits bool)) {
+	if d.req.Point == nil {
+		return func(bool) {}
+	}
+	return d.req.Point(name)
 }
 
 // look finds up to enough nodes where the pod fits, and says how many it looked at. Of the

@@ -63,7 +63,7 @@ func (d *decision) timed(c check, node *Node) []misfit {
 	if d.req.Timing == nil {
 		return c.ask(node)
 	}
-	done := d.req.Timing(c.plugin.names()[0])
+	done := d.req.Timing(c.plugin.names()[0], pointFilter)
 	m := c.ask(node)
 	done(m == nil)
 	return m

@@ -275,8 +275,9 @@ func Schedule(snap *Snapshot, req *Request) Verdict {
 		verdict.KeepNomination = underway
 		return verdict
 	}
+	done := d.point(pointPostFilter)
 	p, why := d.preempt(verdict.candidates)
-	if p == nil {
+	if done(p != nil); p == nil {
 		verdict.Message += fmt.Sprintf(" preemption: %s", explain(len(snap.Nodes), why))
 		return verdict
 	}

@@ -92,6 +92,25 @@ func (q *queue) sizes() map[string]int {
 	return n
 }
 
+// refusal is a plugin of a profile that rules nodes out.
+type refusal struct{ plugin, profile string }
+
+// refused counts the pods that wait, by who ruled nodes out for them.
+func (q *queue) refused() map[refusal]int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := map[refusal]int{}
+	for _, w := range q.parked {
+		for _, plugin := range w.by.names() {
+			n[refusal{plugin, w.pod.Spec.SchedulerName}]++
+		}
+		if w.home() == queueGated {
+			n[refusal{"SchedulingGates", w.pod.Spec.SchedulerName}]++
+		}
+	}
+	return n
+}
+
 // history returns how often the pod has been tried, and for how long it has been known.
 func (q *queue) history(uid types.UID) (attempts int, age time.Duration) {
 	q.mu.Lock()

@@ -89,6 +89,9 @@ func TestQueueCountsItsPods(t *testing.T) {
 		if n := q.sizes(); n[queueActive] != 1 || n[queueUnschedulable] != 2 || n[queueGated] != 1 || n[queueBackoff] != 0 {
 			t.Errorf("sizes %v", n)
 		}
+		if n := q.refused(); n[refusal{nodeAffinity, ""}] != 3 || n[refusal{"SchedulingGates", ""}] != 1 || len(n) != 2 {
+			t.Errorf("refused %v", n)
+		}
 		q.happened(change{event: nodeLabelled})
 		if n := q.sizes(); n[queueBackoff] != 3 || came["active PodAdd"] != 4 || came["unschedulable ScheduleAttemptFailure"] != 2 || came["gated ScheduleAttemptFailure"] != 1 || came["backoff NodeUpdateNodeLabel"] != 3 {
 			t.Errorf("sizes %v, came %v", n, came)

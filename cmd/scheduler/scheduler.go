@@ -43,6 +43,7 @@ type Scheduler struct {
 	synced  []cache.InformerSynced
 	slots   chan struct{}
 	writing sync.WaitGroup
+	tried   uint64 // only Run counts
 }
 
 // New returns a Scheduler, for pods of cfg's profiles, that has done nothing yet.
@@ -181,6 +182,10 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		return
 	}
 	req.Profile = s.config.Profiles[name]
+	req.Point = func(point string) func(bool) { return s.metrics.point(name, point) }
+	if s.tried++; s.tried%sampled == 1 {
+		req.Timing = s.metrics.timing
+	}
 	verdict, moved := s.cluster.place(req)
 	s.metrics.decided.Observe(time.Since(began).Seconds())
 	if verdict.Node == "" {
@@ -219,7 +224,10 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 	attempts, age := s.queue.history(pod.UID)
 	err := s.bindVolumes(ctx, pod, node, verdict.volumes)
 	if err == nil {
-		if err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil && !refused(err) {
+		done := s.metrics.point(pod.Spec.SchedulerName, pointBind)
+		err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
+		done(err == nil)
+		if err != nil && !refused(err) {
 			err = s.outcome(ctx, pod, node, err)
 		}
 	}

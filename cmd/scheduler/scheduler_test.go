@@ -105,7 +105,9 @@ func TestPreemptsAndBinds(t *testing.T) {
 		seen[f.GetName()] = true
 	}
 	for _, want := range []string{"scheduler_schedule_attempts_total", "scheduler_scheduling_attempt_duration_seconds", "scheduler_preemption_victims", "scheduler_pending_pods",
-		"scheduler_queue_incoming_pods_total", "scheduler_cache_size"} {
+		"scheduler_queue_incoming_pods_total", "scheduler_cache_size", "scheduler_pod_scheduling_sli_duration_seconds", "scheduler_pod_scheduling_attempts",
+		"scheduler_scheduling_algorithm_duration_seconds", "scheduler_preemption_attempts_total", "scheduler_plugin_execution_duration_seconds",
+		"scheduler_framework_extension_point_duration_seconds"} {
 		if !seen[want] {
 			t.Errorf("no metric %s in %v", want, seen)
 		}

@@ -24,7 +24,13 @@ func (d *decision) rank(nodes []*Node) []int64 {
 		}
 		scores := make([]int64, len(nodes))
 		for i, node := range nodes {
+			if d.req.Timing == nil {
+				scores[i] = score(node)
+				continue
+			}
+			done := d.req.Timing(plugin, pointScore)
 			scores[i] = score(node)
+			done(true)
 		}
 		if normalize != nil {
 			normalize(scores)

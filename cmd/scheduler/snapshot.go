@@ -307,7 +307,9 @@ type Request struct {
 	// Delayed are its claims that get their volumes with the node.
 	Delayed []delayedClaim
 	// Timing is called before a plugin is asked about a node, and what it returns after; nil times nothing.
-	Timing func(plugin string) (done func(fits bool))
+	Timing func(plugin, point string) (done func(fits bool))
+	// Point is called before an extension point and what it returns after; nil times nothing.
+	Point func(point string) (done func(fits bool))
 	// Siblings selects the pods of its Service or its controller, which spread; nil selects none.
 	Siblings labels.Selector
 }
