@@ -1,81 +1,114 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/orlop-io/orlop/cmd/controllers/daemonset"
 	"github.com/orlop-io/orlop/cmd/controllers/deployment"
 	"github.com/orlop-io/orlop/cmd/controllers/disruption"
+	"github.com/orlop-io/orlop/cmd/controllers/job"
+	"github.com/orlop-io/orlop/cmd/controllers/loop"
 	"github.com/orlop-io/orlop/cmd/controllers/replicaset"
+	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
 	"github.com/orlop-io/orlop/cmd/scheduler"
 )
 
 // program is one life of one of the programs.
 type program struct {
-	name string
-	dead bool
-	stop context.CancelFunc
-	done sync.WaitGroup
+	name  string
+	world *world
+	// order is of what its caches list.
+	order  uint64
+	dead   bool
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	caches *factory
+	gates  map[string]*gate
+	// panicked says what a controller caught.
+	panicked string
 }
 
-type runner func(context.Context) error
+type runner interface{ Run(context.Context) error }
 
-// build returns what the program called name runs.
-type build func(client, informers.SharedInformerFactory) ([]runner, error)
+// build makes a controller, or the scheduler.
+type build func(client, informers.SharedInformerFactory, record.EventRecorder, *slog.Logger) (runner, error)
 
-func controllers(c client, shared informers.SharedInformerFactory) ([]runner, error) {
-	events, log := &record.FakeRecorder{}, slog.New(slog.DiscardHandler)
-	d, err := deployment.New(c, shared, events, log)
-	if err != nil {
-		return nil, err
-	}
-	kind := replicaset.ReplicaSets(c, shared.Apps().V1().ReplicaSets())
-	r, err := replicaset.New("replicaset", kind, c, shared.Core().V1().Pods(), events, log)
-	if err != nil {
-		return nil, err
-	}
-	b, err := disruption.New(c, disruption.Scales{}, shared, events, log)
-	if err != nil {
-		return nil, err
-	}
-	return []runner{d.Run, r.Run, b.Run}, nil
+var builds = map[string]build{
+	"daemonset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return daemonset.New(c, shared, events, log)
+	},
+	"deployment": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return deployment.New(c, shared, events, log)
+	},
+	"disruption": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return disruption.New(c, disruption.Scales{}, shared, events, log)
+	},
+	"job": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return job.New(c, shared, events, log)
+	},
+	"replicaset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		kind := replicaset.ReplicaSets(c, shared.Apps().V1().ReplicaSets())
+		return replicaset.New("replicaset", kind, c, shared.Core().V1().Pods(), events, log)
+	},
+	"scheduler": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: events}
+		return scheduler.New(scheduler.Defaults(), c, shared, recorders, log)
+	},
+	"statefulset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return statefulset.New(c, shared, events, log)
+	},
 }
 
-func placement(c client, shared informers.SharedInformerFactory) ([]runner, error) {
-	recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: &record.FakeRecorder{}}
-	s, err := scheduler.New(scheduler.Defaults(), c, shared, recorders, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	return []runner{s.Run}, nil
-}
-
-// start begins a life of the program, which knows nothing of earlier ones.
-func start(w *world, name string, b build) *program {
+// start begins a life of a program of these parts, which knows nothing of earlier ones.
+func start(w *world, name string, parts []string, order uint64) *program {
 	ctx, stop := context.WithCancel(context.Background())
-	p := &program{name: name, stop: stop}
-	c := client{world: w, from: p}
-	shared := informers.NewSharedInformerFactory(c, 0)
-	runners, err := b(c, shared)
-	if err != nil {
-		panic(fmt.Sprintf("build %s: %v", name, err)) // it depends on nothing that changes
+	p := &program{name: name, world: w, order: order, stop: stop, gates: map[string]*gate{}}
+	p.caches = &factory{from: p}
+	c, log := client{world: w, from: p}, slog.New(alarm{slog.DiscardHandler, p})
+	var runners []runner
+	for _, part := range parts {
+		r, err := builds[part](c, p.caches, &record.FakeRecorder{}, log)
+		if err != nil {
+			panic(fmt.Sprintf("build %s: %v", name, err)) // it depends on nothing that changes
+		}
+		runners = append(runners, r)
 	}
-	shared.Start(ctx.Done())
-	for _, run := range runners {
-		p.done.Go(func() { _ = run(ctx) })
+	for _, r := range runners {
+		p.done.Go(func() { _ = r.Run(loop.Paced(ctx, p.turn)) })
 	}
-	p.done.Go(func() { <-ctx.Done(); shared.Shutdown() })
 	return p
 }
 
+// alarm hears of panics that controllers catch.
+type alarm struct {
+	slog.Handler
+	from *program
+}
+
+func (a alarm) Enabled(context.Context, slog.Level) bool { return true }
+func (a alarm) WithAttrs([]slog.Attr) slog.Handler       { return a }
+func (a alarm) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, "panic") {
+		a.from.panicked = r.Message
+		r.Attrs(func(at slog.Attr) bool { a.from.panicked += fmt.Sprint(" ", at); return true })
+	}
+	return nil
+}
+
 // kill ends a life between two effects: what waits for an answer will never happen.
-func (p *program) kill(w *world) {
+func (p *program) kill() {
+	w := p.world
 	w.mu.Lock()
 	p.dead = true
 	var left []*call
@@ -88,7 +121,80 @@ func (p *program) kill(w *world) {
 		close(c.done)
 	}
 	w.calls = left
+	for _, g := range p.gates {
+		for _, idle := range g.idle {
+			close(idle)
+		}
+	}
 	w.mu.Unlock()
 	p.stop()
 	p.done.Wait()
+}
+
+// gate is where a controller's workers wait for their turn.
+type gate struct {
+	name    string
+	waiting func() int
+	idle    []chan sight
+}
+
+type sightKey struct{}
+
+// turn waits until the story lets a worker begin a sync.
+func (p *program) turn(ctx context.Context, name string, waiting func() int) context.Context {
+	p.world.mu.Lock()
+	if p.dead {
+		p.world.mu.Unlock()
+		return ctx
+	}
+	g := p.gates[name]
+	if g == nil {
+		g = &gate{name: name, waiting: waiting}
+		p.gates[name] = g
+	}
+	mine := make(chan sight, 1)
+	g.idle = append(g.idle, mine)
+	p.world.mu.Unlock()
+	if s, ok := <-mine; ok {
+		return context.WithValue(ctx, sightKey{}, s)
+	}
+	return ctx
+}
+
+// open lists the gates that have somebody waiting and something to do.
+func (p *program) open() []*gate {
+	var out []*gate
+	for _, name := range slices.SortedFunc(maps.Keys(p.gates), cmp.Compare[string]) {
+		if g := p.gates[name]; len(g.idle) > 0 && g.waiting() > 0 {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// admit lets one worker begin.
+func (p *program) admit(g *gate) {
+	first := g.idle[0]
+	g.idle = g.idle[1:]
+	first <- p.look()
+}
+
+// sight is what a program's caches show, by resource and name.
+type sight map[string]map[string]object
+
+func (p *program) look() sight {
+	s := sight{}
+	for _, in := range p.caches.informers {
+		s[in.resource] = in.objects()
+	}
+	return s
+}
+
+// knew tells that the world's object of that name is the one that was seen: nothing about it was news.
+func (s sight) knew(w *world, resource, name string) bool {
+	seen, is := s[resource][name], w.table(resource).objects[name]
+	if seen == nil || is == nil {
+		return seen == nil && is == nil
+	}
+	return seen.GetResourceVersion() == is.GetResourceVersion()
 }

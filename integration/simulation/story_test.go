@@ -2,107 +2,123 @@ package simulation
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing/synctest"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// theme is what a story is about: not every promise holds in every company.
-type theme int
+// plot is what a story is about: not every promise holds in every company.
+type plot interface {
+	// parts are the controllers that it needs.
+	parts() []string
+	begin(s *story)
+	// user changes what is wanted.
+	user(s *story)
+	// accident is what nobody asked for.
+	accident(s *story)
+	// check looks at the world after an effect of one of the programs.
+	check(s *story, e effect)
+	// calm takes back what keeps the world from becoming what was declared.
+	calm(s *story)
+	// end tells whether it did.
+	end(s *story)
+}
 
-const (
-	rollouts  theme = iota // pods only get better: the floor holds
-	accidents              // pods fail, nodes leave, pods are evicted: the ceiling holds, and it heals
-	evictions              // nothing rolls: budgets hold
-	themes
-)
+var plots = []func() plot{
+	func() plot { return &deploymentPlot{mode: rollouts} },
+	func() plot { return &deploymentPlot{mode: accidents} },
+	func() plot { return &deploymentPlot{mode: evictions} },
+}
+
+// effect is a call that was carried out.
+type effect struct {
+	*call
+	// before is the object that it was about, as it was.
+	before object
+	// lost tells that the caller will not know.
+	lost bool
+}
 
 // story is one seed's run.
 type story struct {
 	*world
 	rand     *rand.Rand
-	theme    theme
+	plot     plot
 	programs []*program
-	builds   []build
-	bounds   bounds
-	budget   *policyv1.PodDisruptionBudget
+	parts    map[string][]string
 	broken   string
+	// away is until when the API does not answer.
+	away time.Time
+	// contended tells that each first attempt to write is refused as a conflict.
+	contended bool
+	refused   map[string]bool
 }
 
-const steps = 120
+// steps is how much happens before the calm.
+const steps = 300
 
 func tell(seed uint64) *story {
-	s := &story{world: newWorld(), rand: rand.New(rand.NewPCG(seed, 99)), theme: theme(seed % uint64(themes)), builds: []build{controllers, placement}}
-	s.begin()
-	for i, b := range s.builds {
-		s.programs = append(s.programs, start(s.world, []string{"controllers", "scheduler"}[i], b))
+	s := &story{world: newWorld(), rand: rand.New(rand.NewPCG(seed, 99)), plot: plots[seed%uint64(len(plots))](), refused: map[string]bool{}}
+	s.contended = s.rand.IntN(8) == 0
+	s.put("namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	for i := range 3 {
+		s.addNode(nodeName(i))
 	}
-	s.settle(time.Second)
+	early := s.rand.IntN(3) > 0
+	if early {
+		s.plot.begin(s)
+	}
+	s.parts = map[string][]string{"controllers": s.plot.parts(), "scheduler": {"scheduler"}}
+	for _, name := range []string{"controllers", "scheduler"} {
+		s.programs = append(s.programs, start(s.world, name, s.parts[name], s.rand.Uint64()))
+	}
+	if !early { // the first lists are empty
+		for range 30 {
+			s.internal()
+		}
+		s.settle(time.Second)
+		s.plot.begin(s)
+	}
 	for step := 0; step < steps && s.broken == ""; step++ {
-		s.settle(time.Duration(1+s.rand.IntN(20)) * time.Millisecond)
 		s.happen()
 	}
 	if s.broken == "" {
 		s.calm()
 	}
 	for _, p := range s.programs {
-		p.kill(s.world)
+		p.kill()
 	}
 	return s
 }
 
-// settle lets everybody run until they wait for the world or the clock.
+func nodeName(i int) string { return fmt.Sprint("n", i) }
+
+// settle lets everybody run until they wait for the story or the clock.
 func (s *story) settle(d time.Duration) {
-	time.Sleep(d)
+	if d > 0 {
+		time.Sleep(d)
+	}
 	synctest.Wait()
+	for _, p := range s.programs {
+		if p.panicked != "" {
+			s.fail("%s: %s", p.name, p.panicked)
+		}
+	}
 }
 
-func (s *story) begin() {
-	s.put("namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
-	for i := range 3 {
-		s.addNode(fmt.Sprint("n", i))
+func (s *story) fail(format string, args ...any) {
+	if s.broken == "" {
+		s.broken = fmt.Sprintf(format, args...)
+		s.note("BROKEN: %s", s.broken)
 	}
-	replicas := int32(1 + s.rand.IntN(6))
-	surge, unavailable := intstr.FromInt32(s.rand.Int32N(3)), intstr.FromInt32(s.rand.Int32N(3))
-	if s.rand.IntN(3) == 0 {
-		surge, unavailable = intstr.FromString("25%"), intstr.FromString("25%")
-	}
-	if surge.IntVal == 0 && surge.StrVal == "" && unavailable.IntVal == 0 && unavailable.StrVal == "" {
-		surge = intstr.FromInt32(1)
-	}
-	labels, limit := map[string]string{"app": "web"}, int32(2)
-	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: namespace, Generation: 1}}
-	d.Spec = appsv1.DeploymentSpec{
-		Replicas: &replicas, RevisionHistoryLimit: &limit, Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Strategy: appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
-			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &unavailable}},
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}},
-	}
-	d.Spec.Template.Spec = corev1.PodSpec{SchedulerName: corev1.DefaultSchedulerName, Containers: []corev1.Container{{Name: "c", Image: "v0",
-		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: quantity.MustParse("400m")}}}}}
-	s.put("deployments", d)
-	s.bounds.reset(d)
-	if s.theme == rollouts {
-		return
-	}
-	spare := intstr.FromInt32(s.rand.Int32N(2) + 1)
-	b := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: namespace, Generation: 1}}
-	b.Spec = policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, MaxUnavailable: &spare}
-	if s.rand.IntN(2) == 0 {
-		b.Spec.MaxUnavailable, b.Spec.MinAvailable = nil, &spare
-	}
-	s.put("poddisruptionbudgets", b)
 }
 
 func (s *story) addNode(name string) {
@@ -114,49 +130,146 @@ func (s *story) addNode(name string) {
 	s.note("node %s joins", name)
 }
 
+// deed is something that may happen, the more often the greater its weight. It tells whether it did.
+type deed struct {
+	weight int
+	do     func() bool
+}
+
+func did(f func()) func() bool { return func() bool { f(); return true } }
+
 // happen is one step: something that the seed chooses.
 func (s *story) happen() {
-	switch n := s.rand.IntN(100); {
-	case n < 35:
-		s.show()
-	case n < 65:
-		s.answer(true)
-	case n < 83:
-		s.kubelet()
-	case n < 88:
-		s.user()
-	case n < 91:
-		s.disturbWatch()
-	case n < 93:
-		s.crash(s.rand.IntN(len(s.programs)))
-	case n < 96:
-		s.settle(time.Duration(s.rand.IntN(1500)) * time.Millisecond)
-	default:
-		s.accident()
+	s.settle(time.Duration(s.rand.IntN(10)) * time.Millisecond)
+	s.choose([]deed{
+		{30, s.show}, {20, s.tellOne}, {30, s.begin}, {35, func() bool { return s.answer(true) }}, {25, s.kubelet},
+		{5, did(func() { s.plot.user(s) })}, {3, did(func() { s.plot.accident(s) })}, {2, s.disturbWatch}, {1, s.lose}, {2, did(s.crash)},
+		{3, did(func() { s.settle(time.Duration(s.rand.IntN(2500)) * time.Millisecond) })}, {1, s.goAway},
+	})
+}
+
+// internal is one step of the programs alone.
+func (s *story) internal() {
+	s.settle(time.Duration(s.rand.IntN(10)) * time.Millisecond)
+	s.choose([]deed{{1, s.show}, {1, s.tellOne}, {1, s.begin}, {1, func() bool { return s.answer(true) }}})
+}
+
+// choose does one of the deeds that can be done.
+func (s *story) choose(deeds []deed) bool {
+	for len(deeds) > 0 {
+		total := 0
+		for _, d := range deeds {
+			total += d.weight
+		}
+		n, i := s.rand.IntN(total), 0
+		for ; n >= deeds[i].weight; i++ {
+			n -= deeds[i].weight
+		}
+		if deeds[i].do() {
+			return true
+		}
+		deeds = slices.Delete(deeds, i, i+1)
+	}
+	return false
+}
+
+// pick is one of a list that is not empty.
+func pick[T any](s *story, of []T) T { return of[s.rand.IntN(len(of))] }
+
+func (s *story) isAway() bool { return time.Now().Before(s.away) }
+
+// informers lists those that want does not leave out.
+func (s *story) informers(want func(in *informer) bool) (out []*informer) {
+	for _, p := range s.programs {
+		for _, in := range p.caches.informers {
+			if want(in) {
+				out = append(out, in)
+			}
+		}
+	}
+	return out
+}
+
+// show lets one cache learn of some changes.
+func (s *story) show() bool {
+	behind := s.informers(func(in *informer) bool { return in.behind(s.world) })
+	if len(behind) == 0 || s.isAway() {
+		return false
+	}
+	in := pick(s, behind)
+	s.learn(in, 1+s.rand.IntN(4))
+	if s.rand.IntN(3) > 0 {
+		s.tellAll(in)
+	}
+	return true
+}
+
+// learn brings at most so many changes into a cache.
+func (s *story) learn(in *informer, most int) {
+	if !in.listed || !in.watching && in.seen < s.table(in.resource).forgotten || !in.watching && in.missed {
+		in.relist(s.world)
+		s.note("%s are listed at %d", in, in.seen)
+		return
+	}
+	in.watching = true
+	for range most {
+		e := in.next(s.world)
+		if e == nil {
+			return
+		}
+		s.note("%s: %s %s@%d", in, e.what, e.obj.GetName(), e.version)
+		in.take(e)
+		if e.what == watch.Modified && s.rand.IntN(20) == 0 {
+			s.note("... and again")
+			in.take(e)
+		}
 	}
 }
 
-// show lets one watch tell of one change, or of one that it has told of already.
-func (s *story) show() bool {
-	behind := slices.DeleteFunc(slices.Clone(s.watches), func(v *watcher) bool { return v.next() == nil })
-	if len(behind) == 0 {
+// tellOne tells one handler of one change, or of all that its cache shows.
+func (s *story) tellOne() bool {
+	var late []*listener
+	for _, in := range s.informers(func(*informer) bool { return true }) {
+		late = append(late, slices.DeleteFunc(slices.Clone(in.listeners), func(l *listener) bool { return len(l.pending) == 0 })...)
+	}
+	if len(late) == 0 {
 		return false
 	}
-	v := behind[s.rand.IntN(len(behind))]
-	for range 1 + s.rand.IntN(4) {
-		e := v.next()
-		if e == nil {
-			break
-		}
-		s.note("%s sees %s %s %s@%d", v.from.name, e.what, v.resource, e.obj.GetName(), e.version)
-		v.show(e)
-		if e.what == watch.Modified && s.rand.IntN(20) == 0 {
-			s.note("%s sees it again", v.from.name)
-			synctest.Wait()
-			v.show(e)
-		}
-		synctest.Wait()
+	l := pick(s, late)
+	for n := s.rand.IntN(4); len(l.pending) > 0 && n >= 0; n-- {
+		l.deliver()
+		s.settle(0)
 	}
+	return true
+}
+
+// tellAll tells all handlers of a cache all that it shows.
+func (s *story) tellAll(in *informer) bool {
+	busy := false
+	for _, l := range in.listeners {
+		for len(l.pending) > 0 {
+			busy = true
+			l.deliver()
+			if in.from.gates == nil || in.from.name == "scheduler" {
+				s.settle(0) // nothing holds it back
+			}
+		}
+	}
+	return busy
+}
+
+// begin lets one controller begin a sync.
+func (s *story) begin() bool {
+	var can []func()
+	for _, p := range s.programs {
+		for _, g := range p.open() {
+			can = append(can, func() { p.admit(g); s.settle(0) })
+		}
+	}
+	if len(can) == 0 {
+		return false
+	}
+	pick(s, can)()
 	return true
 }
 
@@ -173,209 +286,112 @@ func (s *story) answer(faults bool) bool {
 	if faults {
 		chance = s.rand.IntN(100)
 	}
-	if chance < 4 {
+	switch again := c.String(); {
+	case s.isAway():
+		c.err = errAway
+	case chance < 4:
 		c.err = apierrors.NewInternalError(fmt.Errorf("etcdserver: request timed out"))
-		s.note("%s: %s: refused", c.from.name, c.label)
-	} else {
-		victim := s.table("pods").objects[strings.TrimPrefix(c.label, "delete pods ")]
+	case faults && s.contended && c.writes() && c.verb != "create" && c.verb != "delete" && !s.refused[again]:
+		s.refused[again] = true
+		c.err = stale(c.resource, c.name)
+	default:
+		delete(s.refused, again)
+		e := effect{call: c, before: s.table(c.resource).objects[c.name]}
 		c.err = c.do()
-		s.note("%s: %s: %v", c.from.name, c.label, c.err)
-		// A scheduler that is not told of its binding forgets it until it is shown, and may fill the node twice: as upstream's.
-		lost := chance < 7 && c.err == nil && !strings.HasPrefix(c.label, "bind ")
-		s.check(victim, c, lost)
-		if lost {
+		if c.err != nil {
+			s.note("%s: %s: %v", c.from.name, c, c.err)
+		} else {
+			s.note("%s: %s%s", c.from.name, c, brief(c.out))
+		}
+		e.lost = chance < 7 && c.err == nil
+		if c.err == nil && c.writes() {
+			s.check(e)
+		}
+		if e.lost {
 			s.note("... and the answer is lost")
 			c.err = errLost
 		}
+		close(c.done)
+		s.settle(0)
+		return true
 	}
+	s.note("%s: %s: refused: %v", c.from.name, c, c.err)
 	close(c.done)
+	s.settle(0)
 	return true
 }
 
-func (s *story) crash(i int) {
-	s.note("%s is killed", s.programs[i].name)
-	s.programs[i].kill(s.world)
-	s.programs[i] = start(s.world, s.programs[i].name, s.builds[i])
-	s.settle(time.Second) // they look every 100 ms whether their caches are filled
+func (s *story) crash() {
+	i := s.rand.IntN(len(s.programs))
+	p := s.programs[i]
+	s.note("%s is killed", p.name)
+	p.kill()
+	s.programs[i] = start(s.world, p.name, s.parts[p.name], s.rand.Uint64())
+	s.settle(0)
 }
 
 // disturbWatch ends a watch. What happened since is told to the next, or is forgotten and must be listed.
-func (s *story) disturbWatch() {
-	if len(s.watches) == 0 {
-		return
-	}
-	v := s.watches[s.rand.IntN(len(s.watches))]
-	if s.rand.IntN(2) == 0 {
-		s.table(v.resource).forgotten = s.version
-	}
-	s.note("%s: watch of %s ends, history since %d", v.from.name, v.resource, s.table(v.resource).forgotten)
-	v.end()
-	s.settle(5 * time.Second) // however long the pause that it draws by lot, it is over then
-}
-
-// kubelet lets one pod take one step.
-func (s *story) kubelet() bool {
-	var can []*corev1.Pod
-	for _, p := range all[*corev1.Pod](s.world, "pods") {
-		if p.Spec.NodeName != "" && (p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodPending || p.Status.Phase == corev1.PodRunning && !ready(p)) {
-			can = append(can, p)
-		}
-	}
-	if len(can) == 0 {
+func (s *story) disturbWatch() bool {
+	watching := s.informers(func(in *informer) bool { return in.watching })
+	if len(watching) == 0 {
 		return false
 	}
-	p := can[s.rand.IntN(len(can))].DeepCopy()
-	switch {
-	case p.DeletionTimestamp != nil:
-		s.note("kubelet: pod %s is gone", p.Name)
-		s.drop("pods", p.Name)
-		return true
-	case p.Status.Phase == corev1.PodPending:
-		p.Status.Phase = corev1.PodRunning
-	default:
-		setReady(p, corev1.ConditionTrue)
+	in := pick(s, watching)
+	if s.rand.IntN(2) == 0 {
+		s.table(in.resource).forgotten = s.version
 	}
-	s.note("kubelet: pod %s is %s, ready %t", p.Name, p.Status.Phase, ready(p))
-	s.put("pods", p)
+	s.note("%s: watch ends, history since %d", in, s.table(in.resource).forgotten)
+	in.watching = false
 	return true
 }
 
-func ready(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// lose lets a cache miss a change, until it is listed anew.
+func (s *story) lose() bool {
+	behind := s.informers(func(in *informer) bool { return in.watching && in.next(s.world) != nil })
+	if len(behind) == 0 {
+		return false
+	}
+	in := pick(s, behind)
+	e := in.next(s.world)
+	s.note("%s: %s %s@%d is lost", in, e.what, e.obj.GetName(), e.version)
+	in.seen, in.missed = e.version, true
+	return true
 }
 
-func setReady(p *corev1.Pod, to corev1.ConditionStatus) {
-	p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
-	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: to, LastTransitionTime: metav1.Now()})
-}
-
-// user changes what is wanted.
-func (s *story) user() {
-	if s.theme == evictions {
-		s.evict()
-		return
+// goAway takes the API away for about a minute: nothing is answered, no watch survives.
+func (s *story) goAway() bool {
+	if s.isAway() || s.rand.IntN(3) > 0 {
+		return false
 	}
-	d := s.table("deployments").objects["web"].(*appsv1.Deployment).DeepCopy()
-	switch s.rand.IntN(5) {
-	case 0, 1:
-		d.Spec.Template.Spec.Containers[0].Image = fmt.Sprint("v", s.rand.IntN(4))
-	case 2:
-		n := 1 + s.rand.Int32N(6)
-		d.Spec.Replicas = &n
-	case 3:
-		d.Spec.Paused = !d.Spec.Paused
+	s.away = time.Now().Add(time.Minute)
+	s.note("the API is away")
+	for _, in := range s.informers(func(in *informer) bool { return in.listed }) {
+		in.watching = false
 	}
-	if !specChanged(s.table("deployments").objects["web"], d) {
-		return
+	for range 30 {
+		s.settle(time.Duration(s.rand.IntN(4000)) * time.Millisecond)
+		s.choose([]deed{{1, s.tellOne}, {3, s.begin}, {5, func() bool { return s.answer(true) }}})
 	}
-	d.Generation++
-	s.note("user: %d of %s, paused %t", *d.Spec.Replicas, d.Spec.Template.Spec.Containers[0].Image, d.Spec.Paused)
-	s.put("deployments", d)
-	s.bounds.widen(d)
-}
-
-// accident is what nobody asked for.
-func (s *story) accident() {
-	if s.theme == evictions {
-		s.evict()
-	}
-	if s.theme != accidents {
-		return
-	}
-	pods := all[*corev1.Pod](s.world, "pods")
-	switch s.rand.IntN(4) {
-	case 0:
-		s.evict()
-	case 1:
-		s.nodeLeaves()
-	default:
-		if len(pods) == 0 {
-			return
-		}
-		p := pods[s.rand.IntN(len(pods))].DeepCopy()
-		if p.Spec.NodeName == "" || p.Status.Phase != corev1.PodRunning {
-			return
-		}
-		if setReady(p, corev1.ConditionFalse); s.rand.IntN(2) == 0 {
-			p.Status.Phase = corev1.PodFailed
-		}
-		s.note("accident: pod %s is %s and not ready", p.Name, p.Status.Phase)
-		s.put("pods", p)
-	}
-}
-
-func (s *story) nodeLeaves() {
-	name := fmt.Sprint("n", s.rand.IntN(3))
-	if s.table("nodes").objects[name] == nil {
-		s.addNode(name)
-		return
-	}
-	s.note("node %s leaves with its pods", name)
-	s.drop("nodes", name)
-	s.sweep()
-}
-
-// sweep is pod GC and the garbage collector: pods of nodes and ReplicaSets that are no more end.
-func (s *story) sweep() {
-	for _, p := range all[*corev1.Pod](s.world, "pods") {
-		ref := metav1.GetControllerOfNoCopy(p)
-		if p.Spec.NodeName != "" && s.table("nodes").objects[p.Spec.NodeName] == nil || ref != nil && s.table("replicasets").objects[ref.Name] == nil {
-			s.note("garbage: %s", p.Name)
-			s.drop("pods", p.Name)
-		}
-	}
-}
-
-// evict is the eviction subresource: it spends what the budget's status allows.
-func (s *story) evict() {
-	b := s.table("poddisruptionbudgets").objects["web"].(*policyv1.PodDisruptionBudget)
-	for _, p := range all[*corev1.Pod](s.world, "pods") {
-		if !ready(p) || p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodRunning || s.rand.IntN(3) == 0 {
-			continue
-		}
-		if b.Status.ObservedGeneration < b.Generation || b.Status.DisruptionsAllowed <= 0 {
-			s.note("eviction of %s refused", p.Name)
-			return
-		}
-		b = b.DeepCopy()
-		b.Status.DisruptionsAllowed--
-		if b.Status.DisruptedPods == nil {
-			b.Status.DisruptedPods = map[string]metav1.Time{}
-		}
-		b.Status.DisruptedPods[p.Name] = metav1.Now()
-		s.put("poddisruptionbudgets", b)
-		s.note("eviction of %s", p.Name)
-		s.remove("pods", p.Name)
-		s.checkBudget(b)
-		return
-	}
+	s.settle(max(time.Until(s.away), 0))
+	s.note("the API is back")
+	return true
 }
 
 // calm ends the faults: everything that waits happens, until nothing is left to do.
 func (s *story) calm() {
 	s.note("calm")
+	s.settle(max(time.Until(s.away), 0))
 	for i := range 3 {
-		if name := fmt.Sprint("n", i); s.table("nodes").objects[name] == nil {
-			s.addNode(name)
+		if find[*corev1.Node](s.world, "nodes", nodeName(i)) == nil {
+			s.addNode(nodeName(i))
 		}
 	}
-	if d := s.table("deployments").objects["web"].(*appsv1.Deployment).DeepCopy(); d.Spec.Paused {
-		d.Spec.Paused = false
-		d.Generation++
-		s.put("deployments", d)
+	s.plot.calm(s)
+	for _, in := range s.informers(func(in *informer) bool { return in.missed }) {
+		in.watching = false
 	}
 	for quiet := 0; quiet < 12 && s.broken == ""; {
-		s.sweep()
-		busy := false
-		for range 3 {
-			busy = s.show() || busy
-		}
-		if busy = s.answer(false) || busy; !busy {
-			busy = s.kubelet()
-		}
-		if busy {
+		if s.catchUp() || s.kubelet() {
 			quiet = 0
 			s.settle(time.Millisecond)
 			continue
@@ -384,6 +400,62 @@ func (s *story) calm() {
 		s.settle(time.Minute)
 	}
 	if s.broken == "" {
-		s.checkEnd()
+		s.plot.end(s)
 	}
+}
+
+// catchUp lets the programs do what they can, and tells whether that was anything.
+func (s *story) catchUp() (busy bool) {
+	s.sweep()
+	for _, in := range s.informers(func(in *informer) bool { return in.behind(s.world) }) {
+		s.learn(in, 1000)
+		busy = true
+	}
+	for _, in := range s.informers(func(*informer) bool { return true }) {
+		busy = s.tellAll(in) || busy
+	}
+	for s.begin() {
+		busy = true
+	}
+	for s.broken == "" && s.answer(false) {
+		busy = true
+	}
+	return busy
+}
+
+// sweep is pod GC and the garbage collector: what is of a node or an owner that is no more ends.
+func (s *story) sweep() {
+	owners := map[string]bool{}
+	for _, t := range s.tables {
+		for _, obj := range t.objects {
+			owners[string(obj.GetUID())] = true
+		}
+	}
+	for _, resource := range slices.Sorted(maps.Keys(s.tables)) {
+		for _, obj := range all[object](s.world, resource) {
+			pod, _ := obj.(*corev1.Pod)
+			homeless := pod != nil && pod.Spec.NodeName != "" && s.table("nodes").objects[pod.Spec.NodeName] == nil
+			ref := metav1.GetControllerOfNoCopy(obj)
+			if !homeless && (ref == nil || owners[string(ref.UID)]) {
+				continue
+			}
+			if homeless && !ended(pod) {
+				edit(s.world, resource, pod.Name, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+			}
+			if now := s.table(resource).objects[obj.GetName()]; now.GetDeletionTimestamp() != nil {
+				if homeless && *now.GetDeletionGracePeriodSeconds() > 0 {
+					s.note("garbage: %s ends", obj.GetName())
+					s.force(pod.Name)
+				}
+				continue
+			}
+			s.note("garbage: %s", obj.GetName())
+			s.remove(resource, obj.GetName())
+		}
+	}
+}
+
+// force ends a pod whose kubelet will not.
+func (s *story) force(name string) {
+	edit(s.world, "pods", name, func(p *corev1.Pod) { *p.DeletionGracePeriodSeconds = 0 })
 }

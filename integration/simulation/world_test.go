@@ -3,11 +3,17 @@ package simulation
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -37,17 +43,6 @@ type table struct {
 	forgotten int64
 }
 
-// call is a write that waits for the story to go on.
-type call struct {
-	from  *program
-	label string
-	// shown is up to which version the caller had been shown pods when it called.
-	shown int64
-	do    func() error
-	err   error
-	done  chan struct{}
-}
-
 // world is the API server.
 type world struct {
 	mu      sync.Mutex
@@ -55,14 +50,13 @@ type world struct {
 	made    int
 	tables  map[string]*table
 	calls   []*call
-	watches []*watcher
 	trace   []string
 	began   time.Time
 }
 
 func newWorld() *world { return &world{tables: map[string]*table{}, began: time.Now()} }
 
-// note remembers the latest of what happened.
+// note remembers what happened.
 func (w *world) note(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%9.3fs ", time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
 }
@@ -88,7 +82,10 @@ func stale(resource, name string) error {
 	return apierrors.NewConflict(schema.GroupResource{Resource: resource}, name, fmt.Errorf("the object has been modified"))
 }
 
-// put stores obj, which belongs to the world from now on.
+// now is the time as the API writes it.
+func now() metav1.Time { return metav1.Now().Rfc3339Copy() }
+
+// put stores obj, which belongs to the world from now on. What waited for the last of its finalizers ends with it.
 func (w *world) put(resource string, obj object) {
 	t := w.table(resource)
 	what := watch.Modified
@@ -96,12 +93,27 @@ func (w *world) put(resource string, obj object) {
 		what = watch.Added
 		w.made++
 		obj.SetUID(types.UID(fmt.Sprintf("u%04d", w.made)))
-		obj.SetCreationTimestamp(metav1.Now())
+		obj.SetCreationTimestamp(now())
+		obj.SetGeneration(1)
 	}
 	w.version++
 	obj.SetResourceVersion(strconv.FormatInt(w.version, 10))
 	t.objects[obj.GetName()] = obj
 	t.history = append(t.history, entry{w.version, what, obj})
+	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && *obj.GetDeletionGracePeriodSeconds() == 0 {
+		w.drop(resource, obj.GetName())
+	}
+}
+
+// edit changes an object as its owner or its kubelet does.
+func edit[T object](w *world, resource, name string, change func(T)) {
+	was := w.table(resource).objects[name].(T)
+	obj := was.DeepCopyObject().(T)
+	change(obj)
+	if !equality.Semantic.DeepEqual(*part(was, "Spec"), *part(obj, "Spec")) {
+		obj.SetGeneration(was.GetGeneration() + 1)
+	}
+	w.put(resource, obj)
 }
 
 // drop ends the object of that name.
@@ -114,9 +126,46 @@ func (w *world) drop(resource, name string) {
 	t.history = append(t.history, entry{w.version, watch.Deleted, last})
 }
 
+// remove begins the end of an object, or ends it: a pod on a node leaves when its kubelet says so, and nothing that has a
+// finalizer leaves.
+func (w *world) remove(resource, name string) {
+	was := w.table(resource).objects[name]
+	grace := int64(0)
+	if pod, ok := was.(*corev1.Pod); ok && pod.Spec.NodeName != "" && !ended(pod) {
+		grace = 30
+	}
+	if grace == 0 && len(was.GetFinalizers()) == 0 {
+		w.drop(resource, name)
+		return
+	}
+	if was.GetDeletionTimestamp() == nil {
+		obj := was.DeepCopyObject().(object)
+		when := metav1.NewTime(now().Add(time.Duration(grace) * time.Second))
+		obj.SetDeletionTimestamp(&when)
+		obj.SetDeletionGracePeriodSeconds(&grace)
+		w.put(resource, obj)
+	}
+}
+
+// part is obj's field of that name, an empty struct where it has none.
+func part(obj object, field string) *any {
+	var value any = struct{}{}
+	if f := reflect.ValueOf(obj).Elem().FieldByName(field); f.IsValid() {
+		value = f.Interface()
+	}
+	return &value
+}
+
+// give sets to's field of that name to from's.
+func give(to, from object, field string) {
+	if f := reflect.ValueOf(to).Elem().FieldByName(field); f.IsValid() {
+		f.Set(reflect.ValueOf(from).Elem().FieldByName(field))
+	}
+}
+
 // all lists a resource in order of name.
 func all[T object](w *world, resource string) []T {
-	var out []T
+	out := make([]T, 0, len(w.table(resource).objects))
 	for _, obj := range w.table(resource).objects {
 		out = append(out, obj.(T))
 	}
@@ -124,18 +173,68 @@ func all[T object](w *world, resource string) []T {
 	return out
 }
 
+// find returns the object of that name, or nil.
+func find[T object](w *world, resource, name string) (none T) {
+	if obj := w.table(resource).objects[name]; obj != nil {
+		return obj.(T)
+	}
+	return none
+}
+
+// call is a request that waits for the story to go on.
+type call struct {
+	from                 *program
+	verb, resource, name string
+	// in is what a creation sends.
+	in object
+	// saw is what the caller's caches showed when it decided.
+	saw sight
+	do  func() error
+	// out is the object after it, and err what the caller is told.
+	out  object
+	err  error
+	done chan struct{}
+}
+
+// brief says what a trace must tell of an object.
+func brief(obj object) string {
+	switch o := obj.(type) {
+	case *appsv1.ReplicaSet:
+		return fmt.Sprintf(": of %d, has %d, %d available", *o.Spec.Replicas, o.Status.Replicas, o.Status.AvailableReplicas)
+	case *appsv1.StatefulSet:
+		return fmt.Sprintf(": of %d, has %d, %d updated, %d available", *o.Spec.Replicas, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
+	case *appsv1.DaemonSet:
+		return fmt.Sprintf(": on %d, has %d, %d updated, %d available", o.Status.DesiredNumberScheduled, o.Status.CurrentNumberScheduled, o.Status.UpdatedNumberScheduled, o.Status.NumberAvailable)
+	case *batchv1.Job:
+		u := o.Status.UncountedTerminatedPods
+		if u == nil {
+			u = &batchv1.UncountedTerminatedPods{}
+		}
+		text := fmt.Sprintf(": %d active, %d+%d succeeded %s, %d+%d failed", o.Status.Active, o.Status.Succeeded, len(u.Succeeded), o.Status.CompletedIndexes, o.Status.Failed, len(u.Failed))
+		for _, c := range o.Status.Conditions {
+			text += fmt.Sprintf(", %s %s", c.Type, c.Status)
+		}
+		return text
+	case *corev1.Pod:
+		return fmt.Sprintf(": %s on %q", o.Name, o.Spec.NodeName)
+	}
+	return ""
+}
+
+func (c *call) String() string { return strings.TrimSpace(c.verb + " " + c.resource + " " + c.name) }
+
+func (c *call) writes() bool { return c.verb != "get" && c.verb != "list" }
+
 // ask waits until the story lets do happen, or not.
-func (w *world) ask(from *program, label string, do func() error) error {
+func (w *world) ask(c *call) error {
 	w.mu.Lock()
-	if from.dead {
+	if c.from.dead {
 		w.mu.Unlock()
 		return errKilled
 	}
-	c := &call{from: from, label: label, do: do, done: make(chan struct{})}
-	for _, v := range w.watches {
-		if v.from == from && v.resource == "pods" {
-			c.shown = v.seen
-		}
+	c.done = make(chan struct{})
+	if c.saw == nil {
+		c.saw = c.from.look()
 	}
 	w.calls = append(w.calls, c)
 	w.mu.Unlock()
@@ -145,68 +244,12 @@ func (w *world) ask(from *program, label string, do func() error) error {
 
 // waiting lists the calls in an order that does not depend on which goroutine came first.
 func (w *world) waiting() []*call {
-	slices.SortStableFunc(w.calls, func(a, b *call) int { return cmp.Compare(a.label, b.label) })
-	return w.calls
-}
-
-// watcher is one watch of one program. It is shown one change at a time.
-type watcher struct {
-	world    *world
-	resource string
-	from     *program
-	seen     int64
-	out      chan watch.Event
-	ended    bool
-}
-
-func (v *watcher) ResultChan() <-chan watch.Event { return v.out }
-
-func (v *watcher) Stop() {
-	v.world.mu.Lock()
-	defer v.world.mu.Unlock()
-	v.end()
-}
-
-func (v *watcher) end() {
-	if !v.ended {
-		v.ended = true
-		close(v.out)
-		v.world.watches = slices.DeleteFunc(v.world.watches, func(o *watcher) bool { return o == v })
-	}
-}
-
-// next is the first change that v has not shown.
-func (v *watcher) next() *entry {
-	history := v.world.table(v.resource).history
-	i, _ := slices.BinarySearchFunc(history, v.seen+1, func(e entry, version int64) int { return cmp.Compare(e.version, version) })
-	if i == len(history) {
-		return nil
-	}
-	return &history[i]
-}
-
-func (v *watcher) show(e *entry) {
-	v.seen = max(v.seen, e.version)
-	v.out <- watch.Event{Type: e.what, Object: e.obj}
-}
-
-func (w *world) watch(from *program, resource, since string) (watch.Interface, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if from.dead {
-		return nil, errKilled
-	}
-	version, err := strconv.ParseInt(since, 10, 64)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	if version < w.table(resource).forgotten {
-		return nil, apierrors.NewResourceExpired("too old resource version")
-	}
-	v := &watcher{world: w, resource: resource, from: from, seen: version, out: make(chan watch.Event, 4)}
-	w.watches = append(w.watches, v)
-	slices.SortFunc(w.watches, func(a, b *watcher) int {
-		return cmp.Or(cmp.Compare(a.from.name, b.from.name), cmp.Compare(a.resource, b.resource))
+	slices.SortStableFunc(w.calls, func(a, b *call) int {
+		order := cmp.Or(cmp.Compare(a.from.name, b.from.name), cmp.Compare(a.String(), b.String()))
+		if order == 0 && a.in != nil && b.in != nil {
+			return cmp.Compare(fmt.Sprint(a.in), fmt.Sprint(b.in))
+		}
+		return order
 	})
-	return v, nil
+	return w.calls
 }

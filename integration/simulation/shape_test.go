@@ -1,0 +1,184 @@
+package simulation
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	batchclient "k8s.io/client-go/kubernetes/typed/batch/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
+)
+
+// The API's shape. Each group and each resource embeds one level deeper the whole interface, so that what resource has wins.
+
+type (
+	coreRest   struct{ coreclient.CoreV1Interface }
+	appsRest   struct{ appsclient.AppsV1Interface }
+	batchRest  struct{ batchclient.BatchV1Interface }
+	policyRest struct{ policyclient.PolicyV1Interface }
+	coreGroup  struct {
+		coreRest
+		client client
+	}
+	appsGroup struct {
+		appsRest
+		client client
+	}
+	batchGroup struct {
+		batchRest
+		client client
+	}
+	policyGroup struct {
+		policyRest
+		client client
+	}
+)
+
+func (c client) CoreV1() coreclient.CoreV1Interface       { return coreGroup{client: c} }
+func (c client) AppsV1() appsclient.AppsV1Interface       { return appsGroup{client: c} }
+func (c client) BatchV1() batchclient.BatchV1Interface    { return batchGroup{client: c} }
+func (c client) PolicyV1() policyclient.PolicyV1Interface { return policyGroup{client: c} }
+
+type podRest struct{ coreclient.PodInterface }
+
+type podClient struct {
+	resource[corev1.Pod]
+	podRest
+}
+
+func (g coreGroup) Pods(string) coreclient.PodInterface {
+	return podClient{resource: resource[corev1.Pod]{g.client, "pods"}}
+}
+
+type nodeRest struct{ coreclient.NodeInterface }
+
+type nodeClient struct {
+	resource[corev1.Node]
+	nodeRest
+}
+
+func (g coreGroup) Nodes() coreclient.NodeInterface {
+	return nodeClient{resource: resource[corev1.Node]{g.client, "nodes"}}
+}
+
+type persistentVolumeClaimRest struct {
+	coreclient.PersistentVolumeClaimInterface
+}
+
+type persistentVolumeClaimClient struct {
+	resource[corev1.PersistentVolumeClaim]
+	persistentVolumeClaimRest
+}
+
+func (g coreGroup) PersistentVolumeClaims(string) coreclient.PersistentVolumeClaimInterface {
+	return persistentVolumeClaimClient{resource: resource[corev1.PersistentVolumeClaim]{g.client, "persistentvolumeclaims"}}
+}
+
+type persistentVolumeRest struct {
+	coreclient.PersistentVolumeInterface
+}
+
+type persistentVolumeClient struct {
+	resource[corev1.PersistentVolume]
+	persistentVolumeRest
+}
+
+func (g coreGroup) PersistentVolumes() coreclient.PersistentVolumeInterface {
+	return persistentVolumeClient{resource: resource[corev1.PersistentVolume]{g.client, "persistentvolumes"}}
+}
+
+type replicaSetRest struct{ appsclient.ReplicaSetInterface }
+
+type replicaSetClient struct {
+	resource[appsv1.ReplicaSet]
+	replicaSetRest
+}
+
+func (g appsGroup) ReplicaSets(string) appsclient.ReplicaSetInterface {
+	return replicaSetClient{resource: resource[appsv1.ReplicaSet]{g.client, "replicasets"}}
+}
+
+type deploymentRest struct{ appsclient.DeploymentInterface }
+
+type deploymentClient struct {
+	resource[appsv1.Deployment]
+	deploymentRest
+}
+
+func (g appsGroup) Deployments(string) appsclient.DeploymentInterface {
+	return deploymentClient{resource: resource[appsv1.Deployment]{g.client, "deployments"}}
+}
+
+type statefulSetRest struct {
+	appsclient.StatefulSetInterface
+}
+
+type statefulSetClient struct {
+	resource[appsv1.StatefulSet]
+	statefulSetRest
+}
+
+func (g appsGroup) StatefulSets(string) appsclient.StatefulSetInterface {
+	return statefulSetClient{resource: resource[appsv1.StatefulSet]{g.client, "statefulsets"}}
+}
+
+type daemonSetRest struct{ appsclient.DaemonSetInterface }
+
+type daemonSetClient struct {
+	resource[appsv1.DaemonSet]
+	daemonSetRest
+}
+
+func (g appsGroup) DaemonSets(string) appsclient.DaemonSetInterface {
+	return daemonSetClient{resource: resource[appsv1.DaemonSet]{g.client, "daemonsets"}}
+}
+
+type controllerRevisionRest struct {
+	appsclient.ControllerRevisionInterface
+}
+
+type controllerRevisionClient struct {
+	resource[appsv1.ControllerRevision]
+	controllerRevisionRest
+}
+
+func (g appsGroup) ControllerRevisions(string) appsclient.ControllerRevisionInterface {
+	return controllerRevisionClient{resource: resource[appsv1.ControllerRevision]{g.client, "controllerrevisions"}}
+}
+
+type jobRest struct{ batchclient.JobInterface }
+
+type jobClient struct {
+	resource[batchv1.Job]
+	jobRest
+}
+
+func (g batchGroup) Jobs(string) batchclient.JobInterface {
+	return jobClient{resource: resource[batchv1.Job]{g.client, "jobs"}}
+}
+
+type cronJobRest struct{ batchclient.CronJobInterface }
+
+type cronJobClient struct {
+	resource[batchv1.CronJob]
+	cronJobRest
+}
+
+func (g batchGroup) CronJobs(string) batchclient.CronJobInterface {
+	return cronJobClient{resource: resource[batchv1.CronJob]{g.client, "cronjobs"}}
+}
+
+type podDisruptionBudgetRest struct {
+	policyclient.PodDisruptionBudgetInterface
+}
+
+type podDisruptionBudgetClient struct {
+	resource[policyv1.PodDisruptionBudget]
+	podDisruptionBudgetRest
+}
+
+func (g policyGroup) PodDisruptionBudgets(string) policyclient.PodDisruptionBudgetInterface {
+	return podDisruptionBudgetClient{resource: resource[policyv1.PodDisruptionBudget]{g.client, "poddisruptionbudgets"}}
+}
