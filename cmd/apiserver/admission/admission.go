@@ -165,4 +165,3 @@ func podOf(a adm.Attributes, subresources ...string) (*corev1.Pod, bool, error) 
 	}
 	return pod, true, nil
 }
-

@@ -119,8 +119,12 @@ func (p *podSecurity) Validate(ctx context.Context, a adm.Attributes, _ adm.Obje
 	}
 	refusal := adm.NewForbidden(a, errors.New("not allowed by PodSecurity")).(*apierrors.StatusError)
 	if r := result.Result; r != nil {
+		// It says by itself what is forbidden.
 		if r.Message != "" {
-			refusal = adm.NewForbidden(a, errors.New(r.Message)).(*apierrors.StatusError)
+			refusal.ErrStatus.Message = r.Message
+		}
+		if r.Details != nil {
+			refusal.ErrStatus.Details = r.Details
 		}
 		if r.Code != 0 {
 			refusal.ErrStatus.Code, refusal.ErrStatus.Reason = r.Code, r.Reason

@@ -75,6 +75,9 @@ func TestPodSecurityLevelsAndExemptions(t *testing.T) {
 			a := &noted{Attributes: adm.NewAttributesRecord(tt.obj, nil, schema.GroupVersionKind{}, tt.ns, "x", tt.resource, "", adm.Create, nil, false, &user.DefaultInfo{Name: tt.user})}
 			err := plugin.Validate(warning.WithWarningRecorder(t.Context(), notes), a, nil)
 			outcome(t, err, tt.refused)
+			if err != nil && strings.Count(err.Error(), "is forbidden") > 1 {
+				t.Errorf("it says twice what is forbidden: %v", err)
+			}
 			if tt.warned == "" != (len(notes.texts) == 0) || tt.warned != "" && !strings.Contains(strings.Join(notes.texts, "\n"), tt.warned) {
 				t.Errorf("warnings %q, want %q", notes.texts, tt.warned)
 			}
