@@ -288,13 +288,18 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	case <-a.proxying:
 	}
 	changed, err := install.Conflist(a.installConfig(), install.Network{
-		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir,
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir, Netfilter: a.svc.mode == modeNftables,
 	})
 	if err != nil {
 		return err
 	}
 	if changed {
 		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
+	}
+	if a.svc.mode == modeNftables { // the configuration before may have told the plugin otherwise
+		if err := bridgedPackets(a.log); err != nil {
+			return err
+		}
 	}
 	if c.unavailable {
 		return a.clearUnavailable(ctx)

@@ -55,7 +55,7 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 		return nil, fmt.Errorf(`--proxy-mode=%s is not supported: give "ebpf" or "nftables", or leave it out for the better of them that this kernel can`, o.proxyMode)
 	}
 	s.packets = nft.New(proxy.Everywhere)
-	return s, bridgedPackets(log)
+	return s, nil
 }
 
 // bridgedPackets has the kernel show packets between pods of a bridge to netfilter: the answer to a translated one must be translated back.

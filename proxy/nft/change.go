@@ -2,9 +2,10 @@ package nft
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/google/nftables"
+
+	"github.com/orlop-io/orlop/proxy"
 )
 
 // message is how many elements go into one message, whose size has 16 bits.
@@ -13,37 +14,24 @@ const message = 250
 // change is what a transaction will do to the elements of a table.
 type change struct {
 	*side
-	put  map[place]element
-	gone map[place]bool
+	put   map[place]element
+	gone  map[place]bool
+	stays []*proxy.Group // whose chains must be there
 }
 
 func (c *change) size() int { return len(c.put) + len(c.gone) }
 
-// replace lets go of old and asks for next. What another group still wants stays, and backends stay until swept.
+// replace lets go of old and asks for next. What another group still wants stays.
 func (c *change) replace(old, next []element) {
 	for _, e := range next {
 		c.wanted[e.place]++
 		c.set(e)
 	}
-	var ended []place
 	for _, e := range old {
-		c.wanted[e.place]--
-		if c.wanted[e.place] > 0 {
-			continue
-		}
-		delete(c.wanted, e.place)
-		if e.set == backendsMap {
-			ended = append(ended, e.place)
-		} else {
+		if c.wanted[e.place]--; c.wanted[e.place] == 0 {
+			delete(c.wanted, e.place)
 			c.delete(e.place)
 		}
-	}
-	c.retire(ended)
-}
-
-func (c *change) retire(places []place) {
-	if len(places) > 0 {
-		c.retired = append(c.retired, retired{places, time.Now()})
 	}
 }
 
@@ -72,17 +60,11 @@ func (c *change) delete(p place) {
 
 // dropUnwanted lets go of all that no group asked for.
 func (c *change) dropUnwanted() {
-	var ended []place
 	for p := range c.have {
-		switch {
-		case c.wanted[p] > 0:
-		case p.set == backendsMap:
-			ended = append(ended, p)
-		default:
+		if c.wanted[p] == 0 {
 			c.delete(p)
 		}
 	}
-	c.retire(ended)
 }
 
 // flush makes the change in one transaction: a packet meets all of it or nothing.
@@ -96,12 +78,18 @@ func (c *change) flush() error {
 	}
 	removed, added := map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{}
 	for p := range c.gone {
-		removed[p.set] = append(removed[p.set], c.have[p].nft())
+		removed[p.set] = append(removed[p.set], c.have[p].gone())
 	}
 	chains := map[string]bool{}
+	for _, g := range c.stays {
+		if name := stayChain(g); !c.chains[name] && !chains[name] {
+			chains[name] = true
+			writer{conn, c.tab, c.f}.stay(g)
+		}
+	}
 	for p, e := range c.put {
 		if old, there := c.have[p]; there {
-			removed[p.set] = append(removed[p.set], old.nft())
+			removed[p.set] = append(removed[p.set], old.gone())
 		}
 		added[p.set] = append(added[p.set], e.nft())
 		if ch, ok := chooserOf(e.chain); ok && !c.chains[e.chain] && !chains[e.chain] {
@@ -131,7 +119,37 @@ func (c *change) flush() error {
 	for name := range chains {
 		c.chains[name] = true
 	}
-	c.put, c.gone = nil, nil
+	c.put, c.gone, c.stays = nil, nil, nil
+	return nil
+}
+
+// dropChains deletes the chains that no map leads to any more.
+func (s *side) dropChains() error {
+	used := map[string]bool{}
+	for p, e := range s.have {
+		if p.set == inside.pick || p.set == outside.pick {
+			used[e.chain] = true
+		}
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	var gone []string
+	for name := range s.chains {
+		if !used[name] {
+			gone = append(gone, name)
+			c := &nftables.Chain{Table: s.tab, Name: name}
+			conn.FlushChain(c)
+			conn.DelChain(c)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("delete chains %v: %w", gone, err)
+	}
+	for _, name := range gone {
+		delete(s.chains, name)
+	}
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package nft
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,22 +18,28 @@ import (
 	"github.com/orlop-io/orlop/proxy"
 )
 
-// The sets and maps of a table. Those of packets from inside and from outside are apart, because a service may lead the two elsewhere.
+// The sets and maps of a table, but for those of a direction.
 const (
-	insideServices  = "inside-services"  // address . protocol . port -> generation . service . count . affinity
-	insidePick      = "inside-pick"      // address . protocol . port -> chain that chooses a backend
-	insideEmpty     = "inside-empty"     // address . protocol . port -> chain that refuses
-	outsideServices = "outside-services" // the same for packets from outside
-	outsidePick     = "outside-pick"
-	outsideEmpty    = "outside-empty"
-	keepSource      = "keep-source" // address . protocol . port that backends see clients' own addresses through
-	limited         = "limited"     // address . protocol . port that only sources in allowed may ask
-	allowed         = "allowed"     // address . protocol . port . source prefix
-	backendsMap     = "backends"    // generation . slot -> address . port
-	members         = "members"     // service . address . port of the backends that affinity may stay with
-	hairpins        = "hairpins"    // address . address of the backends on this node
-	insideSet       = "inside"      // addresses of this node's own pods
-	affinityMap     = "affinity"    // service . client -> address . port; written by the rules
+	insideSet   = "inside"      // addresses of this node's own pods
+	published   = "published"   // address . protocol . port that packets from outside are translated at
+	keepSource  = "keep-source" // those of them that backends see clients' own addresses through
+	limited     = "limited"     // those of them that only sources in allowed may ask
+	allowed     = "allowed"     // address . protocol . port . source prefix
+	hairpins    = "hairpins"    // address . address of the backends on this node
+	affinitySet = "affinity"    // client . address . protocol . port . backend's mark; written by the rules
+)
+
+// direction is the maps for packets from one side, because a service may lead the two elsewhere.
+type direction struct {
+	name     string
+	pick     string // address . protocol . port -> chain that chooses a backend
+	empty    string // address . protocol . port -> chain that refuses
+	backends string // address . protocol . port . slot -> address . port
+}
+
+var (
+	inside  = direction{"inside", "inside-pick", "inside-empty", "inside-backends"}
+	outside = direction{"outside", "outside-pick", "outside-empty", "outside-backends"}
 )
 
 // family is where the headers of an IP version have what the rules ask for.
@@ -63,27 +72,25 @@ func (f family) sets(tab *nftables.Table) map[string]*nftables.Set {
 		out[name] = s
 		return s
 	}
-	for _, name := range []string{insideServices, outsideServices} {
-		add(name, frontend, word, word, word, word)
+	for _, d := range []direction{inside, outside} {
+		for _, name := range []string{d.pick, d.empty} {
+			m := add(name, frontend)
+			m.IsMap, m.DataType = true, nftables.TypeVerdict
+		}
+		add(d.backends, append(slices.Clone(frontend), word), f.addr, port)
 	}
-	for _, name := range []string{insidePick, insideEmpty, outsidePick, outsideEmpty} {
-		s := add(name, frontend)
-		s.IsMap, s.DataType = true, nftables.TypeVerdict
-	}
+	add(published, frontend)
 	add(keepSource, frontend)
 	add(limited, frontend)
 	add(allowed, append(slices.Clone(frontend), f.addr)).Interval = true
-	add(backendsMap, []nftables.SetDatatype{word, word}, f.addr, port)
-	add(members, []nftables.SetDatatype{word, f.addr, port})
 	add(hairpins, []nftables.SetDatatype{f.addr, f.addr})
 	return out
 }
 
 func (f family) affinity(tab *nftables.Table) *nftables.Set {
 	return &nftables.Set{
-		Table: tab, Name: affinityMap, IsMap: true, Concatenation: true, Dynamic: true, HasTimeout: true, Size: 1 << 18,
-		KeyType:  nftables.MustConcatSetType(nftables.TypeMark, f.addr),
-		DataType: nftables.MustConcatSetType(f.addr, nftables.TypeInetService),
+		Table: tab, Name: affinitySet, Concatenation: true, Dynamic: true, HasTimeout: true, Size: 1 << 18,
+		KeyType: nftables.MustConcatSetType(f.addr, f.addr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark),
 	}
 }
 
@@ -97,10 +104,10 @@ type place struct{ set, key string }
 // frontendOf names the frontend that a place belongs to, apart for packets from inside and from outside; no set, if it belongs to none.
 func (f family) frontendOf(p place) place {
 	switch p.set {
-	case insideServices, insidePick, insideEmpty:
-		return place{insideServices, p.key}
-	case outsideServices, outsidePick, outsideEmpty, keepSource, limited, allowed:
-		return place{outsideServices, p.key[:4*f.words+8]}
+	case inside.pick, inside.empty, inside.backends:
+		return place{inside.name, p.key[:4*f.words+8]}
+	case outside.pick, outside.empty, outside.backends, published, keepSource, limited, allowed:
+		return place{outside.name, p.key[:4*f.words+8]}
 	}
 	return place{}
 }
@@ -113,26 +120,8 @@ type element struct {
 	chain string // of a map of verdicts
 }
 
-// entry is what a frontend leads to, as the services maps have it.
-type entry struct {
-	generation, service, count uint32
-	affinity                   uint32 // seconds; 0 none
-}
-
-func (e entry) bytes() string {
-	return words(e.generation) + words(e.service) + words(e.count) + words(e.affinity)
-}
-
-func entryOf(b []byte) (entry, error) {
-	if len(b) < 16 {
-		return entry{}, fmt.Errorf("a service of %d bytes, want 16", len(b))
-	}
-	w := binary.NativeEndian
-	return entry{w.Uint32(b), w.Uint32(b[4:]), w.Uint32(b[8:]), w.Uint32(b[12:])}, nil
-}
-
 // elements are all that a group has in the table of one family. Node ports are at each of nodes.
-func (f family) elements(g *proxy.Group, e entry, nodes []netip.Addr, only proxy.Scope) []element {
+func (f family) elements(g *proxy.Group, nodes []netip.Addr, only proxy.Scope) []element {
 	var out []element
 	for _, fr := range g.Frontends {
 		scope := fr.Scope & only
@@ -146,7 +135,7 @@ func (f family) elements(g *proxy.Group, e entry, nodes []netip.Addr, only proxy
 			}
 			key := frontendKey(a, fr)
 			if scope&proxy.Inside != 0 {
-				out = append(out, lead(key, e, insideServices, insidePick, insideEmpty, refuseChain)...)
+				out = append(out, inside.lead(key, g, refuseChain)...)
 			}
 			if scope&proxy.Outside != 0 {
 				empty := refuseChain
@@ -154,7 +143,8 @@ func (f family) elements(g *proxy.Group, e entry, nodes []netip.Addr, only proxy
 					empty = dropChain
 					out = append(out, element{place: place{keepSource, key}})
 				}
-				out = append(out, lead(key, e, outsideServices, outsidePick, outsideEmpty, empty)...)
+				out = append(out, element{place: place{published, key}})
+				out = append(out, outside.lead(key, g, empty)...)
 				out = append(out, f.sources(key, g.Sources)...)
 			}
 		}
@@ -162,25 +152,25 @@ func (f family) elements(g *proxy.Group, e entry, nodes []netip.Addr, only proxy
 	if len(out) == 0 {
 		return nil
 	}
-	for i, b := range g.Backends {
-		at := string(b.Addr().AsSlice()) + padded(b.Port())
-		out = append(out, element{place: place{backendsMap, words(e.generation) + words(uint32(i))}, data: at})
-		if e.affinity > 0 {
-			out = append(out, element{place: place{members, words(e.service) + at}})
-		}
-	}
 	for _, a := range g.Here {
 		out = append(out, element{place: place{hairpins, string(a.AsSlice()) + string(a.AsSlice())}})
 	}
 	return out
 }
 
-func lead(key string, e entry, services, pick, empty, refuse string) []element {
-	out := []element{{place: place{services, key}, data: e.bytes()}}
-	if e.count == 0 {
-		return append(out, element{place: place{empty, key}, chain: refuse})
+// lead is what a frontend has in the maps of a direction.
+func (d direction) lead(key string, g *proxy.Group, refuse string) []element {
+	if len(g.Backends) == 0 {
+		return []element{{place: place{d.empty, key}, chain: refuse}}
 	}
-	return append(out, element{place: place{pick, key}, chain: chooser{services, e.count, e.affinity}.name()})
+	if g.Affinity > 0 {
+		return []element{{place: place{d.pick, key}, chain: stayChain(g)}}
+	}
+	out := []element{{place: place{d.pick, key}, chain: chooser{d, uint32(len(g.Backends))}.name()}}
+	for i, b := range g.Backends {
+		out = append(out, element{place: place{d.backends, key + words(uint32(i))}, data: string(b.Addr().AsSlice()) + padded(b.Port())})
+	}
+	return out
 }
 
 // sources are the elements that admit a frontend's clients. Ranges of the other family admit nobody here, and one within another
@@ -217,37 +207,46 @@ func padded(port uint16) string {
 	return string(append(binary.BigEndian.AppendUint16(nil, port), 0, 0))
 }
 
-func words(v uint32) string { return string(binary.NativeEndian.AppendUint32(nil, v)) }
+func words(v uint32) string { return string(native(v)) }
 
-// chooser is a chain that chooses among so many backends of the services in a map, and lets a client stay with its choice for so many seconds.
+// chooser is a chain that chooses among so many backends of whatever was asked for.
 type chooser struct {
-	services        string
-	count, affinity uint32
+	direction
+	count uint32
 }
 
-func (c chooser) name() string {
-	side, _, _ := strings.Cut(c.services, "-")
-	if c.affinity > 0 {
-		return fmt.Sprintf("%s-of-%d-stay-%d", side, c.count, c.affinity)
-	}
-	return fmt.Sprintf("%s-of-%d", side, c.count)
-}
+func (c chooser) name() string { return fmt.Sprintf("%s-of-%d", c.direction.name, c.count) }
 
 func chooserOf(name string) (chooser, bool) {
-	side, rest, _ := strings.Cut(name, "-")
-	c := chooser{services: side + "-services"}
-	if n, _ := fmt.Sscanf(rest, "of-%d-stay-%d", &c.count, &c.affinity); n == 0 {
-		return chooser{}, false
+	side, count, _ := strings.Cut(name, "-of-")
+	n, err := strconv.ParseUint(count, 10, 32)
+	c := chooser{inside, uint32(n)}
+	if side == outside.name {
+		c.direction = outside
 	}
-	return c, c.name() == name
+	return c, err == nil && c.name() == name
 }
 
-func seconds(d time.Duration) uint32 {
-	if d <= 0 {
-		return 0
+const stayPrefix = "stay-"
+
+// stayChain names the chain that chooses among a group's backends and has clients stay with them: by what the chain holds, so that
+// another chain has another name.
+func stayChain(g *proxy.Group) string {
+	h := sha256.New()
+	for _, b := range g.Backends {
+		fmt.Fprintln(h, b)
 	}
-	return uint32((d + time.Second - 1) / time.Second)
+	fmt.Fprintln(h, seconds(g.Affinity))
+	return stayPrefix + hex.EncodeToString(h.Sum(nil)[:12])
 }
+
+// markOf stands for a backend in the affinity of clients. Two of a service with the same one would have the first answer for the second.
+func markOf(b netip.AddrPort) []byte {
+	sum := sha256.Sum256([]byte(b.String()))
+	return sum[:4]
+}
+
+func seconds(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 func (e element) nft() nftables.SetElement {
 	out := nftables.SetElement{Key: []byte(e.key), KeyEnd: []byte(e.end), Val: []byte(e.data)}
@@ -257,4 +256,7 @@ func (e element) nft() nftables.SetElement {
 	return out
 }
 
-func wordOf(key string) uint32 { return binary.NativeEndian.Uint32([]byte(key)) }
+// gone is e as the kernel wants it to delete it.
+func (e element) gone() nftables.SetElement {
+	return nftables.SetElement{Key: []byte(e.key), KeyEnd: []byte(e.end)}
+}

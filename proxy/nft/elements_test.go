@@ -11,12 +11,12 @@ import (
 )
 
 func TestChooserIsFoundByItsName(t *testing.T) {
-	for _, c := range []chooser{{insideServices, 1, 0}, {outsideServices, 250, 10800}} {
+	for _, c := range []chooser{{inside, 1}, {outside, 250}} {
 		if got, ok := chooserOf(c.name()); !ok || got != c {
 			t.Errorf("%s is read as %+v, %v", c.name(), got, ok)
 		}
 	}
-	for _, name := range []string{"prerouting", "inside", "inside-of-", "inside-of-2-stay", "version-1", ""} {
+	for _, name := range []string{"prerouting", "inside", "inside-of-", "inside-of-2-stay-3", "version-1", ""} {
 		if c, ok := chooserOf(name); ok {
 			t.Errorf("%q is read as %+v", name, c)
 		}
@@ -56,7 +56,7 @@ func TestElementsOfAFrontendAreOneGroups(t *testing.T) {
 		{Addr: netip.IPv4Unspecified(), Port: 30080, Protocol: proxy.TCP, Scope: proxy.Everywhere},
 	}}
 	owners := map[place]bool{}
-	for _, e := range ipv4.elements(g, entry{generation: 1, service: 1}, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}, proxy.Everywhere) {
+	for _, e := range ipv4.elements(g, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}, proxy.Everywhere) {
 		owners[ipv4.frontendOf(e.place)] = true
 	}
 	if len(owners) != 2 {

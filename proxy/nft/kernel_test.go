@@ -1,11 +1,13 @@
 package nft
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,18 +191,6 @@ func (r *rig) serve(ns *netnstest.NS, addrs ...string) {
 func (r *rig) set(m proxy.Model) {
 	r.t.Helper()
 	r.must(r.node.Do(func() error { return r.b.Set(m) }))
-}
-
-func (r *rig) sweep(now time.Time) {
-	r.t.Helper()
-	r.must(r.node.Do(func() error {
-		for {
-			more, err := r.b.Sweep(now)
-			if !more || err != nil {
-				return err
-			}
-		}
-	}))
 }
 
 // ask asks so many times, each by a connection of its own, and returns who answered, whom they saw, and what failed.
@@ -559,7 +549,6 @@ func TestKernelNothingFailsWhileServicesChange(t *testing.T) {
 		start := time.Now()
 		r.set(service(nil, list...))
 		slowest = max(slowest, time.Since(start))
-		r.must(r.node.Do(func() error { _, err := r.b.Sweep(time.Now()); return err }))
 		if i%10 == 9 {
 			r.open(proxy.Everywhere)
 		}
@@ -585,7 +574,6 @@ func TestKernelRestartKeepsAndCleans(t *testing.T) {
 	r.set(more)
 	r.open(proxy.Everywhere)
 	r.set(service(nil, 1, 2))
-	r.sweep(time.Now().Add(time.Hour))
 	got := r.elements()
 	for p := range want {
 		if !got[p] {
@@ -598,7 +586,6 @@ func TestKernelRestartKeepsAndCleans(t *testing.T) {
 		}
 	}
 	r.set(proxy.Model{})
-	r.sweep(time.Now().Add(time.Hour))
 	if left := r.elements(); len(left) > 0 {
 		t.Errorf("an empty model leaves %v", left)
 	}
@@ -655,4 +642,32 @@ func TestKernelOnlyOutside(t *testing.T) {
 			t.Errorf("%s has elements", p.set)
 		}
 	}
+}
+
+// Whoever is on call looks with nft, and a rule that it cannot show ends it, for all tables.
+func TestKernelNftShowsTheRules(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Fatalf("apt install nftables: %v", err)
+	}
+	r := newRig(t, proxy.Everywhere)
+	r.set(service(nil, 1, 2, 3))
+	r.set(service(func(g *proxy.Group) {
+		g.Affinity = time.Minute
+		g.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		g.KeepSource = true
+	}, 1, 2))
+	ask(r.pods[0], "tcp", vip+":80", 1)
+	var out bytes.Buffer
+	cmd := exec.Command("nft", "list", "ruleset")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	r.must(r.node.Start(cmd))
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("nft list ruleset: %v: %s", err, out.String())
+	}
+	for _, want := range []string{"table ip " + Table, "table ip6 " + Table, "goto stay-", "numgen random mod 2", "192.0.2.0/24"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("nft does not show %q", want)
+		}
+	}
+	t.Log(out.String())
 }

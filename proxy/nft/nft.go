@@ -2,11 +2,12 @@
 //
 // The rules are few and do not depend on what services there are: those are elements of maps, so that a change costs what it
 // changes, at one service or at fifty thousand. A packet's destination is looked up for the chain that chooses among so many backends as the
-// service has, and there for the backends themselves. The backends of a changed service go under a generation of their own, and one
-// transaction leads all of the service to it; those of the old one stay a while longer, for a packet that is between two lookups.
+// service has, and there, with a number by chance, for the backend itself. Only a service with affinity has a chain of its own. All of a changed
+// service goes in one transaction.
 //
 // Whatever an earlier process left is read first and then changed, not replaced: connections and affinities stay. After an error the kernel is
-// read again. Other tables are not looked at.
+// read again. Other tables are not looked at. The rules are such that nft 1.0.6 can show them: it ends at one that uses what a map gave in the
+// key of another.
 //
 // What it cannot do, and a backend in sockets can: node ports at 127.0.0.1 and ::1, an address that the node has no route for, and
 // consistent hashing.
@@ -29,12 +30,8 @@ import (
 // Table is the name of the tables.
 const Table = "orlop-services"
 
-const (
-	// grace is how long backends outlive their generation: far longer than a packet takes through the rules.
-	grace = time.Second
-	// batch is how many elements go into one transaction, so that its message fits a socket's buffer. A service is never divided.
-	batch = 1000
-)
+// batch is how many elements go into one transaction, so that its messages fit a socket's buffer. A service is never divided.
+const batch = 1000
 
 // Node is what the rules need to know of the node.
 type Node struct {
@@ -42,7 +39,7 @@ type Node struct {
 	NodePorts []netip.Addr   // this node's addresses that node ports are asked at
 }
 
-// Backend is the tables of the network namespace of the thread that calls. Set and Sweep belong to one goroutine.
+// Backend is the tables of the network namespace of the thread that calls. Set belongs to one goroutine.
 type Backend struct {
 	only  proxy.Scope
 	sides []*side
@@ -90,19 +87,8 @@ func (b *Backend) Set(model proxy.Model) error {
 	return errors.Join(errs...)
 }
 
-// Sweep deletes the backends of generations that no packet can still be looking for.
-func (b *Backend) Sweep(now time.Time) (more bool, err error) {
-	var errs []error
-	for _, s := range b.sides {
-		again, err := s.sweep(now)
-		if err != nil {
-			s.have = nil
-			errs = append(errs, fmt.Errorf("nftables table %s of family %d: %w", Table, s.f.table, err))
-		}
-		more = more || again
-	}
-	return more, errors.Join(errs...)
-}
+// Sweep implements the proxy's backend: Set leaves nothing to sweep.
+func (b *Backend) Sweep(time.Time) (more bool, err error) { return false, nil }
 
 // Remove deletes the tables. Those that are not there are no error.
 func Remove() error {
@@ -126,29 +112,18 @@ type side struct {
 	tab  *nftables.Table
 	sets map[string]*nftables.Set
 
-	have    map[place]element // in the kernel; nil while not known
-	chains  map[string]bool
-	wanted  map[place]int    // how many groups want an element
-	owner   map[place]string // the group that has a frontend
-	live    map[string]*live
-	found   map[place]entry // frontends left by an earlier process
-	taken   map[uint32]bool // services among found that a group was recognised in
-	retired []retired
-
-	generation, service uint32 // last ones given
+	have   map[place]element // in the kernel; nil while not known
+	chains map[string]bool   // that maps may lead to
+	wanted map[place]int     // how many groups want an element
+	owner  map[place]string  // the group that has a frontend
+	live   map[string]*live
 }
 
 // live is what the table holds of one group.
 type live struct {
 	group    *proxy.Group
-	entry    entry
 	elements []element
 	conflict bool // a frontend is another group's
-}
-
-type retired struct {
-	places []place
-	at     time.Time
 }
 
 func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) error {
@@ -165,6 +140,7 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 	}
 	c := change{side: s}
 	stale := flows{}
+	lost := visits{}
 	for name, l := range s.live {
 		if model[name] == nil {
 			stale.add(l.group, nil)
@@ -176,6 +152,9 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 	for name, g := range model {
 		if l := s.live[name]; l != nil && l.group == g && !due {
 			continue
+		}
+		if l := s.live[name]; l != nil {
+			lost.ended(l.elements, l.group, g)
 		}
 		stale.add(s.setGroup(&c, name, g, node.NodePorts, only), g)
 		if c.size() > batch {
@@ -195,30 +174,28 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 	if err := c.flush(); err != nil {
 		return err
 	}
-	return stale.end(s.f, model, node.NodePorts, only)
+	if err := s.dropChains(); err != nil {
+		return err
+	}
+	return errors.Join(stale.end(s.f, model, node.NodePorts, only), s.forget(lost))
 }
 
 // setGroup queues what differs between a group and what the table holds of it, and returns what it was.
 func (s *side) setGroup(c *change, name string, g *proxy.Group, nodes []netip.Addr, only proxy.Scope) (before *proxy.Group) {
 	l := s.live[name]
 	if l == nil {
-		l = &live{entry: s.recognise(g, nodes, only)}
+		l = &live{}
 		s.live[name] = l
 	}
-	before = l.group
-	e := l.entry
-	e.affinity = seconds(g.Affinity)
-	if e.generation == 0 || before == nil && !s.holds(e, g.Backends) || before != nil && !slices.Equal(before.Backends, g.Backends) {
-		s.generation++
-		e.generation = s.generation
-	}
-	e.count = uint32(len(g.Backends))
-	l.conflict = false
-	next := slices.DeleteFunc(s.f.elements(g, e, nodes, only), func(el element) bool {
+	before, l.conflict = l.group, false
+	next := slices.DeleteFunc(s.f.elements(g, nodes, only), func(el element) bool {
 		other := s.owner[s.f.frontendOf(el.place)]
 		l.conflict = l.conflict || other != "" && other != name
 		return other != "" && other != name
 	})
+	if g.Affinity > 0 && len(g.Backends) > 0 && len(next) > 0 && s.f.has(g.Backends[0].Addr()) {
+		c.stays = append(c.stays, g)
+	}
 	c.replace(l.elements, next)
 	s.disown(name, l.elements)
 	for _, el := range next {
@@ -226,7 +203,7 @@ func (s *side) setGroup(c *change, name string, g *proxy.Group, nodes []netip.Ad
 			s.owner[p] = name
 		}
 	}
-	l.group, l.entry, l.elements = g, e, next
+	l.group, l.elements = g, next
 	return before
 }
 
@@ -238,29 +215,23 @@ func (s *side) disown(name string, list []element) {
 	}
 }
 
-// sweep deletes what has been retired for long enough.
-func (s *side) sweep(now time.Time) (more bool, err error) {
-	c := change{side: s}
-	for len(s.retired) > 0 && now.Sub(s.retired[0].at) >= grace && c.size() < batch {
-		for _, p := range s.retired[0].places {
-			if s.wanted[p] == 0 {
-				c.delete(p)
-			}
-		}
-		s.retired = s.retired[1:]
-	}
-	return len(s.retired) > 0, c.flush()
-}
-
-// setInside makes ranges the addresses of packets from inside.
+// setInside makes ranges the addresses of packets from inside. It writes nothing that is there: a packet could meet neither the old nor the new.
 func (s *side) setInside(ranges []netip.Prefix) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
 	set := s.f.inside(s.tab)
-	conn.FlushSet(set)
+	have, err := conn.GetSetElements(set)
+	if err != nil {
+		return fmt.Errorf("read addresses of pods: %w", err)
+	}
+	there := map[string]bool{}
+	for _, e := range have {
+		there[boundary(e)] = true
+	}
 	var list []nftables.SetElement
+	same := true
 	for _, p := range ranges {
 		if s.f.has(p.Addr()) {
 			list = append(list, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
@@ -269,6 +240,13 @@ func (s *side) setInside(ranges []netip.Prefix) error {
 			}
 		}
 	}
+	for _, e := range list {
+		same = same && there[boundary(e)]
+	}
+	if same && len(list) == len(there) {
+		return nil
+	}
+	conn.FlushSet(set)
 	if len(list) > 0 {
 		if err := conn.SetAddElements(set, list); err != nil {
 			return fmt.Errorf("set addresses of pods: %w", err)
@@ -279,3 +257,5 @@ func (s *side) setInside(ranges []netip.Prefix) error {
 	}
 	return nil
 }
+
+func boundary(e nftables.SetElement) string { return fmt.Sprintf("%x %v", e.Key, e.IntervalEnd) }

@@ -2,20 +2,25 @@ package nft
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/proxy"
 )
 
 const (
 	refuseChain = "refuse"
-	dropChain   = "drop"
+	dropChain   = "discard"
 	insideChain = "inside" // goes to the chooser of a packet from inside
 	// version is the name of an empty chain. It changes whenever the sets or the rules do: a table of another version is made anew.
 	version = "version-1"
+
+	// masqueradeMark is kube-proxy's bit 14, with its meaning: the packet's source becomes the node's address.
+	masqueradeMark = 1 << 14
 
 	ctStatusDNAT = 0x20 // IPS_DST_NAT
 
@@ -63,28 +68,26 @@ func (w writer) table() {
 	w.refusals()
 	pre := w.chain("prerouting-refuse", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, refusePriority)
 	out := w.chain("output-refuse", nftables.ChainTypeFilter, nftables.ChainHookOutput, refusePriority)
-	w.rule(out, f.frontend(), vmap(insideEmpty))
+	w.rule(out, f.frontend(), vmap(inside.empty))
 	refuseInside := w.chain("refuse-inside", "", nil, nil)
-	w.rule(refuseInside, f.frontend(), vmap(insideEmpty))
+	w.rule(refuseInside, f.frontend(), vmap(inside.empty))
 	w.rule(pre, f.fromPods(), to(refuseInside.Name))
-	w.rule(pre, f.frontend(), vmap(outsideEmpty))
+	w.rule(pre, f.frontend(), vmap(outside.empty))
 	w.rule(pre, f.frontend(), in(limited, false), f.address(r0+f.words+2, f.saddr), in(allowed, true), verdict(expr.VerdictDrop))
 
 	nat := w.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, dnatPriority)
 	natOut := w.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, dnatPriority)
-	w.rule(natOut, f.frontend(), vmap(insidePick))
+	w.rule(natOut, f.frontend(), vmap(inside.pick))
 	choose := w.chain(insideChain, "", nil, nil)
-	w.rule(choose, f.frontend(), vmap(insidePick))
+	w.rule(choose, f.frontend(), vmap(inside.pick))
 	w.rule(nat, f.fromPods(), to(choose.Name))
-	w.rule(nat, f.frontend(), vmap(outsidePick))
+	w.rule(nat, f.frontend(), in(published, false), f.frontend(), in(keepSource, true), setMark())
+	w.rule(nat, f.frontend(), vmap(outside.pick))
 
 	post := w.chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, snatPriority)
 	w.rule(post, untranslated(), verdict(expr.VerdictReturn))
 	w.rule(post, f.address(r0, f.saddr), f.address(r0+f.words, f.daddr), in(hairpins, false), masquerade())
-	w.rule(post, f.fromPods(), verdict(expr.VerdictReturn))
-	w.rule(post, fromHere(), verdict(expr.VerdictReturn))
-	w.rule(post, f.asked(), in(keepSource, false), verdict(expr.VerdictReturn))
-	w.rule(post, f.asked(), in(outsideServices, false), masquerade())
+	w.rule(post, marked(), masquerade())
 }
 
 // refusals queues the chain that tells a client at once that nobody serves: as the kernel does of a port that nobody listens on.
@@ -102,69 +105,57 @@ func (w writer) refusals() {
 	w.rule(c, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}})
 }
 
-// chooser queues the chain of a chooser. A rule finds nothing in the registers that an earlier one left, so each looks its service up anew.
+// chooser queues the chain of a chooser. A packet that is between two lookups while a transaction takes a slot away gets the first.
 func (w writer) chooser(c chooser) {
 	chain := w.chain(c.name(), "", nil, nil)
-	if c.affinity > 0 {
-		w.rule(chain, w.f.stay(c))
-		w.rule(chain, w.f.remember(c))
+	slot := r0 + w.f.words + 2
+	for _, count := range []uint32{c.count, 1} {
+		w.rule(chain, w.f.frontend(), []expr.Any{
+			&expr.Numgen{Register: slot, Modulus: count, Type: unix.NFT_NG_RANDOM},
+			&expr.Lookup{SourceRegister: r0, DestRegister: r0, IsDestRegSet: true, SetName: c.backends},
+		}, w.f.dnat(r0))
 	}
-	w.rule(chain, w.f.pick(c, r0), w.f.dnat(r0)) // also where there is no room to remember
 }
 
-// Registers of the rules with affinity: a service, of which the number is used, and behind it the backend; then the service again, and behind its
-// number the client. With addresses of four words they end at the thirteenth of sixteen.
-const (
-	first   = r0
-	backend = first + 2
-	second  = r0 + 7
-	client  = second + 2
-)
-
-// stay goes to the backend that the client was given before, if the service still has it.
-func (f family) stay(c chooser) []expr.Any {
-	return slices.Concat(
-		f.service(c.services, first), f.address(first+2, f.saddr),
-		[]expr.Any{
-			&expr.Lookup{SourceRegister: first + 1, DestRegister: backend, IsDestRegSet: true, SetName: affinityMap},
-			&expr.Lookup{SourceRegister: first + 1, SetName: members},
-		},
-		f.service(c.services, second), f.address(client, f.saddr),
-		[]expr.Any{f.note(c, unix.NFT_DYNSET_OP_UPDATE)},
-		f.dnat(backend),
-	)
-}
-
-// remember chooses a backend and notes it for the client's next connection. An update alone would keep what is noted.
-func (f family) remember(c chooser) []expr.Any {
-	return slices.Concat(
-		f.pick(c, backend),
-		f.service(c.services, second), f.address(client, f.saddr),
-		[]expr.Any{f.note(c, dynsetDelete), f.note(c, unix.NFT_DYNSET_OP_UPDATE)},
-		f.dnat(backend),
-	)
-}
-
-const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
-
-func (f family) note(c chooser, op uint32) expr.Any {
-	d := &expr.Dynset{SrcRegKey: second + 1, SrcRegData: backend, SetName: affinityMap, Operation: op}
-	if op != dynsetDelete {
-		d.Timeout = time.Duration(c.affinity) * time.Second
+// stay queues the chain of a group whose clients stay with their backend: two rules a backend, the first for a client that has been there
+// within the timeout, the second for one that is given to it. A backend that goes takes its rules along; what clients had with it expires.
+func (w writer) stay(g *proxy.Group) {
+	chain := w.chain(stayChain(g), "", nil, nil)
+	for _, b := range g.Backends {
+		w.rule(chain, w.f.visit(b), []expr.Any{&expr.Lookup{SourceRegister: r0, SetName: affinitySet}, note(g)}, w.f.dnatTo(b))
 	}
-	return d
+	for i, b := range g.Backends {
+		w.rule(chain, oneOf(len(g.Backends)-i), w.f.visit(b), []expr.Any{note(g)}, w.f.dnatTo(b))
+	}
+	for i, b := range g.Backends { // there is no room to note more clients
+		w.rule(chain, oneOf(len(g.Backends)-i), w.f.dnatTo(b))
+	}
 }
 
-// pick leaves the address and port of a backend taken at random in to and behind it.
-func (f family) pick(c chooser, to uint32) []expr.Any {
-	return append(f.service(c.services, first),
-		&expr.Numgen{Register: first + 1, Modulus: c.count, Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: first, DestRegister: to, IsDestRegSet: true, SetName: backendsMap})
+// note has the client at r0 and behind it stay for the group's timeout from now.
+func note(g *proxy.Group) expr.Any {
+	return &expr.Dynset{SrcRegKey: r0, SetName: affinitySet, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: seconds(g.Affinity)}
 }
 
-// service leaves a service's generation, number, count and affinity in at and behind it.
-func (f family) service(services string, at uint32) []expr.Any {
-	return append(f.frontendAt(at), &expr.Lookup{SourceRegister: at, DestRegister: at, IsDestRegSet: true, SetName: services})
+// visit leaves a client, what it asks for, and a backend's mark in r0 and behind it: with addresses of four words 11 of 16 registers.
+func (f family) visit(b netip.AddrPort) []expr.Any {
+	return slices.Concat(f.address(r0, f.saddr), f.frontendAt(r0+f.words),
+		[]expr.Any{&expr.Immediate{Register: r0 + 2*f.words + 2, Data: markOf(b)}})
+}
+
+// oneOf goes on with one of n packets.
+func oneOf(n int) []expr.Any {
+	return []expr.Any{
+		&expr.Numgen{Register: r0, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: make([]byte, 4)},
+	}
+}
+
+func (f family) dnatTo(b netip.AddrPort) []expr.Any {
+	return append([]expr.Any{
+		&expr.Immediate{Register: r0, Data: b.Addr().AsSlice()},
+		&expr.Immediate{Register: r0 + f.words, Data: binary.BigEndian.AppendUint16(nil, b.Port())},
+	}, f.dnat(r0)...)
 }
 
 func (f family) frontend() []expr.Any { return f.frontendAt(r0) }
@@ -174,15 +165,6 @@ func (f family) frontendAt(at uint32) []expr.Any {
 	return append(f.address(at, f.daddr),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at + f.words},
 		&expr.Payload{DestRegister: at + f.words + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
-}
-
-// asked leaves where the connection went to before it was translated in r0 and behind it.
-func (f family) asked() []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyDST, Register: r0, Direction: 0},
-		&expr.Ct{Key: expr.CtKeyPROTOCOL, Register: r0 + f.words},
-		&expr.Ct{Key: expr.CtKeyPROTODST, Register: r0 + f.words + 1, Direction: 0},
-	}
 }
 
 func (f family) address(at, offset uint32) []expr.Any {
@@ -202,18 +184,37 @@ func (f family) fromPods() []expr.Any {
 func untranslated() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: r0},
-		&expr.Bitwise{SourceRegister: r0, DestRegister: r0, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, ctStatusDNAT), Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: r0, DestRegister: r0, Len: 4, Mask: native(ctStatusDNAT), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: make([]byte, 4)},
 	}
 }
 
-// fromHere goes on when the source is an address of the node.
-func fromHere() []expr.Any {
-	return []expr.Any{
-		&expr.Fib{Register: r0, ResultADDRTYPE: true, FlagSADDR: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)},
-	}
+// setMark notes that the packet's source must become the node's.
+func setMark() []expr.Any {
+	return mark(func(load, store expr.Any) []expr.Any {
+		return []expr.Any{load, &expr.Bitwise{SourceRegister: r0, DestRegister: r0, Len: 4, Mask: native(^uint32(masqueradeMark)), Xor: native(masqueradeMark)}, store}
+	})
 }
+
+// marked goes on with a packet that setMark has noted, and takes the note away: what the packet is put into must not have it.
+func marked() []expr.Any {
+	return mark(func(load, store expr.Any) []expr.Any {
+		return []expr.Any{
+			load,
+			&expr.Bitwise{SourceRegister: r0, DestRegister: r0, Len: 4, Mask: native(masqueradeMark), Xor: native(0)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: r0, Data: native(0)},
+			load,
+			&expr.Bitwise{SourceRegister: r0, DestRegister: r0, Len: 4, Mask: native(^uint32(masqueradeMark)), Xor: native(0)},
+			store,
+		}
+	})
+}
+
+func mark(with func(load, store expr.Any) []expr.Any) []expr.Any {
+	return with(&expr.Meta{Key: expr.MetaKeyMARK, Register: r0}, &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: r0})
+}
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 // in goes on when what is at r0 and behind it is in a set; with not, when it is not.
 func in(set string, not bool) []expr.Any {

@@ -92,12 +92,15 @@ func (a *Approver) approve(ctx context.Context, csr *certificatesv1.CertificateS
 	return nil
 }
 
-// approveServing approves a kubelet's serving certificate. The error of a node that is not known by its names yet makes it
-// be looked at again: a kubelet asks when it has just registered.
+// approveServing approves a kubelet's serving certificate. The error of a node that has not the right, or is not known by its names, yet
+// makes it be looked at again: a kubelet asks when it has just registered.
 func (a *Approver) approveServing(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, req *x509.CertificateRequest) error {
 	allowed, err := a.mayCreate(ctx, csr, "selfnodeserver")
-	if err != nil || !allowed {
-		return err
+	if err != nil {
+		return fmt.Errorf("review access: %w", err)
+	}
+	if !allowed { // the role's binding may come later than the node, as while a cluster begins
+		return fmt.Errorf("recognized csr %q as selfnodeserver but subject access review was not approved: bind a role with that right to the node, or approve it by hand", csr.Name)
 	}
 	nodes, err := a.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
