@@ -396,11 +396,11 @@ func (s nodeSource) Ready(context.Context) error {
 // Pressures are the conditions of what the node is short of.
 func (s nodeSource) Pressures() []v1.NodeConditionType { return s.k.pressures() }
 
-// Runtime names the container runtime.
+// Runtime names the container runtime, unless it does not answer.
 func (s nodeSource) Runtime(ctx context.Context) string {
 	v, err := s.k.rt.Version(ctx)
 	if err != nil {
-		return "unknown"
+		return ""
 	}
 	return v.RuntimeName + "://" + v.RuntimeVersion
 }

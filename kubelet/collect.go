@@ -35,7 +35,7 @@ func (k *Kubelet) nodeImages(ctx context.Context) []v1.ContainerImage {
 	if err != nil {
 		return nil
 	}
-	var out []v1.ContainerImage
+	out := []v1.ContainerImage{}
 	for _, i := range list {
 		names := append(slices.Clone(i.RepoDigests), i.RepoTags...)
 		if len(names) > 0 {

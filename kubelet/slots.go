@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // slots bound what is being made at once: more side by side only make each slower. Who waits longest is next, but a
@@ -32,14 +33,14 @@ func (s *slots) take(ctx context.Context, queue *[]chan struct{}) (func(), error
 	if s.free > 0 {
 		s.free--
 		s.mu.Unlock()
-		return s.release, nil
+		return s.held(), nil
 	}
 	turn := make(chan struct{})
 	*queue = append(*queue, turn)
 	s.mu.Unlock()
 	select {
 	case <-turn:
-		return s.release, nil
+		return s.held(), nil
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
@@ -50,6 +51,20 @@ func (s *slots) take(ctx context.Context, queue *[]chan struct{}) (func(), error
 		s.nextLocked() // it was given one at the same time
 	}
 	return nil, ctx.Err()
+}
+
+// slotPatience is for how long a slot can be held. What takes longer waits for something that is stuck, a network plugin
+// or a shim, and not for the processor: some stuck pods must not stop all others.
+const slotPatience = 10 * time.Second
+
+// held is the right to a slot; it ends when it is released, or by itself.
+func (s *slots) held() (release func()) {
+	end := sync.OnceFunc(s.release)
+	late := time.AfterFunc(slotPatience, end)
+	return func() {
+		late.Stop()
+		end()
+	}
 }
 
 func (s *slots) release() {

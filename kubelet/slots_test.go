@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestSlotsGoToContainersFirst(t *testing.T) {
@@ -75,4 +76,27 @@ func TestSlotsAreNotLost(t *testing.T) {
 	if s.free != 2 || len(s.containers)+len(s.sandboxes) > 0 {
 		t.Errorf("%d free, %d and %d wait; want 2 free", s.free, len(s.containers), len(s.sandboxes))
 	}
+}
+
+func TestStuckHoldersLoseTheirSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(1)
+		stuck, err := s.forSandbox(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		next, err := s.forSandbox(t.Context())
+		if err != nil || time.Since(begun) != slotPatience {
+			t.Fatalf("the next one began after %v: %v", time.Since(begun), err)
+		}
+		stuck() // at last: it has none to give back any more
+		if s.free != 0 {
+			t.Error("a slot was given back twice")
+		}
+		next()
+		if s.free != 1 {
+			t.Errorf("%d slots are free at the end, want 1", s.free)
+		}
+	})
 }

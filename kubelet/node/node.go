@@ -56,9 +56,9 @@ type Source interface {
 	Ready(ctx context.Context) error
 	// Pressures are the conditions of what the node is short of.
 	Pressures() []v1.NodeConditionType
-	// Runtime names the container runtime, as in containerd://1.6.20.
+	// Runtime names the container runtime, as in containerd://1.6.20; empty if it does not answer.
 	Runtime(ctx context.Context) string
-	// Images lists some images that are there.
+	// Images lists some images that are there; nil if the runtime does not answer.
 	Images(ctx context.Context) []v1.ContainerImage
 }
 
@@ -77,8 +77,10 @@ type Node struct {
 	capacity, allocatable v1.ResourceList
 
 	// Below: Run's goroutine only.
-	sent   *v1.NodeStatus
-	sentAt time.Time
+	images  []v1.ContainerImage
+	runtime string
+	sent    *v1.NodeStatus
+	sentAt  time.Time
 }
 
 // New makes a Node that has told nothing. tell records events on the node.
@@ -279,13 +281,14 @@ func (n *Node) initial(ctx context.Context) *v1.Node {
 }
 
 func (n *Node) status(ctx context.Context, before []v1.NodeCondition) v1.NodeStatus {
+	n.askRuntime(ctx)
 	st := v1.NodeStatus{
-		Capacity: n.capacity, Allocatable: n.allocatable, NodeInfo: n.machine.Info, Images: n.src.Images(ctx),
+		Capacity: n.capacity, Allocatable: n.allocatable, NodeInfo: n.machine.Info, Images: n.images,
 		DaemonEndpoints: v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: n.cfg.Port}},
 	}
 	st.NodeInfo.KubeletVersion = n.cfg.Version
 	st.NodeInfo.KubeProxyVersion = "" // deprecated, and not ours to say
-	st.NodeInfo.ContainerRuntimeVersion = n.src.Runtime(ctx)
+	st.NodeInfo.ContainerRuntimeVersion = n.runtime
 	for _, ip := range n.cfg.IPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
@@ -296,6 +299,23 @@ func (n *Node) status(ctx context.Context, before []v1.NodeCondition) v1.NodeSta
 	st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: host})
 	st.Conditions = conditions(n.src.Pressures(), n.src.Ready(ctx), before, time.Now())
 	return st
+}
+
+// runtimeWait is how long the status waits for the runtime: that it hangs must be told, not waited for.
+const runtimeWait = 2 * time.Second
+
+// askRuntime learns what only the runtime knows. While it does not answer, what it said last is told.
+func (n *Node) askRuntime(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, runtimeWait)
+	defer cancel()
+	if images := n.src.Images(ctx); images != nil {
+		n.images = images
+	}
+	if name := n.src.Runtime(ctx); name != "" {
+		n.runtime = name
+	} else if n.runtime == "" {
+		n.runtime = "unknown"
+	}
 }
 
 // sameStatus compares all but the heartbeats.
