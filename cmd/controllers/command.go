@@ -58,6 +58,7 @@ type options struct {
 	autoscaling    podautoscaler.Settings
 	tokenKeyFile   string
 	localPathImage string
+	legacyTokens   time.Duration
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
@@ -116,6 +117,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
 	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
 	fs.StringVar(&o.localPathImage, "local-path-image", "", "image of orlop-agent, with which the provisioner of local paths makes directories on nodes; there is no such provisioner without")
+	fs.DurationVar(&o.legacyTokens, "legacy-service-account-token-clean-up-period", 365*24*time.Hour, "for how long a token that an old cluster made must be unused to become invalid, and then to be deleted")
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")
 	fs.String("requestheader-client-ca-file", "", "accepted; requests by proxies are not believed here")
 }

@@ -71,7 +71,7 @@ func typed(build func(e *env, client kubernetes.Interface) (runner, error)) func
 
 // table lists all controllers under upstream's names.
 func table() []entry {
-	return slices.Concat(workloads(), batch(), autoscaling(), volumes(), cluster(), budgets(), access())
+	return slices.Concat(workloads(), batch(), autoscaling(), volumes(), cluster(), budgets(), access(), checks())
 }
 
 func workloads() []entry {

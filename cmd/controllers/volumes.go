@@ -6,6 +6,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/ephemeralvolume"
 	"github.com/orlop-io/orlop/cmd/controllers/localpath"
 	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
+	"github.com/orlop-io/orlop/cmd/controllers/volumeexpander"
 	"github.com/orlop-io/orlop/cmd/controllers/volumeprotection"
 )
 
@@ -21,6 +22,16 @@ func volumes() []entry {
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
 				v, err := ephemeralvolume.New(c, e.shared, e.recorder("ephemeral_volume"), e.log)
 				return v.Run, err
+			})},
+		{name: "volumeattributesclass-protection-controller", alias: "volumeattributesclass-protection", account: "volumeattributesclass-protection-controller",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				p, err := volumeprotection.NewAttributes(c, e.shared, e.log)
+				return p.Run, err
+			})},
+		{name: "persistentvolume-expander-controller", alias: "persistentvolume-expander", account: "expand-controller",
+			build: typed(func(e *env, _ kubernetes.Interface) (runner, error) {
+				x, err := volumeexpander.New(e.shared, e.recorder("volume_expand"), e.log)
+				return x.Run, err
 			})},
 		{name: "local-path-provisioner", alias: "local-path", account: "local-path-provisioner",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {

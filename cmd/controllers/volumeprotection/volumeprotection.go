@@ -1,6 +1,7 @@
-// Package volumeprotection keeps claims that pods use, and volumes that are bound, until they are used no more.
+// Package volumeprotection keeps claims that pods use, volumes that are bound, and volume attributes classes that either
+// names, until they are used no more.
 //
-// It owns two finalizers, kubernetes.io/pvc-protection and kubernetes.io/pv-protection, which admission puts on new
+// It owns the finalizers kubernetes.io/pvc-protection, pv-protection and vac-protection, which admission puts on new
 // objects: it adds them where they are missing and removes them from deleted objects that nobody uses.
 package volumeprotection
 

@@ -1,11 +1,18 @@
 package volumeprotection
 
 import (
+	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestDecide(t *testing.T) {
@@ -43,6 +50,38 @@ func TestUses(t *testing.T) {
 	for claim, want := range map[string]bool{"c": true, "p-b": true, "other": false} {
 		if Uses(pod, claim) != want {
 			t.Errorf("%s: want %t", claim, want)
+		}
+	}
+}
+
+// A class stays as long as a claim has it, is on the way to it, or a volume has it.
+func TestAttributesInUse(t *testing.T) {
+	name := "gold"
+	for what, object := range map[string]runtime.Object{
+		"wanted":   &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeAttributesClassName: &name}},
+		"current":  &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}, Status: corev1.PersistentVolumeClaimStatus{CurrentVolumeAttributesClassName: &name}},
+		"target":   &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}, Status: corev1.PersistentVolumeClaimStatus{ModifyVolumeStatus: &corev1.ModifyVolumeStatus{TargetVolumeAttributesClassName: name}}},
+		"volume's": &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{VolumeAttributesClassName: &name}},
+		"unused":   &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c"}},
+	} {
+		now := metav1.Now()
+		class := &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{OfAttributes}, DeletionTimestamp: &now}}
+		client := fake.NewClientset(class)
+		shared := informers.NewSharedInformerFactory(client, 0)
+		a, err := NewAttributes(client, shared, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := shared.Core().V1().PersistentVolumeClaims().Informer().GetStore()
+		if _, ok := object.(*corev1.PersistentVolume); ok {
+			store = shared.Core().V1().PersistentVolumes().Informer().GetStore()
+		}
+		if err := errors.Join(store.Add(object), shared.Storage().V1().VolumeAttributesClasses().Informer().GetStore().Add(class), a.sync(t.Context(), name)); err != nil {
+			t.Fatal(err)
+		}
+		kept := !slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "update" })
+		if kept != (what != "unused") {
+			t.Errorf("%s: kept is %t", what, kept)
 		}
 	}
 }
