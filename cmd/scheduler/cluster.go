@@ -112,6 +112,13 @@ func (c *cluster) removeLocked(uid types.UID) *Pod {
 	return p
 }
 
+// pod returns the pod as it is known on its node, nil if it is on none.
+func (c *cluster) pod(uid types.UID) *Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pods[uid]
+}
+
 // has tells whether the pod is on a node already.
 func (c *cluster) has(uid types.UID) bool {
 	c.mu.Lock()

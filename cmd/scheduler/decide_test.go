@@ -169,3 +169,35 @@ func BenchmarkDecide1000Nodes(b *testing.B) {
 		}
 	}
 }
+
+// What is worked out of a pod is worked out again only when it may differ, and then is what it would be anew.
+func TestNextPod(t *testing.T) {
+	numbered := func(n int64) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Generation = n } }
+	bigger := func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", Resources: &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}}}
+	}
+	runs := func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning }
+	first := NewPod(testPod("p", cpu("1"), numbered(1)))
+	for _, tc := range []struct {
+		name string
+		pod  *corev1.Pod
+		kept bool
+	}{
+		{"runs", testPod("p", cpu("1"), numbered(1), on("n"), runs), true},
+		{"asks for more", testPod("p", cpu("2"), numbered(2)), false},
+		{"without a number", testPod("p", cpu("1")), false},
+		{"another label", testPod("p", cpu("1"), numbered(1), labelled("b")), false},
+		{"has more", testPod("p", cpu("1"), numbered(1), bigger), false},
+	} {
+		got, anew := first.next(tc.pod), NewPod(tc.pod)
+		if got.Pod != tc.pod || got.requests.CPU != anew.requests.CPU || got.kind != anew.kind {
+			t.Errorf("%s: %+v, want %+v", tc.name, got, anew)
+		}
+		if kept := got.required == first.required; tc.kept && !kept {
+			t.Errorf("%s: worked out again", tc.name)
+		}
+	}
+	if got := (*Pod)(nil).next(first.Pod); got.requests.CPU != 1000 {
+		t.Errorf("%+v", got)
+	}
+}

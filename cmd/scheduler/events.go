@@ -21,10 +21,11 @@ import (
 )
 
 const (
-	// eventShards write at once; all events about an object go through one of them, in order.
-	eventShards = 8
+	// eventShards write at once; all events about an object go through one of them, in order. They are few, so that in a rush
+	// the API server binds pods first and is told of it afterwards.
+	eventShards = 2
 	// queuedEvents bounds the events that wait in a shard. What does not fit is dropped, and counted.
-	queuedEvents = 4096
+	queuedEvents = 16384
 	// rememberedEvents bounds what a shard knows of earlier events, all together client-go's number.
 	rememberedEvents = 4096 / eventShards
 	// eventPatience is how long an event that the API server does not answer is tried again, eventPause apart.

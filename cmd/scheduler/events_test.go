@@ -110,7 +110,7 @@ func TestEventsAreNotLost(t *testing.T) {
 func TestEventsThatDoNotFitAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &slowSink{takes: time.Millisecond}
-		const many = queuedEvents + 1000
+		const many = queuedEvents + 1000 // at once
 		w := writing(t, sink, func(w *eventWriter) {
 			for i := range many {
 				p := testPod(fmt.Sprint("p", i))

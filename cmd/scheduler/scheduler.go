@@ -128,8 +128,9 @@ func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
 
 // assignedSeen takes in a pod that has a node.
 func (s *Scheduler) assignedSeen(old, pod *corev1.Pod) {
-	now := NewPod(pod)
-	past := s.cluster.setPod(now)
+	past := s.cluster.pod(pod.UID)
+	now := past.next(pod)
+	s.cluster.setPod(now)
 	if old == nil || old.Spec.NodeName == "" || past == nil {
 		s.queue.happened(change{event: podBound, pod: now})
 		return

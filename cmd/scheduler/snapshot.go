@@ -146,6 +146,26 @@ func NewPod(p *corev1.Pod) *Pod {
 	return pod
 }
 
+// next is the pod as p is now. What was worked out of it before, and cannot have changed, stays.
+func (pod *Pod) next(p *corev1.Pod) *Pod {
+	if pod == nil || p.Generation == 0 || pod.Generation != p.Generation || !maps.Equal(pod.Labels, p.Labels) || reportsResources(pod.Pod) || reportsResources(p) {
+		return NewPod(p)
+	}
+	same := *pod
+	same.Pod, same.assumed = p, false
+	return &same
+}
+
+// reportsResources tells that the requests depend on the status too: a kubelet says what the containers really have.
+func reportsResources(p *corev1.Pod) bool {
+	for _, statuses := range [][]corev1.ContainerStatus{p.Status.ContainerStatuses, p.Status.InitContainerStatuses} {
+		if slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Resources != nil || s.AllocatedResources != nil }) {
+			return true
+		}
+	}
+	return p.Status.Resources != nil || p.Status.AllocatedResources != nil
+}
+
 func floorRequests() corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: *milli(floorCPU), corev1.ResourceMemory: *bytes(floorMemory)}
 }
