@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adopt reads what the table holds, or makes it when there is none of this version.
+// adopt reads what the table holds. One of another version is as none: make replaces it.
 func (s *side) adopt() error {
 	s.tab = &nftables.Table{Name: Table, Family: s.f.table}
 	s.sets = s.f.sets(s.tab)
@@ -19,14 +19,8 @@ func (s *side) adopt() error {
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
-	if c, err := conn.ListChain(s.tab, version); err != nil || c == nil {
-		// Made first, so that there is something to delete: all in one transaction.
-		conn.AddTable(s.tab)
-		conn.DelTable(s.tab)
-		writer{conn, s.tab, s.f}.table()
-		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("make rules: %w", err)
-		}
+	c, err := conn.ListChain(s.tab, version)
+	if s.made = err == nil && c != nil; !s.made {
 		return nil
 	}
 	chains, err := conn.ListChainsOfTableFamily(s.tab.Family)
@@ -57,6 +51,36 @@ func (s *side) adopt() error {
 			s.have[el.place] = el
 		}
 	}
+	return nil
+}
+
+// make makes the table with its rules, and nothing in it, in one transaction.
+func (s *side) make() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	conn.AddTable(s.tab) // so that there is something to delete
+	conn.DelTable(s.tab)
+	writer{conn, s.tab, s.f}.table()
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("make rules: %w", err)
+	}
+	s.made = true
+	return nil
+}
+
+// remove deletes the table, or one of another version.
+func (s *side) remove() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	conn.DelTable(s.tab)
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete table: %w", err)
+	}
+	s.made, s.chains = false, map[string]bool{}
 	return nil
 }
 

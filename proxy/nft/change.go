@@ -1,7 +1,9 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 
@@ -17,6 +19,8 @@ type change struct {
 	put   map[place]element
 	gone  map[place]bool
 	stays []*proxy.Group // whose chains must be there
+	// inside are the addresses of pods, for when the table has to be made.
+	inside []netip.Prefix
 }
 
 func (c *change) size() int { return len(c.put) + len(c.gone) }
@@ -71,6 +75,11 @@ func (c *change) dropUnwanted() {
 func (c *change) flush() error {
 	if c.size() == 0 {
 		return nil
+	}
+	if !c.made {
+		if err := errors.Join(c.make(), c.setInside(c.inside)); err != nil {
+			return err
+		}
 	}
 	conn, err := nftables.New()
 	if err != nil {

@@ -5,7 +5,7 @@
 // service has, and there, with a number by chance, for the backend itself. Only a service with affinity has a chain of its own. All of a changed
 // service goes in one transaction.
 //
-// Whatever an earlier process left is read first and then changed, not replaced: connections and affinities stay. After an error the kernel is
+// The table is there while there is something to translate. Whatever an earlier process left is read first and then changed, not replaced: connections and affinities stay. After an error the kernel is
 // read again. Other tables are not looked at. The rules are such that nft 1.0.6 can show them: it ends at one that uses what a map gave in the
 // key of another.
 //
@@ -113,6 +113,7 @@ type side struct {
 	sets map[string]*nftables.Set
 
 	have   map[place]element // in the kernel; nil while not known
+	made   bool              // the table is there
 	chains map[string]bool   // that maps may lead to
 	wanted map[place]int     // how many groups want an element
 	owner  map[place]string  // the group that has a frontend
@@ -133,12 +134,12 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 			return err
 		}
 	}
-	if due || fresh {
+	if s.made && (due || fresh) {
 		if err := s.setInside(node.Inside); err != nil {
 			return err
 		}
 	}
-	c := change{side: s}
+	c := change{side: s, inside: node.Inside}
 	stale := flows{}
 	lost := visits{}
 	for name, l := range s.live {
@@ -173,6 +174,11 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 	}
 	if err := c.flush(); err != nil {
 		return err
+	}
+	if len(s.have) == 0 && (s.made || fresh) { // hooks with nothing to do would cost every connection
+		if err := s.remove(); err != nil {
+			return err
+		}
 	}
 	if err := s.dropChains(); err != nil {
 		return err
