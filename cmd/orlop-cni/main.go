@@ -1,4 +1,5 @@
-// Command orlop-cni is the CNI plugin: what it does is in package plugin. Under the name "loopback" it brings up lo.
+// Command orlop-cni is the CNI plugin: what it does is in package plugin. Under the name "loopback" it brings up lo. "orlop-cni ipam" shows
+// and mends the leases.
 package main
 
 import (
@@ -21,6 +22,13 @@ func run() int {
 	// work, would be a good part of them.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(1)
+	if len(os.Args) > 1 && os.Args[1] == "ipam" {
+		if err := plugin.RunIPAM(os.Args[2:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "orlop-cni:", err)
+			return 1
+		}
+		return 0
+	}
 	funcs := plugin.Funcs()
 	if filepath.Base(os.Args[0]) == "loopback" {
 		funcs = plugin.LoopbackFuncs()

@@ -27,21 +27,49 @@ type addressing struct {
 
 // ipamConfig is ipam of type host-local or orlop-cni. Keys are host-local's, but reserved.
 type ipamConfig struct {
-	Type string `json:"type,omitempty"`
+	Type string
 	ipRange
-	Ranges     [][]ipRange    `json:"ranges,omitempty"`
-	Routes     []*types.Route `json:"routes,omitempty"`
-	DataDir    string         `json:"dataDir,omitempty"`
-	ResolvConf string         `json:"resolvConf,omitempty"`
+	Ranges     [][]ipRange
+	Routes     []*types.Route
+	DataDir    string
+	ResolvConf string
 	// Reserved are addresses that a container gets only by asking for them.
-	Reserved []string `json:"reserved,omitempty"`
+	Reserved []string
 }
 
-type ipRange struct {
-	Subnet     string `json:"subnet,omitempty"`
-	RangeStart string `json:"rangeStart,omitempty"`
-	RangeEnd   string `json:"rangeEnd,omitempty"`
-	Gateway    string `json:"gateway,omitempty"`
+type ipRange struct{ Subnet, RangeStart, RangeEnd, Gateway string }
+
+func (c *ipamConfig) fields() fields {
+	out := c.ipRange.fields()
+	out["type"], out["ranges"], out["dataDir"], out["resolvConf"], out["reserved"] = &c.Type, ranges(&c.Ranges), &c.DataDir, &c.ResolvConf, &c.Reserved
+	out["routes"] = list(func(path string, raw []byte) error {
+		// The library's form of a route reads more than it says; its names are checked here.
+		var ignored json.RawMessage
+		names := fields{"dst": &ignored, "gw": &ignored, "mtu": &ignored, "advmss": &ignored, "priority": &ignored, "table": &ignored, "scope": &ignored}
+		if err := object(path, raw, names); err != nil {
+			return err
+		}
+		route := &types.Route{}
+		c.Routes = append(c.Routes, route)
+		return into(route)(path, raw)
+	})
+	return out
+}
+
+func (r *ipRange) fields() fields {
+	return fields{"subnet": &r.Subnet, "rangeStart": &r.RangeStart, "rangeEnd": &r.RangeEnd, "gateway": &r.Gateway}
+}
+
+// ranges reads a list of sets.
+func ranges(out *[][]ipRange) reader {
+	return list(func(path string, raw []byte) error {
+		var set []ipRange
+		if err := objects(&set, (*ipRange).fields)(path, raw); err != nil {
+			return err
+		}
+		*out = append(*out, set)
+		return nil
+	})
 }
 
 // address works out where addresses come from, and completes PodCIDRs and StateDir.
@@ -139,13 +167,7 @@ func (c *Config) addressByIPAM() error {
 		return nil
 	}
 	var conf ipamConfig
-	if err := strictly(c.IPAM, &conf); err != nil {
-		if e := (*types.Error)(nil); errors.As(err, &e) && e.Code != types.ErrDecodingFailure {
-			e.Msg = strings.Replace(e.Msg, "unsupported field ", "unsupported field ipam.", 1)
-			if e.Code == types.ErrInvalidNetworkConfig {
-				e.Details = "ipam." + e.Details
-			}
-		}
+	if err := object("ipam", c.IPAM, conf.fields()); err != nil {
 		return err
 	}
 	return c.take(conf)

@@ -7,10 +7,10 @@ import (
 
 // bandwidth is the capability's form: rates in bits a second, bursts in bits.
 type bandwidth struct {
-	IngressRate  uint64 `json:"ingressRate,omitempty"`
-	IngressBurst uint64 `json:"ingressBurst,omitempty"`
-	EgressRate   uint64 `json:"egressRate,omitempty"`
-	EgressBurst  uint64 `json:"egressBurst,omitempty"`
+	IngressRate  uint64
+	IngressBurst uint64
+	EgressRate   uint64
+	EgressBurst  uint64
 }
 
 // shape is a token bucket: bytes a second, and bytes at once.

@@ -15,68 +15,60 @@ import (
 // Config is the plugin's part of a network configuration: what stands in the conflist, and what the runtime adds. Most keys are those of
 // the plugins bridge and host-local, and mean the same.
 type Config struct {
-	CNIVersion   string          `json:"cniVersion,omitempty"`
-	Name         string          `json:"name,omitempty"`
-	Type         string          `json:"type,omitempty"`
-	Capabilities map[string]bool `json:"capabilities,omitempty"`
-	IPAM         json.RawMessage `json:"ipam,omitempty"`
-	DNS          types.DNS       `json:"dns,omitzero"`
-	RawPrev      json.RawMessage `json:"prevResult,omitempty"`
+	CNIVersion   string
+	Name         string
+	Type         string
+	Capabilities map[string]bool
+	IPAM         json.RawMessage
+	DNS          types.DNS
+	RawPrev      json.RawMessage
 	// Args are for all plugins: what is not this one's is left alone.
-	Args             json.RawMessage      `json:"args,omitempty"`
-	ValidAttachments []types.GCAttachment `json:"cni.dev/valid-attachments,omitempty"`
+	Args             json.RawMessage
+	ValidAttachments []types.GCAttachment
 
 	// Bridge is the node's bridge for this network; made when missing. Empty: "cni0" beside ipam, as with the plugin bridge, else "orlop0".
-	Bridge string `json:"bridge,omitempty"`
+	Bridge string
 	// IsGateway gives the bridge the gateway's address of each range in use, and turns on forwarding.
-	IsGateway *bool `json:"isGateway,omitempty"`
+	IsGateway *bool
 	// IsDefaultGateway adds default routes to the container, via the bridge; it includes IsGateway. Nil: true without ipam.
-	IsDefaultGateway *bool `json:"isDefaultGateway,omitempty"`
+	IsDefaultGateway *bool
 	// ForceAddress false refuses a bridge that has an address of another network; nil and true replace the address.
-	ForceAddress *bool `json:"forceAddress,omitempty"`
+	ForceAddress *bool
 	// IPMasq gives containers' packets to the outside the node's address.
-	IPMasq        bool   `json:"ipMasq,omitempty"`
-	IPMasqBackend string `json:"ipMasqBackend,omitempty"`
+	IPMasq        bool
+	IPMasqBackend string
 	// MTU of both ends of the link, in bytes; 0: that of the link with the node's default route.
-	MTU int `json:"mtu,omitempty"`
+	MTU int
 	// HairpinMode lets the bridge send a frame back where it came from. Nil: as the node's netfilter needs it, see BridgeNetfilter.
-	HairpinMode *bool `json:"hairpinMode,omitempty"`
-	PromiscMode bool  `json:"promiscMode,omitempty"`
+	HairpinMode *bool
+	PromiscMode bool
 	// VLAN the container's port is in, untagged; 0: none.
-	VLAN                int     `json:"vlan,omitempty"`
-	VLANTrunk           []trunk `json:"vlanTrunk,omitempty"`
-	PreserveDefaultVLAN *bool   `json:"preserveDefaultVlan,omitempty"`
+	VLAN                int
+	VLANTrunk           []trunk
+	PreserveDefaultVLAN *bool
 	// MacSpoofChk drops frames from the container with another source address than its own.
-	MacSpoofChk               bool `json:"macspoofchk,omitempty"`
-	DisableContainerInterface bool `json:"disableContainerInterface,omitempty"`
+	MacSpoofChk               bool
+	DisableContainerInterface bool
 	// PortIsolation keeps frames from other isolated ports of the bridge.
-	PortIsolation bool `json:"portIsolation,omitempty"`
+	PortIsolation bool
 	// EnableDAD leaves IPv6's duplicate address detection on, and with it a wait of 1 to 2 s before an address works.
-	EnableDAD bool `json:"enabledad,omitempty"`
+	EnableDAD bool
 
 	// PodCIDRs are the addresses of this node's containers: one range of a family, each container gets one address of each.
-	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+	PodCIDRs []netip.Prefix
 	// PodCIDRsFile is where the agent writes them, for a node that does not know them yet: {"podCIDRs": [...]}.
-	PodCIDRsFile string `json:"podCIDRsFile,omitempty"`
+	PodCIDRsFile string
 	// DirectCIDRs are destinations to which containers keep their own address although IPMasq is set: all pods of the cluster.
-	DirectCIDRs []netip.Prefix `json:"directCIDRs,omitempty"`
+	DirectCIDRs []netip.Prefix
 	// BridgeNetfilter "off" keeps bridged packets out of netfilter in the node's network namespace; when empty the setting is
 	// left alone and ports of the bridge reflect, as a netfilter service proxy needs it.
-	BridgeNetfilter string `json:"bridgeNetfilter,omitempty"`
+	BridgeNetfilter string
 	// StateDir is where leases are kept; empty: ipam.dataDir, or "/var/lib/cni/orlop".
-	StateDir string `json:"stateDir,omitempty"`
+	StateDir string
 	// Sysctl is set in the container's namespace, below net. only; IFNAME in a key stands for the interface.
-	Sysctl map[string]string `json:"sysctl,omitempty"`
+	Sysctl map[string]string
 
-	RuntimeConfig struct {
-		PortMappings []portMapping   `json:"portMappings,omitempty"`
-		Bandwidth    bandwidth       `json:"bandwidth,omitzero"`
-		IPs          []string        `json:"ips,omitempty"`
-		MAC          string          `json:"mac,omitempty"`
-		Aliases      json.RawMessage `json:"aliases,omitempty"`
-		DNS          runtimeDNS      `json:"dns,omitzero"`
-		IPRanges     [][]ipRange     `json:"ipRanges,omitempty"`
-	} `json:"runtimeConfig,omitzero"`
+	RuntimeConfig runtimeConfig // what the runtime adds, by capability
 
 	prev types.Result // decoded RawPrev; nil without
 	addressing
@@ -85,36 +77,72 @@ type Config struct {
 var capabilities = []string{"aliases", "bandwidth", "dns", "ipRanges", "ips", "mac", "portMappings"}
 
 type portMapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP,omitempty"`
+	HostPort      int
+	ContainerPort int
+	Protocol      string
+	HostIP        string
+}
+
+type runtimeConfig struct {
+	PortMappings []portMapping
+	Bandwidth    bandwidth
+	IPs          []string
+	MAC          string
+	Aliases      json.RawMessage
+	DNS          types.DNS // CRI has options beside the specification's servers and searches
+	IPRanges     [][]ipRange
 }
 
 // trunk is a VLAN, or a span of them, that the container's port carries tagged.
 type trunk struct {
-	ID    *int `json:"id,omitempty"`
-	MinID *int `json:"minID,omitempty"`
-	MaxID *int `json:"maxID,omitempty"`
+	ID    *int
+	MinID *int
+	MaxID *int
 }
 
 // requested is what a user asks for by args.cni.
 type requested struct {
-	IPs []string `json:"ips,omitempty"`
-	MAC string   `json:"mac,omitempty"`
+	IPs []string `json:"ips"`
+	MAC string   `json:"mac"`
 }
 
-// runtimeDNS is the capability's form, which differs from that of the configuration; CRI's has options, too.
-type runtimeDNS struct {
-	Servers  []string `json:"servers,omitempty"`
-	Searches []string `json:"searches,omitempty"`
-	Options  []string `json:"options,omitempty"`
+func (c *Config) fields() fields {
+	return fields{
+		"cniVersion": &c.CNIVersion, "name": &c.Name, "type": &c.Type, "capabilities": &c.Capabilities, "ipam": &c.IPAM,
+		"prevResult": &c.RawPrev, "args": &c.Args, "cni.dev/valid-attachments": &c.ValidAttachments,
+		"dns":    part(fields{"nameservers": &c.DNS.Nameservers, "domain": &c.DNS.Domain, "search": &c.DNS.Search, "options": &c.DNS.Options}),
+		"bridge": &c.Bridge, "isGateway": &c.IsGateway, "isDefaultGateway": &c.IsDefaultGateway, "forceAddress": &c.ForceAddress,
+		"ipMasq": &c.IPMasq, "ipMasqBackend": &c.IPMasqBackend, "mtu": &c.MTU, "hairpinMode": &c.HairpinMode, "promiscMode": &c.PromiscMode,
+		"vlan": &c.VLAN, "vlanTrunk": objects(&c.VLANTrunk, (*trunk).fields), "preserveDefaultVlan": &c.PreserveDefaultVLAN,
+		"macspoofchk": &c.MacSpoofChk, "disableContainerInterface": &c.DisableContainerInterface, "portIsolation": &c.PortIsolation,
+		"enabledad": &c.EnableDAD, "podCIDRs": &c.PodCIDRs, "podCIDRsFile": &c.PodCIDRsFile, "directCIDRs": &c.DirectCIDRs,
+		"bridgeNetfilter": &c.BridgeNetfilter, "stateDir": &c.StateDir, "sysctl": &c.Sysctl, "runtimeConfig": part(c.RuntimeConfig.fields()),
+	}
+}
+
+func (r *runtimeConfig) fields() fields {
+	return fields{
+		"portMappings": objects(&r.PortMappings, (*portMapping).fields), "bandwidth": part(r.Bandwidth.fields()),
+		"ips": &r.IPs, "mac": &r.MAC, "aliases": &r.Aliases,
+		"dns":      part(fields{"servers": &r.DNS.Nameservers, "searches": &r.DNS.Search, "options": &r.DNS.Options}),
+		"ipRanges": ranges(&r.IPRanges),
+	}
+}
+
+func (m *portMapping) fields() fields {
+	return fields{"hostPort": &m.HostPort, "containerPort": &m.ContainerPort, "protocol": &m.Protocol, "hostIP": &m.HostIP}
+}
+
+func (t *trunk) fields() fields { return fields{"id": &t.ID, "minID": &t.MinID, "maxID": &t.MaxID} }
+
+func (b *bandwidth) fields() fields {
+	return fields{"ingressRate": &b.IngressRate, "ingressBurst": &b.IngressBurst, "egressRate": &b.EgressRate, "egressBurst": &b.EgressBurst}
 }
 
 // Parse reads a configuration and refuses what the plugin cannot do. Its errors carry the specification's codes.
 func Parse(stdin []byte) (*Config, error) {
 	c := &Config{}
-	if err := strictly(stdin, c); err != nil {
+	if err := object("", stdin, c.fields()); err != nil {
 		return nil, err
 	}
 	if len(c.RawPrev) > 0 && string(c.RawPrev) != "null" {

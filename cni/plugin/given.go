@@ -186,11 +186,11 @@ func (c *Config) resolvers(byIPAM types.DNS) types.DNS {
 		d = byIPAM
 	}
 	rt := c.RuntimeConfig.DNS
-	if len(rt.Servers) > 0 {
-		d.Nameservers = rt.Servers
+	if len(rt.Nameservers) > 0 {
+		d.Nameservers = rt.Nameservers
 	}
-	if len(rt.Searches) > 0 {
-		d.Search = rt.Searches
+	if len(rt.Search) > 0 {
+		d.Search = rt.Search
 	}
 	if len(rt.Options) > 0 {
 		d.Options = rt.Options

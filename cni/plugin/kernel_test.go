@@ -25,17 +25,42 @@ type bench struct {
 	node *netnstest.NS
 	bin  string
 	conf map[string]any
+	path string // CNI_PATH
+}
+
+// built is the plugin, built once for all tests.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "orlop-cni-test-*")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "orlop-cni")
+	build := exec.Command("go", "build", "-o", bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build plugin: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if os.Geteuid() == 0 {
+		if bin, err := built(); err == nil {
+			os.RemoveAll(filepath.Dir(bin))
+		}
+	}
+	os.Exit(code)
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	netnstest.RequireRoot(t)
-	b := &bench{t: t, node: netnstest.New(t), bin: filepath.Join(t.TempDir(), "orlop-cni")}
-	build := exec.Command("go", "build", "-o", b.bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build plugin: %v\n%s", err, out)
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
+	b := &bench{t: t, node: netnstest.New(t), bin: bin, path: "/opt/cni/bin"}
 	b.conf = map[string]any{
 		"cniVersion": "1.1.0", "name": "test", "type": "orlop-cni", "podCIDRs": []string{"10.77.0.0/24"},
 		"stateDir": t.TempDir(), "bridgeNetfilter": "off",
@@ -392,7 +417,7 @@ func (b *bench) command(verb, id, path string, extra map[string]any) *exec.Cmd {
 		b.t.Fatal(err)
 	}
 	cmd := exec.Command(b.bin)
-	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin"}
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + b.path}
 	cmd.Stdin = bytes.NewReader(stdin)
 	return cmd
 }

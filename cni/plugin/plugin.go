@@ -189,29 +189,37 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 		return err
 	}
 	undo.add(func() error { return a.table.Withdraw(ports) })
-	return nil
+	return forgetFlows(ports)
 }
 
 // withdrawOrphans removes host ports whose container holds no lease: those of a folder of leases that somebody removed.
 func (a *attachment) withdrawOrphans() error {
-	ports, err := a.table.Published() // before leases: an ADD writes its lease first
+	ports, err := a.orphans()
 	if err != nil {
 		return err
 	}
+	return a.table.Withdraw(ports)
+}
+
+func (a *attachment) orphans() ([]nat.HostPort, error) {
+	ports, err := a.table.Published() // before leases: an ADD writes its lease first
+	if err != nil || len(ports) == 0 {
+		return nil, err
+	}
 	leases, err := a.store.List()
 	if err != nil {
-		return coded(errState, err)
+		return nil, coded(errState, err)
 	}
 	for _, l := range leases {
 		if l.Torn {
-			return nil // it does not say what is its
+			return nil, nil // it does not say what is its
 		}
 		held := holdingOf(l)
 		ports = slices.DeleteFunc(ports, func(p nat.HostPort) bool {
 			return slices.Contains(held.Ports, p) || slices.Contains(l.Addrs, p.Pod.Addr())
 		})
 	}
-	return a.table.Withdraw(ports)
+	return ports, nil
 }
 
 // forget undoes all of an attachment, and waits until its link is gone. An attachment that has nothing costs one look.

@@ -12,125 +12,131 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// strictly decodes data into v, which points to a struct. A field that v does not have is refused by its path, together with those that
-// are allowed there; so is a value of another type. Names of fields count as they are written.
-func strictly(data []byte, v any) error {
-	if err := known("", data, reflect.TypeOf(v).Elem()); err != nil {
-		return err
-	}
-	err := json.Unmarshal(data, v)
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		return types.NewError(types.ErrInvalidNetworkConfig, "network configuration is not valid",
-			fmt.Sprintf("%s: %s, where %s is wanted", field(wrong), wrong.Value, article(wrong.Type)))
-	}
-	if err != nil {
-		return types.NewError(types.ErrDecodingFailure, "decode network configuration", err.Error())
-	}
-	return nil
-}
+// fields says where the fields of an object go: to what a pointer points at, or to a reader of their own.
+//
+// It takes the place of struct tags, because the library that reads them ignores what it does not know, matches names in any case, and
+// spends a good part of a start on the types of fields that are not there.
+type fields map[string]any
 
-// known walks the objects of data and compares their fields with those of t.
-func known(path string, data []byte, t reflect.Type) error {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch {
-	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()):
-		return nil
-	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8:
-		var list []json.RawMessage
-		if json.Unmarshal(data, &list) != nil {
-			return nil // of another type: the decoder tells it better
-		}
-		for i, e := range list {
-			if err := known(fmt.Sprintf("%s[%d]", path, i), e, t.Elem()); err != nil {
-				return err
-			}
-		}
-	case t.Kind() == reflect.Struct:
-		return knownStruct(path, data, t)
-	}
-	return nil
-}
+// reader takes a field's value; path names it for errors.
+type reader func(path string, raw []byte) error
 
-func knownStruct(path string, data []byte, t reflect.Type) error {
-	allowed := fieldsOf(t)
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(data, &object); err != nil {
-		if path != "" && json.Valid(data) {
-			return nil // of another type
+// object reads an object strictly: a field that it does not have is refused by its path, together with those that are allowed there; so is a
+// value of another type.
+func object(path string, raw []byte, known fields) error {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &values); err != nil {
+		if path == "" {
+			return types.NewError(types.ErrDecodingFailure, "decode network configuration", err.Error())
 		}
-		return types.NewError(types.ErrDecodingFailure, "decode network configuration", err.Error())
+		return wrong("%s: %s is not an object", path, short(raw))
 	}
-	names := make([]string, 0, len(object))
-	for name := range object {
+	names := make([]string, 0, len(values))
+	for name := range values {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if strings.HasPrefix(name, "cni.dev/") && allowed[name] == nil {
+		at := strings.TrimPrefix(path+"."+name, ".")
+		to, ok := known[name]
+		if !ok && strings.HasPrefix(name, "cni.dev/") {
 			continue // the specification's own; a newer one may have more
 		}
-		at := strings.TrimPrefix(path+"."+name, ".")
-		if allowed[name] == nil {
-			var list []string
-			for a := range allowed {
-				list = append(list, a)
-			}
-			slices.Sort(list)
-			value := string(bytes.TrimSpace(object[name]))
-			if len(value) > 40 {
-				value = value[:40] + "..."
-			}
-			return types.NewError(types.ErrUnsupportedField, fmt.Sprintf("unsupported field %s with value %s", at, value), "allowed are "+strings.Join(list, ", "))
+		if !ok {
+			return unsupported(at, values[name], known)
 		}
-		if err := known(at, object[name], allowed[name]); err != nil {
+		read, ok := to.(reader)
+		if !ok {
+			read = into(to)
+		}
+		if err := read(at, values[name]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fieldsOf names a struct's fields as JSON does, embedded structs' among them.
-func fieldsOf(t reflect.Type) map[string]reflect.Type {
-	out := map[string]reflect.Type{}
-	for f := range t.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch {
-		case name == "-":
-		case f.Anonymous && name == "":
-			for n, ft := range fieldsOf(f.Type) {
-				if _, own := out[n]; !own {
-					out[n] = ft
-				}
-			}
-		default:
-			out[name] = f.Type
+func unsupported(path string, raw []byte, known fields) error {
+	var allowed []string
+	for name := range known {
+		if !strings.HasPrefix(name, "cni.dev/") {
+			allowed = append(allowed, name)
 		}
 	}
-	return out
+	slices.Sort(allowed)
+	return types.NewError(types.ErrUnsupportedField,
+		fmt.Sprintf("unsupported field %s with value %s", path, short(raw)), "allowed are "+strings.Join(allowed, ", "))
 }
 
-func field(e *json.UnmarshalTypeError) string {
-	if e.Field == "" {
-		return "the whole"
+// list reads a list, each element with a reader of its own.
+func list(each reader) reader {
+	return func(path string, raw []byte) error {
+		var values []json.RawMessage
+		if json.Unmarshal(raw, &values) != nil {
+			return wrong("%s: %s is not a list", path, short(raw))
+		}
+		for i, v := range values {
+			if err := each(fmt.Sprintf("%s[%d]", path, i), v); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return e.Field
 }
 
-func article(t reflect.Type) string {
+// objects reads a list of objects, each into a new element of out.
+func objects[T any](out *[]T, known func(*T) fields) reader {
+	return list(func(path string, raw []byte) error {
+		var element T
+		if err := object(path, raw, known(&element)); err != nil {
+			return err
+		}
+		*out = append(*out, element)
+		return nil
+	})
+}
+
+// part reads an object.
+func part(known fields) reader {
+	return func(path string, raw []byte) error { return object(path, raw, known) }
+}
+
+func into(to any) reader {
+	return func(path string, raw []byte) error {
+		err := json.Unmarshal(raw, to)
+		if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
+			return wrong("%s: %s, where %s is wanted", path, mismatch.Value, kindOf(mismatch.Type))
+		}
+		if err != nil {
+			return wrong("%s: %v", path, err)
+		}
+		return nil
+	}
+}
+
+func wrong(format string, args ...any) error {
+	return types.NewError(types.ErrInvalidNetworkConfig, "network configuration is not valid", fmt.Sprintf(format, args...))
+}
+
+func short(raw []byte) string {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) > 40 {
+		return string(raw[:40]) + "..."
+	}
+	return string(raw)
+}
+
+func kindOf(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
 		return "true or false"
-	case reflect.Int, reflect.Int64, reflect.Uint64, reflect.Uint, reflect.Uint16, reflect.Uint8, reflect.Uint32:
+	case reflect.Int, reflect.Uint64:
 		return "a whole number"
-	case reflect.String:
-		return "a string"
 	case reflect.Slice:
 		return "a list"
 	case reflect.Map, reflect.Struct:
 		return "an object"
 	default:
-		return t.String()
+		return "a string"
 	}
 }

@@ -355,6 +355,7 @@ func settle(node netns.NsHandle) error {
 			return err
 		})
 		if err != nil || left <= 2 { // lo and the bridge
+			time.Sleep(40 * time.Millisecond) // the links are gone before the namespace is
 			return err
 		}
 		time.Sleep(2 * time.Millisecond)
