@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
@@ -50,6 +51,9 @@ func TestHealthByName(t *testing.T) {
 
 // Dashboards and alerts are written against these names.
 func TestMetricsHaveUpstreamsNames(t *testing.T) {
+	if _, err := shared.client.CoreV1().Pods(namespace(t, "metrics")).Create(t.Context(), pod("p", nil), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	body, err := shared.client.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +62,7 @@ func TestMetricsHaveUpstreamsNames(t *testing.T) {
 		apiserver_resource_objects apiserver_storage_size_bytes apiserver_admission_controller_admission_duration_seconds_bucket apiserver_flowcontrol_dispatched_requests_total
 		apiserver_watch_events_total apiserver_audit_event_total etcd_request_duration_seconds_bucket authentication_attempts workqueue_depth process_resident_memory_bytes go_goroutines
 		kubernetes_build_info kubernetes_feature_enabled aggregator_unavailable_apiservice rest_client_requests_total authenticated_user_requests
+		pod_security_evaluations_total
 		kube_apiserver_clusterip_allocator_available_ips kube_apiserver_clusterip_allocator_allocation_total kube_apiserver_nodeport_allocator_allocated_ports`) {
 		if !strings.Contains(string(body), "\n"+name) {
 			t.Errorf("no metric %s", name)
