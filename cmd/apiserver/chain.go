@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
 	"net/http"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/alpha"
+	"github.com/orlop-io/orlop/cmd/apiserver/documents"
 	"github.com/orlop-io/orlop/cmd/apiserver/kubeletclient"
 	"github.com/orlop-io/orlop/cmd/apiserver/metricsapi"
 	"github.com/orlop-io/orlop/cmd/apiserver/printers"
@@ -73,6 +75,7 @@ func (b *base) newExtensions(next genericapiserver.DelegationTarget) (*apiextens
 
 func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarget) (*genericapiserver.GenericAPIServer, error) {
 	c := *b.config
+	c.SkipOpenAPIInstallation = true // see package documents
 	s, err := c.Complete(b.informers).New("kube-apiserver", next)
 	if err != nil {
 		return nil, fmt.Errorf("build server of built-in resources: %w", err)
@@ -95,7 +98,28 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 		}
 	}
 	b.publishKeys(s)
+	build, err := buildID("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("know this program from others: %w", err)
+	}
+	documents.Install(s.Handler.NonGoRestfulMux, documents.Config{V2: c.OpenAPIConfig, V3: c.OpenAPIV3Config, Services: s.Handler.GoRestfulContainer, Build: build})
 	return s, b.addHooks(ctx, s, &c, api)
+}
+
+// buildID is what the linker made of all that went into a program.
+func buildID(path string) (string, error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for _, name := range []string{".note.go.buildid", ".note.gnu.build-id"} {
+		if s := f.Section(name); s != nil {
+			id, err := s.Data()
+			return string(id), err
+		}
+	}
+	return "", fmt.Errorf("no build ID in %s", path)
 }
 
 func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*registry.API, error) {
