@@ -68,6 +68,10 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 	}
 	d := newDecision(snap, req)
 	verdict := Verdict{Turn: snap.Turn}
+	if req.Rejected != "" {
+		verdict.Message, verdict.By = fmt.Sprintf("0/%d nodes are available: %s.", total, req.Rejected), byBinding
+		return verdict, d
+	}
 	// Where others made room for it, it goes, if there is room.
 	if node := snap.node(req.Status.NominatedNodeName); node != nil && d.admit(node) == nil {
 		verdict.Node = node.Name

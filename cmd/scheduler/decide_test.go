@@ -201,3 +201,13 @@ func TestNextPod(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What is wrong with a pod's claims is wrong on every node, and nobody has to leave for it.
+func TestRejected(t *testing.T) {
+	c := clusterOf([]*corev1.Node{testNode("a"), testNode("b")}, []*corev1.Pod{testPod("low", on("a"))})
+	v, _ := c.place(&Request{Pod: NewPod(testPod("p", priority(9))), Rejected: "pod has unbound immediate PersistentVolumeClaims"})
+	const want = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+	if v.Message != want || v.Node != "" || v.By.cures()&claimChanged == 0 {
+		t.Errorf("%+v", v)
+	}
+}

@@ -55,8 +55,8 @@ func newLookup(shared informers.SharedInformerFactory) *lookup {
 	return l
 }
 
-// request completes pod for a decision. The error is one for its owner to read.
-func (l *lookup) request(pod *Pod) (*Request, error) {
+// request completes pod for a decision.
+func (l *lookup) request(pod *Pod) *Request {
 	req := &Request{Pod: pod}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
@@ -70,7 +70,8 @@ func (l *lookup) request(pod *Pod) (*Request, error) {
 			continue
 		}
 		if err := l.claim(req, pod.Namespace, name); err != nil {
-			return nil, err
+			req.Rejected = err.Error()
+			return req
 		}
 	}
 	// The small ones choose first: they leave the most for the others.
@@ -81,7 +82,7 @@ func (l *lookup) request(pod *Pod) (*Request, error) {
 	if len(pod.Spec.TopologySpreadConstraints) == 0 {
 		req.Siblings = l.siblings(pod.Pod)
 	}
-	return req, nil
+	return req
 }
 
 // claim takes into req what one of its claims asks of a node.

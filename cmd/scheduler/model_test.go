@@ -253,6 +253,11 @@ func TestScheduleAgreesWithTheModel(t *testing.T) {
 		m, c := randomCluster(r)
 		pod := randomPod(r, "new")
 		snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: r.IntN(len(c.nodes)), Storage: c.storage}
+		// In every other cluster, no pod of app a may be disrupted.
+		guarded := r.IntN(2) == 0
+		if guarded {
+			snap.Budgets = []Budget{{Namespace: "default", Selector: labels.SelectorFromSet(labels.Set{"app": "a"})}}
+		}
 		req := &Request{Pod: NewPod(pod), Volumes: m.bound(pod)}
 		v := Schedule(snap, req)
 		if again := Schedule(snap, req); again.Node != v.Node || again.Message != v.Message || !reflect.DeepEqual(again.Preemption, v.Preemption) {
@@ -272,7 +277,7 @@ func TestScheduleAgreesWithTheModel(t *testing.T) {
 			if v.Preemption != nil {
 				preempted++
 			}
-			checkPreemption(t, seed, m, pod, v)
+			checkPreemption(t, seed, m, pod, v, guarded)
 		}
 	}
 	if preempted == 0 {
@@ -285,7 +290,7 @@ func TestScheduleAgreesWithTheModel(t *testing.T) {
 }
 
 // checkPreemption looks at each set of lesser pods of each node.
-func checkPreemption(t *testing.T, seed uint64, m model, pod *corev1.Pod, v Verdict) {
+func checkPreemption(t *testing.T, seed uint64, m model, pod *corev1.Pod, v Verdict, guarded bool) {
 	t.Helper()
 	if p := v.Preemption; p != nil {
 		gone := map[string]bool{}
@@ -302,7 +307,8 @@ func checkPreemption(t *testing.T, seed uint64, m model, pod *corev1.Pod, v Verd
 	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity == nil || len(pod.Spec.TopologySpreadConstraints) > 0 {
 		return // fewer pods may then be worse, and no order of victims is the best
 	}
-	best := int32(1 << 30)
+	const none = int32(1 << 30)
+	best, innocent := none, none // of all sets, and of those that break no budget
 	for _, n := range m.nodes {
 		var lesser []*corev1.Pod
 		for _, o := range m.pods {
@@ -311,22 +317,37 @@ func checkPreemption(t *testing.T, seed uint64, m model, pod *corev1.Pod, v Verd
 			}
 		}
 		for set := 1; set < 1<<len(lesser); set++ {
-			gone, highest := map[string]bool{}, int32(-1)
+			gone, highest, breaks := map[string]bool{}, int32(-1), false
 			for i, o := range lesser {
 				if set&(1<<i) != 0 {
 					gone[o.Name], highest = true, max(highest, *o.Spec.Priority)
+					breaks = breaks || guarded && o.Labels["app"] == "a"
 				}
 			}
-			if m.without(func(o *corev1.Pod) bool { return gone[o.Name] }).fits(pod, n) {
-				best = min(best, highest)
+			if !m.without(func(o *corev1.Pod) bool { return gone[o.Name] }).fits(pod, n) {
+				continue
+			}
+			if best = min(best, highest); !breaks {
+				innocent = min(innocent, highest)
 			}
 		}
 	}
-	switch {
-	case v.Preemption == nil && best < 1<<30:
-		t.Fatalf("seed %d: pods up to priority %d could make room, but: %s", seed, best, v.Message)
-	case v.Preemption != nil && priorityOf(v.Preemption.Victims[0]) != best:
-		t.Fatalf("seed %d: victims up to priority %d, where %d is enough", seed, priorityOf(v.Preemption.Victims[0]), best)
+	if v.Preemption == nil {
+		if best < none {
+			t.Fatalf("seed %d: pods up to priority %d could make room, but: %s", seed, best, v.Message)
+		}
+		return
+	}
+	if innocent < none {
+		for _, victim := range v.Preemption.Victims {
+			if guarded && victim.Labels["app"] == "a" {
+				t.Fatalf("seed %d: %s has to go, though no budget needs to break", seed, victim.Name)
+			}
+		}
+		best = innocent
+	}
+	if got := priorityOf(v.Preemption.Victims[0]); (innocent < none || !guarded) && got != best {
+		t.Fatalf("seed %d: victims up to priority %d, where %d is enough", seed, got, best)
 	}
 }
 

@@ -35,7 +35,7 @@ func profileOf(name string, in *configv1.KubeSchedulerProfile, path *field.Path)
 }
 
 // fixedPlugins cannot be turned off, and absentPlugins not on: there is nothing to choose.
-func fixedPlugins() []string { return []string{"PrioritySort", "SchedulingGates", "DefaultBinder"} }
+func fixedPlugins() []string { return []string{"PrioritySort", "SchedulingGates", defaultBinder} }
 
 func absentPlugins() []string {
 	return []string{"DynamicResources", "NodeDeclaredFeatures"}

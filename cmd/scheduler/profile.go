@@ -26,6 +26,7 @@ const (
 	balanced          = "NodeResourcesBalancedAllocation"
 	imageLocality     = "ImageLocality"
 	defaultPreemption = "DefaultPreemption"
+	defaultBinder     = "DefaultBinder"
 )
 
 // Profile is how the pods of one schedulerName are placed. Decisions only read it.

@@ -209,6 +209,15 @@ func (q *queue) fail(uid types.UID, by plugins) {
 	q.came(w.home(), "ScheduleAttemptFailure")
 }
 
+// retry lets a pod that was parked be tried again whatever happens, after its back-off.
+func (q *queue) retry(uid types.UID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w := q.parked[uid]; w != nil {
+		q.releaseLocked(w, "ScheduleAttemptFailure")
+	}
+}
+
 // missedLocked tells whether something happened since w's attempt began that may help it.
 func (q *queue) missedLocked(w *waiting) bool {
 	if q.changes-w.began > rememberedChanges {

@@ -176,12 +176,7 @@ func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 		return
 	}
 	began, name := time.Now(), pod.Spec.SchedulerName
-	req, err := s.lookup.request(pod)
-	if err != nil {
-		s.metrics.ended(resultUnschedulable, name, began)
-		s.failed(ctx, pod, err.Error(), byBinding, "")
-		return
-	}
+	req := s.lookup.request(pod)
 	req.Profile = s.config.Profiles[name]
 	req.Point = func(point string) func(bool) { return s.metrics.point(name, point) }
 	if s.tried++; s.tried%sampled == 1 {
@@ -224,12 +219,17 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 	}
 	attempts, age := s.queue.history(pod.UID)
 	err := s.bindVolumes(ctx, pod, node, verdict.volumes)
-	if err == nil {
+	if err != nil {
+		err = fmt.Errorf("running PreBind plugin %q: %w", volumeBinding, err)
+	} else {
 		done := s.metrics.point(pod.Spec.SchedulerName, pointBind)
 		err = s.client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
 		done(err == nil)
 		if err != nil && !refused(err) {
 			err = s.outcome(ctx, pod, node, err)
+		}
+		if err != nil {
+			err = fmt.Errorf("binding rejected: running Bind plugin %q: %w", defaultBinder, err)
 		}
 	}
 	if err == nil {
@@ -250,8 +250,8 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		return
 	}
 	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
-	s.failed(ctx, pod, fmt.Sprintf("binding rejected: %v", err), allPlugins, "")
-	s.queue.happened(change{event: anything})
+	s.failed(ctx, pod, err.Error(), allPlugins, "")
+	s.queue.retry(pod.UID)
 }
 
 // shown returns the node of pod in the cache.

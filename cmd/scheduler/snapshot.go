@@ -326,6 +326,8 @@ type Request struct {
 	Volumes []*nodeaffinity.LazyErrorNodeSelector
 	// Delayed are its claims that get their volumes with the node.
 	Delayed []delayedClaim
+	// Rejected says why no node can do, whatever it has: something is wrong with the pod's claims.
+	Rejected string
 	// Timing is called before a plugin is asked about a node, and what it returns after; nil times nothing.
 	Timing func(plugin, point string) (done func(fits bool))
 	// Point is called before an extension point and what it returns after; nil times nothing.
