@@ -50,7 +50,7 @@ func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServe
 	if b.options.Features.EnablePriorityAndFairness {
 		tasks = append(tasks, task{"priority-and-fairness-config-producer", func(ctx context.Context) error {
 			return controlplane.EnsureFlowControl(ctx, b.client)
-		}, 5 * time.Minute})
+		}, time.Minute})
 	}
 	if b.options.guarded() {
 		tasks = append(tasks, task{"rbac/bootstrap-roles", func(ctx context.Context) error {

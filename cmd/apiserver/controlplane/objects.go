@@ -10,12 +10,9 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -50,71 +47,4 @@ func EnsurePriorityClasses(ctx context.Context, client kubernetes.Interface) err
 		errs = append(errs, existing("create priority class "+c.Name, err))
 	}
 	return errors.Join(errs...)
-}
-
-// EnsureFlowControl makes the objects of priority and fairness. The mandatory ones are put right when somebody
-// changed them; the suggested ones are the administrator's once they exist.
-func EnsureFlowControl(ctx context.Context, client kubernetes.Interface) error {
-	var errs []error
-	for i, list := range [][]*flowcontrolv1.PriorityLevelConfiguration{
-		bootstrap.MandatoryPriorityLevelConfigurations, bootstrap.SuggestedPriorityLevelConfigurations,
-	} {
-		for _, want := range list {
-			errs = append(errs, ensureLevel(ctx, client, want, i == 0))
-		}
-	}
-	for i, list := range [][]*flowcontrolv1.FlowSchema{bootstrap.MandatoryFlowSchemas, bootstrap.SuggestedFlowSchemas} {
-		for _, want := range list {
-			errs = append(errs, ensureSchema(ctx, client, want, i == 0))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// automatic is upstream's mark of objects that the server may update.
-func automatic(m metav1.ObjectMeta) metav1.ObjectMeta {
-	m = *m.DeepCopy()
-	if m.Annotations == nil {
-		m.Annotations = map[string]string{}
-	}
-	m.Annotations[flowcontrolv1.AutoUpdateAnnotationKey] = "true"
-	return m
-}
-
-func ensureLevel(ctx context.Context, client kubernetes.Interface, want *flowcontrolv1.PriorityLevelConfiguration, mandatory bool) error {
-	c := client.FlowcontrolV1().PriorityLevelConfigurations()
-	obj := &flowcontrolv1.PriorityLevelConfiguration{ObjectMeta: automatic(want.ObjectMeta), Spec: *want.Spec.DeepCopy()}
-	_, err := c.Create(ctx, obj, metav1.CreateOptions{})
-	if !apierrors.IsAlreadyExists(err) || !mandatory {
-		return existing("create priority level "+want.Name, err)
-	}
-	have, err := c.Get(ctx, want.Name, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("get priority level %s: %w", want.Name, err)
-	}
-	if equality.Semantic.DeepEqual(have.Spec, want.Spec) {
-		return nil
-	}
-	have.Spec = *want.Spec.DeepCopy()
-	_, err = c.Update(ctx, have, metav1.UpdateOptions{})
-	return existing("update priority level "+want.Name, err)
-}
-
-func ensureSchema(ctx context.Context, client kubernetes.Interface, want *flowcontrolv1.FlowSchema, mandatory bool) error {
-	c := client.FlowcontrolV1().FlowSchemas()
-	obj := &flowcontrolv1.FlowSchema{ObjectMeta: automatic(want.ObjectMeta), Spec: *want.Spec.DeepCopy()}
-	_, err := c.Create(ctx, obj, metav1.CreateOptions{})
-	if !apierrors.IsAlreadyExists(err) || !mandatory {
-		return existing("create flow schema "+want.Name, err)
-	}
-	have, err := c.Get(ctx, want.Name, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("get flow schema %s: %w", want.Name, err)
-	}
-	if equality.Semantic.DeepEqual(have.Spec, want.Spec) {
-		return nil
-	}
-	have.Spec = *want.Spec.DeepCopy()
-	_, err = c.Update(ctx, have, metav1.UpdateOptions{})
-	return existing("update flow schema "+want.Name, err)
 }
