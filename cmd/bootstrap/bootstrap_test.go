@@ -277,3 +277,13 @@ func readTree(t *testing.T, dir string) map[string]string {
 	}
 	return out
 }
+
+func TestPairOfRangesIsRefusedWithAReason(t *testing.T) {
+	var p netip.Prefix
+	if err := (prefixVar{&p}).Set("10.96.0.0/12,fd00::/108"); err == nil || !strings.Contains(err.Error(), "dual-stack") {
+		t.Errorf("two ranges: %v", err)
+	}
+	if err := (prefixVar{&p}).Set("10.96.0.0/12"); err != nil || p.String() != "10.96.0.0/12" {
+		t.Errorf("one range: %v, %v", p, err)
+	}
+}

@@ -260,8 +260,15 @@ func (v prefixVar) String() string {
 	return v.p.String()
 }
 
-func (v prefixVar) Set(s string) (err error) { *v.p, err = netip.ParsePrefix(s); return err }
-func (v prefixVar) Type() string             { return "cidr" }
+func (v prefixVar) Set(s string) (err error) {
+	if strings.Contains(s, ",") {
+		// The API server could serve it, but pods have IPv4 addresses alone: Services of the other family would have no endpoints.
+		return errors.New("this is a dual-stack cluster's pair of ranges, and the pod network has IPv4 alone: give one IPv4 range")
+	}
+	*v.p, err = netip.ParsePrefix(s)
+	return err
+}
+func (v prefixVar) Type() string { return "cidr" }
 
 // addrVar lets a flag hold an address.
 type addrVar struct{ a *netip.Addr }
