@@ -139,7 +139,7 @@ func (s *Store) Reserve(req Request) (lease Lease, err error) {
 	}
 	for i := range req.Sets {
 		// Only a hint where to look next: a torn or lost one costs a few more lookups.
-		_ = os.WriteFile(s.cursorPath(i), []byte(lease.Addrs[i].String()), 0o600)
+		_ = writeFile(s.cursorPath(i), []byte(lease.Addrs[i].String()))
 	}
 	return lease, nil
 }
@@ -213,7 +213,7 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 	if err != nil {
 		return fmt.Errorf("encode lease: %w", err)
 	}
-	err = os.WriteFile(s.dataPath(), b, 0o600)
+	err = writeFile(s.dataPath(), b)
 	if err == nil {
 		err = os.Rename(s.dataPath(), s.leasePath(att))
 	}
@@ -305,7 +305,7 @@ func (s *Store) cursorPath(set int) string {
 
 // cursor is the address of a set that was given last; zero when that is not known.
 func (s *Store) cursor(set int) netip.Addr {
-	b, err := os.ReadFile(s.cursorPath(set))
+	b, _, err := readFile(s.cursorPath(set))
 	if err != nil {
 		return netip.Addr{}
 	}
@@ -336,27 +336,29 @@ func (s *Store) holder(a netip.Addr) string {
 
 // lock makes the folders of this boot, drops those of others, and holds the network's lock until unlock.
 func (s *Store) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.network, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	name := filepath.Join(s.network, lockName)
+	const flags = unix.O_CREAT | unix.O_RDWR | unix.O_CLOEXEC
+	fd, err := unix.Open(name, flags, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.network, 0o700); err != nil {
 			return nil, fmt.Errorf("make IPAM folder: %w", err)
 		}
-		f, err = os.OpenFile(filepath.Join(s.network, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Open(name, flags, 0o600)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open IPAM lock: %w", err)
+		return nil, fmt.Errorf("open IPAM lock %s: %w", name, err)
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		err = unix.Flock(fd, unix.LOCK_EX)
 		if err != unix.EINTR {
 			break
 		}
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		unix.Close(fd)
+		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	unlock = func() { f.Close() }
+	unlock = func() { unix.Close(fd) }
 	if _, err = os.Lstat(filepath.Join(s.boot, notesDir)); err != nil {
 		err = s.begin()
 	} else if _, lerr := os.Lstat(s.tempPath()); lerr == nil {
@@ -396,7 +398,7 @@ func (s *Store) writeTemp(l Lease) error {
 	if err != nil {
 		return fmt.Errorf("encode lease: %w", err)
 	}
-	if err := os.WriteFile(s.tempPath(), b, 0o600); err != nil {
+	if err := writeFile(s.tempPath(), b); err != nil {
 		return fmt.Errorf("write lease: %w", errors.Join(err, s.finish()))
 	}
 	return nil
@@ -474,24 +476,15 @@ func (s *Store) freeSame(path string) error {
 }
 
 func readLease(path string) (Lease, bool, error) {
-	f, err := os.Open(path)
+	b, written, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Lease{}, false, nil
 	}
 	if err != nil {
 		return Lease{}, false, fmt.Errorf("read lease: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Lease{}, false, fmt.Errorf("read lease: %w", err)
-	}
-	b := make([]byte, info.Size())
-	if _, err := f.Read(b); err != nil && info.Size() > 0 {
-		return Lease{}, false, fmt.Errorf("read lease: %w", err)
-	}
 	l, err := decode(b)
-	l.key, l.Written = filepath.Base(path), info.ModTime()
+	l.key, l.Written = filepath.Base(path), written
 	if err != nil {
 		return l, true, fmt.Errorf("lease %s: %w: %w", path, ErrTorn, err)
 	}

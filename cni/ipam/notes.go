@@ -18,10 +18,10 @@ type Note struct {
 // Remember notes a name, for this boot.
 func (s *Store) Remember(name string) error {
 	path := filepath.Join(s.boot, notesDir, name)
-	err := os.WriteFile(path, nil, 0o600)
+	err := writeFile(path, nil)
 	if errors.Is(err, fs.ErrNotExist) { // the first of this boot
 		if err = s.Exclusive(func() error { return nil }); err == nil {
-			err = os.WriteFile(path, nil, 0o600)
+			err = writeFile(path, nil)
 		}
 	}
 	if err != nil {

@@ -298,7 +298,7 @@ func (c *Config) wishOf(cniArgs string) (wish, error) {
 		}
 	}
 	if args["K8S_POD_NAME"] != "" {
-		w.pod = args["K8S_POD_NAMESPACE"] + "/" + args["K8S_POD_NAME"]
+		w.pod = strings.TrimPrefix(args["K8S_POD_NAMESPACE"]+"/"+args["K8S_POD_NAME"], "/")
 	}
 	var byArgs struct {
 		CNI requested `json:"cni"`

@@ -67,6 +67,27 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// containerd gives the structs of its CNI library, which have no names for JSON.
+func TestContainerdsNames(t *testing.T) {
+	got, err := Parse([]byte(`{"name":"n","podCIDRs":["10.0.0.0/24"],"runtimeConfig":{
+		"portMappings":[{"HostPort":54323,"ContainerPort":8080,"Protocol":"tcp","HostIP":"127.0.0.1"}],
+		"bandwidth":{"IngressRate":8000,"IngressBurst":80000,"EgressRate":0,"EgressBurst":0},
+		"dns":{"Servers":["192.0.2.53"],"Searches":["example"],"Options":["ndots:5"]}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Parse([]byte(`{"name":"n","podCIDRs":["10.0.0.0/24"],"runtimeConfig":{
+		"portMappings":[{"hostPort":54323,"containerPort":8080,"protocol":"tcp","hostIP":"127.0.0.1"}],
+		"bandwidth":{"ingressRate":8000,"ingressBurst":80000,"egressRate":0,"egressBurst":0},
+		"dns":{"servers":["192.0.2.53"],"searches":["example"],"options":["ndots:5"]}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := fmt.Sprintf("%+v", got.RuntimeConfig), fmt.Sprintf("%+v", want.RuntimeConfig); a != b {
+		t.Errorf("got %s, want %s", a, b)
+	}
+}
+
 func TestWhatIsLeftOutMeansWhatItMeansToBridge(t *testing.T) {
 	native, err := Parse([]byte(`{"name":"n","podCIDRs":["10.0.0.0/24"]}`))
 	if err != nil {

@@ -65,7 +65,7 @@ func (a *attachment) reserve(node *namespace, w wish, undo *undoing) (*given, er
 			if err := a.complete(g, w, a.conf.addressesOf(addrs)); err != nil {
 				return nil, err
 			}
-			return json.Marshal(g.held)
+			return g.held.encode()
 		},
 	}
 	_, err := a.store.Reserve(req)
@@ -216,7 +216,7 @@ func (a *attachment) reclaim(node *namespace) bool {
 
 // reserveElsewhere calls another IPAM plugin. The lease comes first all the same, for it is what everything else is found by.
 func (a *attachment) reserveElsewhere(w wish, undo *undoing) (*given, error) {
-	data, err := json.Marshal(holding{Netns: a.args.Netns, Pod: w.pod})
+	data, err := holding{Netns: a.args.Netns, Pod: w.pod}.encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode lease: %w", err)
 	}
@@ -247,7 +247,7 @@ func (a *attachment) reserveElsewhere(w wish, undo *undoing) (*given, error) {
 	if err := a.complete(g, w, addrs); err != nil {
 		return nil, err
 	}
-	if data, err = json.Marshal(g.held); err == nil {
+	if data, err = g.held.encode(); err == nil {
 		err = a.store.SetData(a.Attachment, data)
 	}
 	return g, coded(errState, err)

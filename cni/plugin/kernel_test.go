@@ -203,7 +203,7 @@ func TestKernelPodsSeeEachOthersAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.must("CHECK", "c1", p1.Path(), map[string]any{"prevResult": prev})
-	if _, err := b.run("ADD", "c1", p1.Path(), nil); err == nil || !strings.Contains(err.Error(), "exists in") {
+	if _, err := b.run("ADD", "c1", p1.Path(), nil); err == nil || !strings.Contains(err.Error(), "exists in the container") {
 		t.Errorf("second ADD: %v", err)
 	}
 	for range 2 {

@@ -35,7 +35,11 @@ type address struct {
 // A policy for the container belongs between the pair and its addresses: nothing has gone in or out by then.
 func (n *namespace) connect(pod *namespace, bridge iface, conf *Config, w wire) (host, eth iface, err error) {
 	err = addPair(pod, bridge, conf.MTU, w)
-	if errors.Is(err, unix.EEXIST) { // an earlier link of this attachment that DEL left to its namespace, which lives on
+	if errors.Is(err, unix.EEXIST) {
+		if l, err := pod.link(w.ifname); err != nil || l != nil {
+			return iface{}, iface{}, errors.Join(err, exists(w.ifname))
+		}
+		// An earlier link of this attachment that DEL left to its namespace, which lives on.
 		if err = n.remove(w.host); err == nil {
 			err = addPair(pod, bridge, conf.MTU, w)
 		}

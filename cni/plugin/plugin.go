@@ -50,12 +50,52 @@ func Versions() version.PluginInfo {
 
 // holding is what the plugin keeps beside a lease, to undo it with nothing but the attachment's name.
 type holding struct {
-	Netns   string         `json:"netns,omitempty"`
-	Pod     string         `json:"pod,omitempty"`
-	Aliases []string       `json:"aliases,omitempty"`
-	Ports   []nat.HostPort `json:"ports,omitempty"`
-	Guard   *nat.Guard     `json:"guard,omitempty"`
-	Limited bool           `json:"limited,omitempty"` // there is a device orb<hash>
+	Netns   string
+	Pod     string
+	Aliases []string
+	Ports   []nat.HostPort
+	Guard   *nat.Guard
+	Limited bool // there is a device orb<hash>
+}
+
+// written is a holding as it is kept. The parts that few containers have are raw, for the library prepares to encode every type it might
+// meet.
+type written struct {
+	Netns   string          `json:"netns,omitempty"`
+	Pod     string          `json:"pod,omitempty"`
+	Aliases []string        `json:"aliases,omitempty"`
+	Ports   json.RawMessage `json:"ports,omitempty"`
+	Guard   json.RawMessage `json:"guard,omitempty"`
+	Limited bool            `json:"limited,omitempty"`
+}
+
+func (h holding) encode() (json.RawMessage, error) {
+	w := written{Netns: h.Netns, Pod: h.Pod, Aliases: h.Aliases, Limited: h.Limited}
+	var err error
+	if len(h.Ports) > 0 {
+		w.Ports, err = json.Marshal(h.Ports)
+	}
+	if err == nil && h.Guard != nil {
+		w.Guard, err = json.Marshal(h.Guard)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(w)
+}
+
+// holdingOf reads what encode wrote. What cannot be read is a torn lease, which has no data.
+func holdingOf(l ipam.Lease) holding {
+	var w written
+	_ = json.Unmarshal(l.Data, &w)
+	h := holding{Netns: w.Netns, Pod: w.Pod, Aliases: w.Aliases, Limited: w.Limited}
+	if len(w.Ports) > 0 {
+		_ = json.Unmarshal(w.Ports, &h.Ports)
+	}
+	if len(w.Guard) > 0 {
+		_ = json.Unmarshal(w.Guard, &h.Guard)
+	}
+	return h
 }
 
 // attachment is one run of a verb that has an attachment.
@@ -111,11 +151,7 @@ func (a *attachment) add() (_ *current.Result, err error) {
 	}
 	defer node.close()
 	defer pod.close()
-	if l, err := pod.link(a.IfName); err != nil || l != nil {
-		return nil, errors.Join(err, fmt.Errorf("interface %s exists in %s already", a.IfName, a.args.Netns))
-	}
-	// The interface is not there, so what an ADD of the same name left behind belongs to a process that died.
-	if err := a.forget(node, a.Attachment); err != nil {
+	if err := a.clear(node, pod); err != nil {
 		return nil, err
 	}
 	a.sweep(node)
@@ -124,6 +160,29 @@ func (a *attachment) add() (_ *current.Result, err error) {
 		return nil, err
 	}
 	return a.wire(node, pod, given, &undo)
+}
+
+// clear takes away what an ADD of the same name left that died. If its interface is there it is no such ADD, or one that DEL is for.
+func (a *attachment) clear(node, pod *namespace) error {
+	lease, held, err := a.store.Lookup(a.Attachment)
+	if err != nil && !errors.Is(err, ipam.ErrTorn) {
+		return coded(errState, err)
+	}
+	if !held {
+		return nil // the lease comes first and goes last
+	}
+	if l, err := pod.link(a.IfName); err != nil || l != nil {
+		return errors.Join(err, exists(a.IfName))
+	}
+	lease.Attachment = a.Attachment // a torn one does not tell
+	return a.undoLease(node, lease, func() error {
+		name := linkOf(lease)
+		return errors.Join(node.remove(name), a.store.Forget(name))
+	})
+}
+
+func exists(ifname string) error {
+	return fmt.Errorf("interface %s exists in the container already", ifname)
 }
 
 // wire makes all but the lease.
@@ -222,21 +281,6 @@ func (a *attachment) orphans() ([]nat.HostPort, error) {
 	return ports, nil
 }
 
-// forget undoes all of an attachment, and waits until its link is gone. An attachment that has nothing costs one look.
-func (a *attachment) forget(node *namespace, att ipam.Attachment) error {
-	lease, held, err := a.store.Lookup(att)
-	if err != nil && !errors.Is(err, ipam.ErrTorn) {
-		return coded(errState, err)
-	}
-	if !held {
-		return nil // the lease comes first and goes last
-	}
-	return a.undoLease(node, lease, func() error {
-		name := hostName(att)
-		return errors.Join(node.remove(name), a.store.Forget(name))
-	})
-}
-
 // undoLease undoes a lease's effects in the order of DEL, the link by unlink.
 func (a *attachment) undoLease(node *namespace, lease ipam.Lease, unlink func() error) error {
 	held := holdingOf(lease)
@@ -320,12 +364,6 @@ func (u undoing) after(err error) error {
 		}
 	}
 	return err
-}
-
-func holdingOf(l ipam.Lease) holding {
-	var h holding
-	_ = json.Unmarshal(l.Data, &h) // written by us; what cannot be read is a torn lease, which has no data
-	return h
 }
 
 func storeOf(conf *Config) (*ipam.Store, error) {

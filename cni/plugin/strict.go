@@ -18,6 +18,19 @@ import (
 // spends a good part of a start on the types of fields that are not there.
 type fields map[string]any
 
+// of finds a field of the object at path. In what a runtime gives any case will do: containerd's port mappings have Go's names.
+func (f fields) of(path, name string) (any, bool) {
+	if to, ok := f[name]; ok || !strings.HasPrefix(path, "runtimeConfig") {
+		return to, ok
+	}
+	for known, to := range f {
+		if strings.EqualFold(known, name) {
+			return to, true
+		}
+	}
+	return nil, false
+}
+
 // reader takes a field's value; path names it for errors.
 type reader func(path string, raw []byte) error
 
@@ -38,7 +51,7 @@ func object(path string, raw []byte, known fields) error {
 	slices.Sort(names)
 	for _, name := range names {
 		at := strings.TrimPrefix(path+"."+name, ".")
-		to, ok := known[name]
+		to, ok := known.of(path, name)
 		if !ok && strings.HasPrefix(name, "cni.dev/") {
 			continue // the specification's own; a newer one may have more
 		}
