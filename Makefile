@@ -78,8 +78,9 @@ check: ## generated files are fresh, code is formatted and vetted
 generate: ## write generated files anew (needs clang)
 	go generate ./...
 
-install-cni: build ## the CNI plugin alone, into /opt/cni/bin
-	install -D $(BIN)/orlop-cni /opt/cni/bin/orlop-cni
+install-cni: ## the CNI plugin alone, into /opt/cni/bin (CNI_BIN=/usr/lib/cni: Debian's containerd)
+	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/orlop-cni
+	install -D $(BIN)/orlop-cni $(or $(CNI_BIN),/opt/cni/bin)/orlop-cni
 
 clean: ## remove what was built
 	rm -rf bin
