@@ -22,8 +22,14 @@ import (
 // leftoversAfter is how long after the start the remains of pods on disk are looked for.
 const leftoversAfter = 5 * time.Second
 
-// imagesEvery is how often images are collected.
-const imagesEvery = 5 * time.Minute
+// imagesEvery is how often images are collected: more often where they may not become old, so that their age is kept.
+func (k *Kubelet) imagesEvery() time.Duration {
+	const most = 5 * time.Minute
+	if age := k.cfg.ImageGC.MaxAge; age > 0 {
+		return min(max(age/4, time.Second), most)
+	}
+	return most
+}
 
 // housekeeping does what time alone makes due: growing logs, full disks, ageing tokens, remains of
 // pods on disk.
@@ -31,7 +37,7 @@ func (k *Kubelet) housekeeping(ctx context.Context) error {
 	// A kubelet that died may have left something half removed; by then the sources have been read.
 	leftovers := time.NewTimer(leftoversAfter)
 	defer leftovers.Stop()
-	logs, refresh, gc := time.NewTicker(k.cfg.LogEvery), time.NewTicker(time.Minute), time.NewTicker(imagesEvery)
+	logs, refresh, gc := time.NewTicker(k.cfg.LogEvery), time.NewTicker(time.Minute), time.NewTicker(k.imagesEvery())
 	defer logs.Stop()
 	defer refresh.Stop()
 	defer gc.Stop()

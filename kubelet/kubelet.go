@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -111,6 +112,8 @@ type Config struct {
 	Connect func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error)
 	// Served keeps the serving certificate through the client until ctx ends; nil if nothing is to be kept.
 	Served func(context.Context, kubernetes.Interface)
+	// Metrics are served beside the kubelet's own.
+	Metrics []prometheus.Collector
 	// Version is the version told to the API, probed servers and users.
 	Version string
 }
@@ -181,6 +184,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	}
 	k.slots = newSlots(cfg.ParallelStarts)
 	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
+	k.metrics.registry.MustRegister(cfg.Metrics...)
 	var errs []error
 	if cfg.Node == "" {
 		errs = append(errs, errors.New("node has no name"))

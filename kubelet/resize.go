@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -163,6 +165,7 @@ func (k *Kubelet) notedAllocation(uid types.UID) (lifecycle.Resources, error) {
 // and as narrow as it may be after.
 func (w *worker) resizeContainers(ctx context.Context, pod *v1.Pod, a lifecycle.ResizeContainers) {
 	done := lifecycle.Resized{Applied: lifecycle.Resources{}}
+	begun := time.Now()
 	_, err := w.k.groups.EnsurePod(a.Cover)
 	if err == nil {
 		var errs []error
@@ -178,6 +181,7 @@ func (w *worker) resizeContainers(ctx context.Context, pod *v1.Pod, a lifecycle.
 			_, err = w.k.groups.EnsurePod(pod)
 		}
 	}
+	w.k.metrics.resizeTook.WithLabelValues(strconv.FormatBool(err == nil)).Observe(float64(time.Since(begun).Milliseconds()))
 	done.Err = err
 	w.post(done)
 }

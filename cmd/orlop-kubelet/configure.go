@@ -66,14 +66,16 @@ func configure(fs *pflag.FlagSet, f *flags, file *kubeletconfig.KubeletConfigura
 	out.Registration, err = registration(f, file, &out)
 	errs = append(errs, err)
 	var signed *identity.Signed
-	out.Server, signed, err = serving(f, file, certDir, name, ips)
+	certificates := identity.NewMetrics()
+	out.Metrics = append(out.Metrics, certificates)
+	out.Server, signed, err = serving(f, file, certDir, name, ips, certificates)
 	errs = append(errs, err)
 	if signed != nil {
 		out.Served = signed.Run
 	}
 	if f.kubeconfig != "" {
 		id := identity.Config{Node: name, Kubeconfig: f.kubeconfig, Bootstrap: f.bootstrap, CertDir: certDir, Rotate: file.RotateCertificates,
-			QPS: float32(value(file.KubeAPIQPS, 50)), Burst: int(or(file.KubeAPIBurst, 100))}
+			QPS: float32(value(file.KubeAPIQPS, 50)), Burst: int(or(file.KubeAPIBurst, 100)), Metrics: certificates}
 		out.Connect = func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error) {
 			id.Asked = asked
 			return identity.Connect(ctx, id, log)
@@ -155,12 +157,12 @@ func registration(f *flags, file *kubeletconfig.KubeletConfiguration, k *kubelet
 
 // certified gives the certificate to serve with: one that the cluster signs where the configuration says so and names no
 // files, and there is a cluster.
-func certified(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, addrs []net.IP) (getCertificate, *identity.Signed, error) {
+func certified(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, addrs []net.IP, metrics *identity.Metrics) (getCertificate, *identity.Signed, error) {
 	if !file.ServerTLSBootstrap || file.TLSCertFile != "" || f.kubeconfig == "" {
 		get, err := identity.Serving(certDir, file.TLSCertFile, file.TLSPrivateKeyFile, name, addrs)
 		return get, nil, err
 	}
-	signed, err := identity.NewSigned(certDir, name, name, addrs)
+	signed, err := identity.NewSigned(certDir, name, name, addrs, metrics)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -169,17 +171,17 @@ func certified(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name
 
 type getCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-func serving(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, ips []string) (server.Config, *identity.Signed, error) {
+func serving(f *flags, file *kubeletconfig.KubeletConfiguration, certDir, name string, ips []string, metrics *identity.Metrics) (server.Config, *identity.Signed, error) {
 	var addrs []net.IP
 	for _, ip := range ips {
 		addrs = append(addrs, net.ParseIP(ip))
 	}
 	var errs []error
-	get, signed, err := certified(f, file, certDir, name, addrs)
+	get, signed, err := certified(f, file, certDir, name, addrs, metrics)
 	errs = append(errs, err)
 	out := server.Config{
 		Address:     net.JoinHostPort(file.Address, strconv.Itoa(int(or(file.Port, 10250)))),
-		Certificate: get, Settings: file, Profiling: value(file.EnableProfilingHandler, true),
+		Certificate: get, Settings: file, Profiling: value(file.EnableProfilingHandler, true), HideLogs: !value(file.EnableSystemLogHandler, true),
 		Auth: server.AuthConfig{
 			Tokens: value(file.Authentication.Webhook.Enabled, true), TokenLife: file.Authentication.Webhook.CacheTTL.Duration,
 			Anonymous: value(file.Authentication.Anonymous.Enabled, false),

@@ -69,7 +69,6 @@ func standings() map[string]fieldStanding {
 		"configMapAndSecretChangeDetectionStrategy": only(`"Watch"`),
 		"reservedSystemCPUs":                        absent(),
 		"showHiddenMetricsForVersion":               absent(),
-		"enableSystemLogHandler":                    only("true", "false"),
 		"enableSystemLogQuery":                      only("false"),
 		"shutdownGracePeriod":                       only(`"0s"`),
 		"shutdownGracePeriodCriticalPods":           only(`"0s"`),
@@ -97,7 +96,7 @@ func standings() map[string]fieldStanding {
 		"featureGates", "failSwapOn", "containerLogMaxSize", "containerLogMaxFiles", "containerLogMaxWorkers", "containerLogMonitorInterval",
 		"systemReserved", "kubeReserved", "systemReservedCgroup", "kubeReservedCgroup", "enforceNodeAllocatable", "allowedUnsafeSysctls",
 		"defaultPodSysctls", "providerID", "logging", "crashLoopBackOff", "enableProfilingHandler", "seccompDefault", "registerWithTaints",
-		"registerNode", "containerRuntimeEndpoint", "imageServiceEndpoint", "failCgroupV1"} {
+		"registerNode", "enableSystemLogHandler", "containerRuntimeEndpoint", "imageServiceEndpoint", "failCgroupV1"} {
 		out[f] = yes
 	}
 	return out

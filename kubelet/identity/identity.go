@@ -45,6 +45,8 @@ type Config struct {
 	// Asked hears of every request to the API server that was answered or failed, the code being "<error>" then; nil hears
 	// nothing. It is called from many goroutines.
 	Asked func(method, host, code string)
+	// Metrics are told of the client certificate. Required.
+	Metrics *Metrics
 }
 
 // Connect waits until there are credentials, asking for them if need be, and gives a client. The
@@ -153,7 +155,7 @@ func writeKubeconfig(cfg Config, boot *rest.Config) error {
 
 func manager(cfg Config, client func(*tls.Certificate) (kubernetes.Interface, error)) (certificate.Manager, error) {
 	return keeper("kubelet-client", certificatesv1.KubeAPIServerClientKubeletSignerName, certificatesv1.UsageClientAuth, &x509.CertificateRequest{Subject: subject(cfg.Node)},
-		cfg.CertDir, client)
+		cfg.CertDir, client, nil, cfg.Metrics.clientErrors)
 }
 
 func subject(node string) pkix.Name {
@@ -162,14 +164,14 @@ func subject(node string) pkix.Name {
 
 // keeper keeps one certificate in a file of dir, and renews it in time. One that lacks what the template has is replaced.
 func keeper(name, signer string, usage certificatesv1.KeyUsage, template *x509.CertificateRequest, dir string,
-	client func(*tls.Certificate) (kubernetes.Interface, error)) (certificate.Manager, error) {
+	client func(*tls.Certificate) (kubernetes.Interface, error), rotated certificate.Histogram, failed certificate.Counter) (certificate.Manager, error) {
 	store, err := certificate.NewFileStore(name, dir, dir, "", "")
 	if err != nil {
 		return nil, fmt.Errorf("open certificate store: %w", err)
 	}
 	m, err := certificate.NewManager(&certificate.Config{
 		ClientsetFn: client, Template: template, SignerName: signer, CertificateStore: store,
-		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, usage},
+		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, usage}, CertificateRotation: rotated, CertificateRenewFailure: failed,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keep certificate %s: %w", name, err)
@@ -201,6 +203,8 @@ func rotate(ctx context.Context, cfg Config, rc *rest.Config, log *slog.Logger) 
 	rc.Transport = transport(plainTLS, dialer.DialContext)
 	rc.TLSClientConfig = rest.TLSClientConfig{}
 	rc.Dial = nil
+	current := m.Current
+	cfg.Metrics.client.Store(&current)
 	m.Start()
 	go func() {
 		defer m.Stop()
@@ -250,7 +254,7 @@ type Signed struct {
 var errUnsigned = errors.New("the serving certificate of this kubelet is not signed yet: see its CertificateSigningRequest of signer " + certificatesv1.KubeletServingSignerName)
 
 // NewSigned returns a certificate for these names, which is kept in dir. It asks for nothing yet.
-func NewSigned(dir, node, host string, ips []net.IP) (*Signed, error) {
+func NewSigned(dir, node, host string, ips []net.IP, metrics *Metrics) (*Signed, error) {
 	s := &Signed{}
 	var err error
 	s.keeper, err = keeper("kubelet-server", certificatesv1.KubeletServingSignerName, certificatesv1.UsageServerAuth,
@@ -260,7 +264,11 @@ func NewSigned(dir, node, host string, ips []net.IP) (*Signed, error) {
 				return *c, nil
 			}
 			return nil, errors.New("there is no connection to the API server yet")
-		})
+		}, metrics.rotated, metrics.serverErrors)
+	if err == nil {
+		current := s.keeper.Current
+		metrics.server.Store(&current)
+	}
 	return s, err
 }
 

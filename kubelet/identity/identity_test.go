@@ -64,7 +64,7 @@ func TestKubeconfigIsReadBack(t *testing.T) {
 }
 
 func TestUnsignedServesNobody(t *testing.T) {
-	s, err := NewSigned(t.TempDir(), "n1", "n1", []net.IP{net.ParseIP("192.0.2.1")})
+	s, err := NewSigned(t.TempDir(), "n1", "n1", []net.IP{net.ParseIP("192.0.2.1")}, NewMetrics())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestSignedAsksForItsNames(t *testing.T) {
 		}
 		return false, nil, nil
 	})
-	s, err := NewSigned(t.TempDir(), "n1", "n1", []net.IP{net.ParseIP("192.0.2.1")})
+	s, err := NewSigned(t.TempDir(), "n1", "n1", []net.IP{net.ParseIP("192.0.2.1")}, NewMetrics())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,6 +70,8 @@ type Config struct {
 	RootDir string
 	// LogDir is what /logs/ shows; empty is /var/log.
 	LogDir string
+	// HideLogs does not serve /logs/, the node's log directory.
+	HideLogs bool
 	// Profiling serves /debug/pprof, to callers with rights on nodes/proxy.
 	Profiling bool
 	// Log is told of failures to answer. Required.
@@ -206,7 +208,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("GET /metrics/resource", s.resourceMetrics)
 	mux.HandleFunc("GET /configz", s.configz)
-	mux.HandleFunc("GET /logs/", s.hostLogs)
+	if !s.cfg.HideLogs {
+		mux.HandleFunc("GET /logs/", s.hostLogs)
+	}
 	if s.cfg.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}))
 	}
