@@ -70,6 +70,8 @@ type Options struct {
 
 	ProxyCertFile, ProxyKeyFile string
 	AggregatorRouting           bool
+	// AggregatorRejectRedirects answers 502 where an extension API server redirects, instead of handing the redirect on.
+	AggregatorRejectRedirects bool
 
 	// flags are those that AddFlags bound, for /flagz; nil where there are none.
 	flags *pflag.FlagSet
@@ -101,6 +103,8 @@ func NewOptions() *Options {
 		NodePorts:           utilnet.PortRange{Base: 30000, Size: 2768},
 		EndpointReconciler:  reconcileLease,
 		EventTTL:            time.Hour,
+
+		AggregatorRejectRedirects: true,
 	}
 	o.Serving.BindPort = 6443
 	o.Serving.Required = true
@@ -170,6 +174,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&o.ProxyCertFile, "proxy-client-cert-file", o.ProxyCertFile, "Client certificate for requests to extension API servers.")
 	fs.StringVar(&o.ProxyKeyFile, "proxy-client-key-file", o.ProxyKeyFile, "Key of the client certificate for requests to extension API servers.")
+	fs.BoolVar(&o.AggregatorRejectRedirects, "aggregator-reject-forwarding-redirect", o.AggregatorRejectRedirects, "Do not hand redirects of extension API servers on to clients.")
 	fs.BoolVar(&o.AggregatorRouting, "enable-aggregator-routing", o.AggregatorRouting, "Send requests to extension API servers and webhooks to endpoints of their Service instead of its cluster IP.")
 }
 

@@ -78,7 +78,7 @@ func TestFlags(t *testing.T) {
 		requestheader-client-ca-file requestheader-extra-headers-prefix requestheader-group-headers requestheader-username-headers
 		secure-port service-account-issuer service-account-key-file service-account-signing-key-file service-cluster-ip-range
 		tls-cert-file tls-private-key-file anonymous-auth api-audiences admission-control-config-file audit-log-path audit-policy-file
-		bind-address cors-allowed-origins default-watch-cache-size delete-collection-workers enable-aggregator-routing
+		aggregator-reject-forwarding-redirect bind-address cors-allowed-origins default-watch-cache-size delete-collection-workers enable-aggregator-routing
 		enable-garbage-collector enable-priority-and-fairness encryption-provider-config endpoint-reconciler-type etcd-compaction-interval
 		etcd-count-metric-poll-period etcd-prefix event-ttl external-hostname feature-gates goaway-chance http2-max-streams-per-connection
 		kubelet-certificate-authority kubelet-timeout livez-grace-period max-mutating-requests-inflight max-requests-inflight
