@@ -219,7 +219,7 @@ func (b *base) newAggregator(core *genericapiserver.GenericAPIServer, extensions
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: c, SharedInformerFactory: b.informers},
 		ExtraConfig: aggregatorapiserver.ExtraConfig{
 			ProxyClientCertFile: b.options.ProxyCertFile, ProxyClientKeyFile: b.options.ProxyKeyFile,
-			ServiceResolver: b.resolver, RejectForwardingRedirects: true,
+			ServiceResolver: b.resolver, RejectForwardingRedirects: b.options.AggregatorRejectRedirects,
 		},
 	}
 	s, err := cfg.Complete().NewWithDelegate(core)
