@@ -67,7 +67,7 @@ bench: images ## README's figures: seconds to ready, memory of each process
 	go run ./integration/cmd/figures -bin $(BIN)
 
 chaos: images ## as root, some minutes: what a cluster rests on breaks for as long as outages last
-	go test -count=1 -v -timeout 60m ./integration/chaos
+	go test -count=1 -p 1 -v -timeout 60m ./integration/chaos/...
 
 check: ## generated files are fresh, code is formatted and vetted
 	@$(DEPS) -need generate

@@ -35,7 +35,7 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 func tools() map[string]tool {
 	return map[string]tool{
 		// agnhost
-		"connect": connect, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
+		"connect": connect, "consume": consume, "dns-server-list": dnsServers, "dns-suffix": dnsSuffix, "entrypoint-tester": entrypointTester,
 		"etc-hosts": etcHosts, "grpc-health-checking": grpcHealthChecking, "guestbook": guestbook, "inclusterclient": inClusterClient, "liveness": liveness, "load": load, "logs-generator": logsGenerator,
 		"mounttest": mountTest, "mtlsclient": mtlsClient, "mtlsserver": mtlsServer, "netexec": netexec, "nginx": nginx, "pause": pause, "porter": porter,
 		"serve-hostname": serveHostname, "test-service-account-issuer-discovery": issuerDiscovery, "test-webserver": testWebserver, "webhook": webhook,
