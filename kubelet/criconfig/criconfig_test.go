@@ -100,6 +100,12 @@ func TestResources(t *testing.T) {
 	if got.CpuShares != 256 || got.CpuQuota != 50000 || got.CpuPeriod != 100000 || got.MemoryLimitInBytes != 2<<30 || got.OomScoreAdj != 750 {
 		t.Errorf("%+v", got)
 	}
+	if got.Unified != nil {
+		t.Errorf("one process is out of memory, and all are to be killed: %v", got.Unified)
+	}
+	if u := Resources(p, c, v1.PodQOSBurstable, Node{KillTogether: true}).Unified; u["memory.oom.group"] != "1" {
+		t.Errorf("all are to be killed together, and the runtime is told %v", u)
+	}
 	if adj := OOMScoreAdj(p, c, v1.PodQOSGuaranteed, 4<<30); adj != -997 {
 		t.Errorf("guaranteed %d", adj)
 	}

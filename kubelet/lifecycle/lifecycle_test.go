@@ -201,6 +201,54 @@ func TestCrashBackOffDoubles(t *testing.T) {
 	w.want("start a/5", "remove container a3")
 }
 
+// A node may bound the wait after a crash (KEP-4603): an ingress that crashes is not away for five minutes.
+func TestCrashBackOffHasACap(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.s.CrashMax = 15 * time.Second
+	w.step(Tick{})
+	w.exit("a", 1)
+	for _, wait := range []time.Duration{10 * time.Second, 15 * time.Second, 15 * time.Second} {
+		w.took()
+		w.exit("a", 1)
+		if got, want := w.took(), "wake "+w.now.Add(wait).Format("15:04:05.000"); !strings.HasSuffix(got, want) {
+			t.Errorf("it did\n%s\nwant it to end with %q", got, want)
+		}
+		w.now = w.now.Add(wait)
+		w.step(Tick{})
+	}
+	// Restarts from before this kubelet count, but not beyond the cap.
+	f := Facts{Name: "a", ID: "a9", Sandbox: "sb0", Attempt: 9, Exited: true, ExitCode: 1, StartedAt: t0, FinishedAt: t0, SpecImage: "img"}
+	w = begin(t, pod(nil))
+	w.s = Restore(pod(nil), []SandboxSeen{{ID: "sb0", Ready: true}}, []Facts{f}, t0)
+	w.s.CrashMax = 15 * time.Second
+	w.step(Tick{})
+	if got := w.took(); !strings.Contains(got, "wake 03:04:15.000") {
+		t.Errorf("after nine restarts it did\n%s", got)
+	}
+}
+
+// Containers are not started anew because a newer kubelet, or a newer API, sees more or other fields in their spec: only
+// another image is a reason.
+func TestOnlyAnotherImageRestarts(t *testing.T) {
+	running := Facts{Name: "a", ID: "a0", Sandbox: "sb0", Running: true, StartedAt: t0, SpecImage: "img"}
+	other := pod(func(p *v1.Pod) {
+		p.Generation = 9
+		p.Labels = map[string]string{"new": "label"}
+		c := &p.Spec.Containers[0]
+		c.Env, c.TerminationMessagePath, c.ImagePullPolicy = []v1.EnvVar{{Name: "A", Value: "b"}}, "/dev/other", v1.PullAlways
+		c.SecurityContext, c.Stdin = &v1.SecurityContext{}, true
+	})
+	w := begin(t, other)
+	w.s = Restore(other, []SandboxSeen{{ID: "sb0", Ready: true}}, []Facts{running}, t0)
+	w.step(Tick{})
+	w.step(SpecChanged{Pod: pod(nil)})
+	w.want("set up volumes")
+	w.step(SpecChanged{Pod: pod(func(p *v1.Pod) { p.Spec.Containers[0].Image = "newer" })})
+	if got := w.took(); !strings.HasPrefix(got, "kill a in 30s: Container a definition changed, will be restarted") {
+		t.Errorf("for another image it did %q", got)
+	}
+}
+
 func TestRestartPolicies(t *testing.T) {
 	for _, tt := range []struct {
 		policy v1.RestartPolicy

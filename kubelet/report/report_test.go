@@ -1,14 +1,21 @@
 package report
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/orlop-io/orlop/kubelet/manifests"
 )
@@ -83,6 +90,35 @@ func TestHowLongItTook(t *testing.T) {
 			}
 			delete(r.pods, "u")
 		}
+	})
+}
+
+// However often a pod changes while the API server is slow, it is asked to take the newest status only: a storm of changes
+// is no storm of requests.
+func TestOnlyTheNewestIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}})
+		var patches []string
+		client.PrependReactor("patch", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			time.Sleep(time.Second)
+			patches = append(patches, string(a.(clienttesting.PatchAction).GetPatch()))
+			return true, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}}, nil
+		})
+		r := New("n", nil, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx, client, func() types.UID { return "node" }) }()
+		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u"}}
+		for i := range 100 {
+			r.Set(pod, false, v1.PodStatus{Phase: v1.PodRunning, Message: fmt.Sprint(i)})
+			time.Sleep(20 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		if len(patches) > 4 || len(patches) == 0 || !strings.Contains(patches[len(patches)-1], `"message":"99"`) {
+			t.Errorf("%d requests in 2 s of 100 changes, the last %v", len(patches), patches)
+		}
+		cancel()
+		<-done
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,33 @@ import (
 
 func configMap(value string) *v1.ConfigMap {
 	return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "cm"}, Data: map[string]string{"k": value}}
+}
+
+// However many pods use an object, the API server is asked for it once, and watched once.
+func TestOneWatchForMany(t *testing.T) {
+	client := fake.NewClientset(configMap("1"))
+	o := New(Config{Client: client, Changed: func(Key) {}, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.Run(ctx) }()
+	var pods sync.WaitGroup
+	for range 50 {
+		pods.Go(func() {
+			if _, err := o.ConfigMap(ctx, "ns", "cm"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	pods.Wait()
+	asked := map[string]int{}
+	for _, a := range client.Actions() {
+		asked[a.GetVerb()]++
+	}
+	if asked["watch"] > 1 || asked["list"]+asked["get"] > 1 {
+		t.Errorf("for 50 pods it asked %v", asked)
+	}
+	cancel()
+	<-done
 }
 
 func TestWatchedObject(t *testing.T) {
