@@ -77,10 +77,14 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 		AddFunc:    c.loop.AddObject,
 		UpdateFunc: func(_, obj any) { c.loop.AddObject(obj) },
 		DeleteFunc: func(obj any) {
-			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if node, ok := obj.(*corev1.Node); ok {
 				c.mu.Lock()
-				delete(c.beats, key)
+				delete(c.beats, node.Name)
 				c.mu.Unlock()
+				c.tell(node, "RemovingNode", "Removing Node %s from Controller")
 			}
 		},
 	})
@@ -167,12 +171,20 @@ func (c *Controller) silence(node *corev1.Node, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last, known := c.beats[node.Name]
+	if !known {
+		c.tell(node, "RegisteredNode", "Registered Node %s in Controller")
+	}
 	if !known || last.ready != beat.ready || last.renewed != beat.renewed {
 		beat.seen = now
 		c.beats[node.Name] = beat
 		return 0
 	}
 	return now.Sub(last.seen)
+}
+
+// tell says what became of a node, in a text with a place for its name.
+func (c *Controller) tell(node *corev1.Node, reason, text string) {
+	c.events.Eventf(reference(node), corev1.EventTypeNormal, reason, "Node %s event: "+text, node.Name, node.Name)
 }
 
 // reference is the node as events about it name it: by name as UID, which is how

@@ -40,3 +40,32 @@ func TestWhosePodsAreMarked(t *testing.T) {
 		}
 	}
 }
+
+// A node is told of once when it comes, and once when it goes.
+func TestNodesAreTold(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", CreationTimestamp: metav1.Now()}}
+	client, events := fake.NewClientset(node), record.NewFakeRecorder(10)
+	shared := informers.NewSharedInformerFactory(client, 0)
+	c, err := New(Config{Grace: time.Minute, StartupGrace: time.Minute, Period: time.Second}, client, shared, shared.Coordination().V1().Leases(), events, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared.Start(t.Context().Done())
+	shared.WaitForCacheSync(t.Context().Done())
+	for range 2 {
+		c.silence(node, time.Now())
+	}
+	if err := client.CoreV1().Nodes().Delete(t.Context(), "n", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Normal RegisteredNode Node n event: Registered Node n in Controller", "Normal RemovingNode Node n event: Removing Node n from Controller"} {
+		select {
+		case got := <-events.Events:
+			if got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not told: %s", want)
+		}
+	}
+}

@@ -14,11 +14,18 @@ type recommendation struct {
 	replicas int32
 }
 
-// history is what an autoscaler remembers between two looks. It lives in memory: after a restart it is as if nothing had
-// happened before.
+// history is what an autoscaler remembers between two looks. It lives in memory.
 type history struct {
 	recommended []recommendation
 	ups, downs  []recommendation
+}
+
+// begin takes the size that is found first for a recommendation: who starts to look, after a restart too, does not
+// scale down before it has looked for a while.
+func (h *history) begin(current int32, now time.Time) {
+	if len(h.recommended) == 0 {
+		h.recommended = []recommendation{{now.Add(-1), current}} // before now: a window of nothing has it not
+	}
 }
 
 // since drops what is older than the time.

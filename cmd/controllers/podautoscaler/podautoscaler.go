@@ -173,6 +173,7 @@ func (c *Controller) scale(ctx context.Context, hpa *autoscalingv2.HorizontalPod
 	able(reason{true, "SucceededGetScale", "the HPA controller was able to get the target's current scale"})
 	current := t.scale.Spec.Replicas
 	hpa.Status.CurrentReplicas = t.scale.Status.Replicas
+	h.begin(current, now)
 	d, why, err := c.desired(ctx, hpa, t.scale, h, now)
 	if err != nil {
 		hpa.Status.DesiredReplicas = current

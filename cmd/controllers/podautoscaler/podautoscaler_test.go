@@ -193,3 +193,20 @@ func TestConditionChangesItsTimeWithItsStatus(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// The size that is found first counts as recommended: a restart does not scale down at once, but up.
+func TestBegin(t *testing.T) {
+	h, s := &history{}, Defaults()
+	spec := &autoscalingv2.HorizontalPodAutoscalerSpec{MaxReplicas: 20}
+	h.begin(8, t0)
+	if d := decide(spec, 8, 3, h, s, t0); d.replicas != 8 || d.ready.name != "ScaleDownStabilized" {
+		t.Errorf("down at once: %+v", d)
+	}
+	h.begin(3, t0.Add(time.Minute)) // it has begun already
+	if d := decide(spec, 8, 12, h, s, t0.Add(time.Minute)); d.replicas != 12 {
+		t.Errorf("up at once: %+v", d)
+	}
+	if d := decide(spec, 12, 3, h, s, t0.Add(7*time.Minute)); d.replicas != 3 {
+		t.Errorf("down at last: %+v", d)
+	}
+}
