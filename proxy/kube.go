@@ -30,6 +30,7 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	out.ExternalIPs = parse(s.Spec.ExternalIPs)
 	out.SourceRanges = sourceRanges(s)
+	out.HealthCheckPort = uint16(s.Spec.HealthCheckNodePort)
 	for _, in := range s.Status.LoadBalancer.Ingress {
 		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
 			out.LoadBalancerIPs = append(out.LoadBalancerIPs, parse([]string{in.IP})...)

@@ -28,6 +28,30 @@ type Service struct {
 	InternalLocal   bool          // clients of the cluster IPs get endpoints of their own node only
 	ExternalLocal   bool          // clients outside the cluster get endpoints of the node they ask, and are seen by their own address
 	Affinity        time.Duration // a client stays with its endpoint; 0 not at all
+	HealthCheckPort uint16        // where a balancer asks whether this node has endpoints; 0 nowhere
+}
+
+// HealthCheck is what a balancer learns of a service at its healthCheckNodePort.
+type HealthCheck struct {
+	Service   string // namespace/name
+	Port      uint16
+	Endpoints int // that are on this node, and ready: one that ends is to be drained
+}
+
+// healthCheck is that of a service; ok is false where none is asked for.
+func healthCheck(svc Service, list []Slice) (_ HealthCheck, ok bool) {
+	if svc.HealthCheckPort == 0 || !svc.ExternalLocal {
+		return HealthCheck{}, false
+	}
+	here := map[netip.Addr]bool{}
+	for _, s := range list {
+		for _, e := range s.Endpoints {
+			if e.Local && e.Ready && len(e.Addrs) > 0 {
+				here[e.Addrs[0]] = true
+			}
+		}
+	}
+	return HealthCheck{svc.Key, svc.HealthCheckPort, len(here)}, true
 }
 
 // Port is one port of a Service.

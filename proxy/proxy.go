@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,7 +32,9 @@ type Config struct {
 	Node string
 	// ExternalIPs says that spec.externalIPs are translated. Whoever may write a Service can then take any address over (CVE-2020-8554).
 	ExternalIPs bool
-	Log         *slog.Logger
+	// HealthChecks, if not nil, is told of all checks of healthCheckNodePorts before each new model.
+	HealthChecks func([]HealthCheck)
+	Log          *slog.Logger
 }
 
 // backend is what puts a model to work.
@@ -140,11 +143,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return fmt.Errorf("wait for services: %w", err)
 	}
 	model := Model{}
-	names := map[string][]string{} // of the groups of each service
+	names := map[string][]string{}     // of the groups of each service
+	checks := map[string]HealthCheck{} // by service
 	ready := p.cfg.Ready
 	var again <-chan time.Time // after an error, or for a sweep
 	for {
-		p.compute(model, names)
+		if p.compute(model, names, checks) && p.cfg.HealthChecks != nil {
+			p.cfg.HealthChecks(slices.Collect(maps.Values(checks)))
+		}
 		wait, err := p.sync(model)
 		if err != nil {
 			p.cfg.Log.Warn("set services", "err", err)
@@ -184,23 +190,31 @@ func (p *Proxy) sync(model Model) (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// compute brings model up to date with the services that changed.
-func (p *Proxy) compute(model Model, names map[string][]string) {
+// compute brings model and checks up to date with the services that changed, and tells whether a check has changed.
+func (p *Proxy) compute(model Model, names map[string][]string, checks map[string]HealthCheck) (checked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key := range p.dirty {
+		before, had := checks[key]
+		delete(checks, key)
 		for _, name := range names[key] {
 			delete(model, name)
 		}
 		delete(names, key)
 		svc, known := p.services[key]
 		if !known {
+			checked = checked || had
 			continue
 		}
 		var list []Slice
 		for _, s := range p.slices[key] {
 			list = append(list, s)
 		}
+		check, has := healthCheck(svc, list)
+		if has {
+			checks[key] = check
+		}
+		checked = checked || had != has || before != check
 		if !p.cfg.ExternalIPs {
 			svc.ExternalIPs = nil
 		}
@@ -211,4 +225,5 @@ func (p *Proxy) compute(model Model, names map[string][]string) {
 		}
 	}
 	clear(p.dirty)
+	return checked
 }

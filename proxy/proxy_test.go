@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,5 +113,53 @@ func TestProxyTriesAgain(t *testing.T) {
 		if r.backends() != 0 {
 			t.Errorf("model %v after %d tries", r.model, r.sets)
 		}
+	})
+}
+
+// A balancer's check counts what is ready here, and goes with its service.
+func TestHealthChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told [][]HealthCheck
+		p, err := New(Config{
+			Synced: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
+			HealthChecks: func(c []HealthCheck) { told = append(told, c) },
+		}, &recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- p.Run(ctx) }()
+		checked := web
+		checked.ExternalLocal, checked.HealthCheckPort = true, 31000
+		ends := func(list ...Endpoint) *Slice {
+			s := endpoint("10.1.0.2")
+			s.Endpoints = list
+			return s
+		}
+		here := Endpoint{Addrs: parse([]string{"10.1.0.2"}), Ready: true, Local: true}
+		ending, away := here, here
+		ending.Ready, ending.Serving, ending.Terminating, ending.Addrs = false, true, true, parse([]string{"10.1.0.3"})
+		away.Local = false
+		for _, step := range []struct {
+			do   func()
+			want []HealthCheck
+		}{
+			{func() { p.SetService("ns/web", &web) }, nil},
+			{func() { p.SetService("ns/web", &checked) }, []HealthCheck{{"ns/web", 31000, 0}}},
+			{func() { p.SetSlice("a", ends(here, ending, away)) }, []HealthCheck{{"ns/web", 31000, 1}}},
+			{func() { p.SetSlice("a", ends(here, ending)) }, nil},
+			{func() { p.SetSlice("a", ends(ending)) }, []HealthCheck{{"ns/web", 31000, 0}}},
+			{func() { p.SetService("ns/web", nil) }, []HealthCheck{}},
+		} {
+			told = nil
+			step.do()
+			synctest.Wait()
+			if step.want == nil && len(told) > 0 || step.want != nil && (len(told) != 1 || !slices.Equal(told[0], step.want)) {
+				t.Errorf("told %v, want %v", told, step.want)
+			}
+		}
+		cancel()
+		<-done
 	})
 }

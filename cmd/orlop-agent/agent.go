@@ -27,6 +27,7 @@ import (
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/healthcheck"
 )
 
 const networkName = "orlop"
@@ -90,8 +91,10 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	}
 	m := newMetrics(svc)
 	w := newWatch(client, o.node)
+	checks := healthcheck.New(a.inForce, log)
+	defer checks.Close()
 	p, err := proxy.New(proxy.Config{
-		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, Log: log,
+		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, HealthChecks: checks.Set, Log: log,
 	}, svc)
 	if err != nil {
 		return err

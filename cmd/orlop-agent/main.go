@@ -91,6 +91,10 @@ func command() *cobra.Command {
 		Use: "cleanup", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return cleanup(o) },
 	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
+	})
 	return cmd
 }
 

@@ -40,14 +40,23 @@ func (a *agent) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-a.proxying:
+		if a.inForce() {
 			_, _ = io.WriteString(w, "ok\n")
-		default:
+		} else {
 			http.Error(w, "services are not in force yet", http.StatusServiceUnavailable)
 		}
 	})
 	return mux
+}
+
+// inForce tells whether this process has put all services in force.
+func (a *agent) inForce() bool {
+	select {
+	case <-a.proxying:
+		return true
+	default:
+		return false
+	}
 }
 
 // metrics keeps kube-proxy's names where they mean the same.
