@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,8 +62,8 @@ func (b *Binding) Create(ctx context.Context, name string, obj runtime.Object, v
 		preconditions.ResourceVersion = &binding.ResourceVersion
 	}
 	change := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
-		pod := old.DeepCopyObject().(*corev1.Pod)
-		return pod, bind(pod, binding)
+		pod := *old.(*corev1.Pod) // what is not bind's to change, both have
+		return &pod, bind(&pod, binding)
 	})
 	_, _, err := b.store.Update(ctx, name, withPreconditions{change, preconditions}, rest.ValidateAllObjectFunc,
 		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{DryRun: o.DryRun})
@@ -94,7 +95,7 @@ func validateBinding(b *corev1.Binding) field.ErrorList {
 	return errs
 }
 
-// bind gives pod the node of binding, or says why it cannot have it.
+// bind gives pod the node of binding, or says why it cannot have it. It changes nothing that pod points to.
 func bind(pod *corev1.Pod, binding *corev1.Binding) error {
 	conflict := func(format string, args ...any) error {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf(format, args...))
@@ -109,12 +110,15 @@ func bind(pod *corev1.Pod, binding *corev1.Binding) error {
 	}
 	pod.Spec.NodeName = binding.Target.Name
 	if len(binding.Annotations) > 0 {
-		if pod.Annotations == nil {
-			pod.Annotations = map[string]string{}
+		own := maps.Clone(pod.Annotations)
+		if own == nil {
+			own = map[string]string{}
 		}
-		maps.Copy(pod.Annotations, binding.Annotations)
+		maps.Copy(own, binding.Annotations)
+		pod.Annotations = own
 	}
 	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}
+	pod.Status.Conditions = slices.Clone(pod.Status.Conditions)
 	for i, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled {
 			pod.Status.Conditions[i] = scheduled

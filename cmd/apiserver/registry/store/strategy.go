@@ -66,8 +66,9 @@ func (s strategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object)
 	if s.cfg.Drop != nil {
 		s.cfg.Drop(obj, old)
 	}
+	// From here on both have one status. The hook below changes none, and old belongs to this request alone.
 	if status := part(obj, "Status"); status.IsValid() && !s.r.NoStatus {
-		status.Set(part(old.DeepCopyObject(), "Status"))
+		status.Set(part(old, "Status"))
 	}
 	if s.r.PrepareUpdate != nil {
 		s.r.PrepareUpdate(ctx, obj, old)
@@ -147,17 +148,17 @@ func (s gracefulStrategy) CheckGracefulDelete(ctx context.Context, obj runtime.O
 type statusStrategy struct{ strategy }
 
 func (s statusStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
-	kept := old.DeepCopyObject()
-	v := reflect.ValueOf(obj).Elem()
+	// From here on both have one spec, which nothing changes any more.
+	v, kept := reflect.ValueOf(obj).Elem(), reflect.ValueOf(old).Elem()
 	for i := range v.NumField() {
 		if !mutableByStatus(v.Type().Field(i).Name) {
-			v.Field(i).Set(reflect.ValueOf(kept).Elem().Field(i))
+			v.Field(i).Set(kept.Field(i))
 		}
 	}
 	m := accessor(obj)
 	m.SetGeneration(accessor(old).GetGeneration())
 	m.SetDeletionTimestamp(accessor(old).GetDeletionTimestamp())
-	m.SetOwnerReferences(accessor(kept).GetOwnerReferences())
+	m.SetOwnerReferences(accessor(old).GetOwnerReferences())
 	if s.r.PrepareStatus != nil {
 		s.r.PrepareStatus(ctx, obj, old)
 	}
