@@ -20,6 +20,8 @@ import (
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kube-openapi/pkg/handler3"
+	"k8s.io/kube-openapi/pkg/spec3"
 
 	"github.com/orlop-io/orlop/cmd/apiserver/alpha"
 	"github.com/orlop-io/orlop/cmd/apiserver/documents"
@@ -104,6 +106,29 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 	}
 	documents.Install(s.Handler.NonGoRestfulMux, documents.Config{V2: c.OpenAPIConfig, V3: c.OpenAPIV3Config, Services: s.Handler.GoRestfulContainer, Build: build})
 	return s, b.addHooks(ctx, s, &c, api)
+}
+
+// describeCustom keeps the documents of custom resources in place of the library. What it returns takes them over, between
+// the preparation of the server, which makes the service, and its start, which would start the library's controller.
+func describeCustom(front *genericapiserver.GenericAPIServer, extensions *apiextensionsapiserver.CustomResourceDefinitions) (func(), error) {
+	var service *handler3.OpenAPIService
+	custom, err := documents.NewCustom(documents.CustomConfig{
+		Definitions: extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer(),
+		Publish:     func(path string, d *spec3.OpenAPI) { service.UpdateGroupVersion(path, d) },
+		Withdraw:    func(path string) { service.DeleteGroupVersion(path) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = front.AddPostStartHook("describe-custom-resources", func(h genericapiserver.PostStartHookContext) error {
+		go custom.Run(h)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("add start hook: %w", err)
+	}
+	of := extensions.GenericAPIServer
+	return func() { service, of.OpenAPIV3VersionedService = of.OpenAPIV3VersionedService, nil }, nil
 }
 
 // buildID is what the linker made of all that went into a program.

@@ -85,10 +85,15 @@ func New(ctx context.Context, o *Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	describe, err := describeCustom(aggregator.GenericAPIServer, extensions)
+	if err != nil {
+		return nil, err
+	}
 	prepared, err := aggregator.PrepareRun()
 	if err != nil {
 		return nil, fmt.Errorf("prepare server: %w", err)
 	}
+	describe()
 	return &Server{func(ctx context.Context) error {
 		if err := b.checkEncryption(ctx); err != nil {
 			return err

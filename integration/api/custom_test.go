@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +168,22 @@ func names(t *testing.T, group string) {
 	})
 }
 
+// documented waits until both OpenAPIs describe exactly these versions of a group.
+func documented(t *testing.T, group string, want ...string) {
+	t.Helper()
+	eventually(t, 20*time.Second, "documents of "+strings.Join(want, " "), func() error {
+		two, three := send(t, "GET", "/openapi/v2", nil), send(t, "GET", "/openapi/v3", nil)
+		for _, version := range []string{"v1", "v2"} {
+			for what, has := range map[string]bool{"v2": strings.Contains(string(two.body), `"/apis/`+group+"/"+version+`/`), "v3": strings.Contains(string(three.body), `"apis/`+group+"/"+version+`"`)} {
+				if has != slices.Contains(want, version) {
+					return fmt.Errorf("/openapi/%s has %s: %v", what, version, has)
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // A definition may change: what is served, what is stored, what it is called; objects stay.
 func TestDefinitionsChange(t *testing.T) {
 	const group = "change.example.com"
@@ -186,11 +203,13 @@ func TestDefinitionsChange(t *testing.T) {
 	}
 	patch(`[{"op":"replace","path":"/spec/versions/1/served","value":true}]`)
 	served(t, group, "v2", 200)
+	documented(t, group, "v1", "v2")
 	step{"the other version", "GET", "/w", "", "", 200, `"apiVersion":"` + group + `/v2"`, ""}.do(t, widgets(group, "v2", "default"))
 	patch(`[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`)
 	step{"both were stored", "GET", "", "", "", 200, `"storedVersions":["v1","v2"]`, ""}.do(t, name)
 	patch(`[{"op":"replace","path":"/spec/versions/0/served","value":false}]`)
 	served(t, group, "v1", 404)
+	documented(t, group, "v2")
 	step{"it is still there", "GET", "/w", "", "", 200, `"spec":{"a":1}`, ""}.do(t, widgets(group, "v2", "default"))
 	step{"a version with objects stays", "PATCH", "", "application/json-patch+json", `[{op: remove, path: /spec/versions/0}]`, 422, "v1 was previously a storage version, and must remain in spec.versions", ""}.do(t, name)
 	for _, s := range []step{

@@ -21,7 +21,7 @@ func served(build string) (http.Handler, *restful.Container) {
 	c := restful.NewContainer()
 	for _, root := range []string{"/apis/a.example/v1", "/apis/b.example/v1"} {
 		s := new(restful.WebService).Path(root)
-		c.Add(s.Route(s.GET("/things").Operation("list"+root[6:7]).To(func(*restful.Request, *restful.Response) {})))
+		c.Add(s.Route(s.GET("/things").Operation("list" + root[6:7]).To(func(*restful.Request, *restful.Response) {})))
 	}
 	names := func(name string) (string, spec.Extensions) { return name, nil }
 	m := mux.NewPathRecorderMux("test")
