@@ -49,7 +49,7 @@ func BenchmarkSchedule(b *testing.B) {
 		{"antiaffinity", apart, nil, false},
 		{"antiaffinity-unlike", apart, nil, true},
 	} {
-		for _, nodes := range []int{100, 1000} {
+		for _, nodes := range []int{100, 250, 500, 1000} {
 			b.Run(fmt.Sprintf("%s/nodes=%d", kind.name, nodes), func(b *testing.B) {
 				c := newCluster()
 				c.setNamespace("default", labels.Set{})

@@ -115,3 +115,21 @@ profiles:
 		t.Errorf("without any filter: %+v", v)
 	}
 }
+
+// Each plugin that rules nodes out can be turned off and on again by its name.
+func TestPluginsAreChosenByName(t *testing.T) {
+	for _, name := range filterPlugins() {
+		for text, want := range map[string]bool{
+			"{filter: {disabled: [{name: " + name + "}]}}":                                                        false,
+			"{multiPoint: {disabled: [{name: " + name + "}]}}":                                                    false,
+			"{multiPoint: {disabled: [{name: '*'}]}, filter: {enabled: [{name: " + name + "}]}}":                  true,
+			"{filter: {disabled: [{name: '*'}], enabled: [{name: " + name + "}]}}":                                true,
+			"{multiPoint: {disabled: [{name: '*'}], enabled: [{name: " + name + "}, {name: DefaultPreemption}]}}": true,
+		} {
+			_, cfg, err := parseConfig([]byte(head + "profiles: [{plugins: " + text + "}]\n"))
+			if err != nil || cfg.Profiles["default-scheduler"].filters[name] != want {
+				t.Errorf("%s: %v, %v", text, cfg.Profiles["default-scheduler"], err)
+			}
+		}
+	}
+}

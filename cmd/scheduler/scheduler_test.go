@@ -106,7 +106,7 @@ func TestPreemptsAndBinds(t *testing.T) {
 	}
 	for _, want := range []string{"scheduler_schedule_attempts_total", "scheduler_scheduling_attempt_duration_seconds", "scheduler_preemption_victims", "scheduler_pending_pods",
 		"scheduler_queue_incoming_pods_total", "scheduler_cache_size", "scheduler_pod_scheduling_sli_duration_seconds", "scheduler_pod_scheduling_attempts",
-		"scheduler_scheduling_algorithm_duration_seconds", "scheduler_preemption_attempts_total", "scheduler_plugin_execution_duration_seconds",
+		"scheduler_scheduling_algorithm_duration_seconds", "scheduler_preemption_attempts_total",
 		"scheduler_framework_extension_point_duration_seconds"} {
 		if !seen[want] {
 			t.Errorf("no metric %s in %v", want, seen)
@@ -123,5 +123,38 @@ func TestLeavesOthersAlone(t *testing.T) {
 	})
 	if p, err := client.CoreV1().Pods("default").Get(t.Context(), "theirs", metav1.GetOptions{}); err != nil || p.Spec.NodeName != "" || s.queue.sizes()[queueUnschedulable] > 0 {
 		t.Errorf("theirs: %v, %v", p, err)
+	}
+}
+
+// Every plugin that is asked about a node is timed, and every extension point.
+func TestTimings(t *testing.T) {
+	m, registry := newMetrics(), metrics.NewKubeRegistry()
+	registry.MustRegister(m.asked, m.points)
+	c := clusterOf([]*corev1.Node{testNode("a"), testNode("b"), testNode("c", taint("k", corev1.TaintEffectNoSchedule))}, nil)
+	req := &Request{Pod: NewPod(testPod("p", cpu("1"))), Timing: m.timing, Point: func(point string) func(bool) { return m.point("s", point) }}
+	if v, _ := c.place(req); v.Node == "" {
+		t.Fatal(v.Message)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]uint64{}
+	for _, f := range families {
+		for _, series := range f.GetMetric() {
+			var labels []string
+			for _, l := range series.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			counts[strings.Join(labels, " ")] = series.GetHistogram().GetSampleCount()
+		}
+	}
+	for labels, want := range map[string]uint64{
+		"Filter NodeResourcesFit Success": 2, "Filter TaintToleration Success": 2, "Filter TaintToleration Unschedulable": 1, "Filter VolumeZone Success": 0,
+		"Score NodeResourcesFit Success": 2, "Filter s Success": 1, "Score s Success": 1,
+	} {
+		if counts[labels] != want {
+			t.Errorf("%s: %d, want %d, of %v", labels, counts[labels], want, counts)
+		}
 	}
 }
