@@ -45,14 +45,15 @@ func (n Node) Disks() eviction.Disks {
 	return eviction.Disks{Separate: a.Dev != b.Dev}
 }
 
-// memory is what could be had without ending anything: what is free, and the pages of files that were not used lately.
-// Where the top of the cgroup trees is bounded, that bound is what the node has.
+// memory is what could be had without ending anything, by the kernel's own account: upstream counts the pages of files
+// that were used lately as lost, and evicts pods for a full page cache. Where the top of the cgroup trees is bounded, that
+// bound is what the node has.
 func (n Node) memory(out eviction.Observations) error {
 	info, err := Memory()
 	if err != nil {
 		return err
 	}
-	o := eviction.Observation{Available: info["MemFree"] + info["Inactive(file)"], Capacity: info["MemTotal"]}
+	o := eviction.Observation{Available: available(info), Capacity: info["MemTotal"]}
 	use, bound, err := n.Groups.Machine()
 	if err != nil {
 		return fmt.Errorf("measure memory: %w", err)
@@ -62,6 +63,10 @@ func (n Node) memory(out eviction.Observations) error {
 	}
 	out[eviction.MemoryAvailable] = o
 	return nil
+}
+
+func available(info map[string]int64) int64 {
+	return max(info["MemAvailable"], info["MemFree"]+info["Inactive(file)"])
 }
 
 func (n Node) pods(out eviction.Observations) error {

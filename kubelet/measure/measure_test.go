@@ -77,6 +77,28 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// A node whose page cache is full of files in use is not short of memory (kubernetes/kubernetes#43916).
+func TestActiveCacheIsNotLost(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name string
+		info map[string]int64
+		want int64
+	}{
+		{"a full cache, in use", map[string]int64{"MemFree": 50 * mib, "Inactive(file)": 10 * mib, "MemAvailable": 4000 * mib}, 4000 * mib},
+		{"an old cache", map[string]int64{"MemFree": 50 * mib, "Inactive(file)": 100 * mib, "MemAvailable": 120 * mib}, 150 * mib},
+		{"processes hold all", map[string]int64{"MemFree": 30 * mib, "Inactive(file)": 5 * mib, "MemAvailable": 20 * mib}, 35 * mib},
+	} {
+		if got := available(tt.info); got != tt.want {
+			t.Errorf("%s: %d MiB, want %d", tt.name, got/mib, tt.want/mib)
+		}
+	}
+	info, err := Memory()
+	if err != nil || available(info) <= 0 || available(info) > info["MemTotal"] {
+		t.Errorf("of this machine's %d bytes %d are available, %v", info["MemTotal"], available(info), err)
+	}
+}
+
 func TestSpace(t *testing.T) {
 	out := eviction.Observations{}
 	if err := space(t.TempDir(), out, eviction.NodeFsAvailable, eviction.NodeFsInodes); err != nil {
