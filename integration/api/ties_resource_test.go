@@ -2,12 +2,14 @@ package api
 
 import (
 	"fmt"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // claimStatusTie allocates what the claim asks for.
@@ -100,6 +102,12 @@ func deviceTies() []any {
 				p.ValidRange, p.ValidValues = &resourcev1.CapacityRequestPolicyRange{Min: new(apiresource.MustParse("1")), Max: new(apiresource.MustParse("5")), Step: new(apiresource.MustParse("1"))}, nil
 			}
 		},
+		// Without it the server would fill in its own, another at each writing.
+		func(t *resourcev1.DeviceTaint, _ *grower, _ string) {
+			if t.TimeAdded == nil {
+				t.TimeAdded = new(metav1.NewTime(time.Unix(1e9, 0)))
+			}
+		},
 		func(c *resourcev1.DeviceCapacity, _ *grower, _ string) { c.Value = apiresource.MustParse("9") },
 		func(m *resourcev1.NodeAllocatableMapping, g *grower, path string) {
 			if m.CapacityKey != nil && g.turn(path+"?", 2) == 0 {
@@ -121,6 +129,11 @@ func oneTerm(s *corev1.NodeSelector) *corev1.NodeSelector {
 }
 
 func deviceTie(d *resourcev1.Device, g *grower, path string) {
+	for _, c := range d.Capacity {
+		if c.RequestPolicy != nil {
+			d.AllowMultipleAllocations = new(true) // nobody asks for a part of what is not shared
+		}
+	}
 	d.NodeSelector = oneTerm(d.NodeSelector)
 	switch g.turn(path+"?", 3) {
 	case 0:

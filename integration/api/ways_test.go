@@ -283,7 +283,7 @@ func (p *trip) applies(created runtime.Object) {
 // admissionAdds says whether admission gives new objects a taint or a finalizer: that belongs to whoever applies it first,
 // and goes with his next word.
 func admissionAdds(r resource) bool {
-	return r.name == "nodes" || r.name == "persistentvolumes" || r.name == "persistentvolumeclaims"
+	return r.name == "nodes" || r.name == "persistentvolumes" || r.name == "persistentvolumeclaims" || r.name == "volumeattributesclasses"
 }
 
 // statusKept writes a random status where there is a place for it.

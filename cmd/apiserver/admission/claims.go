@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	adm "k8s.io/apiserver/pkg/admission"
@@ -17,7 +18,6 @@ import (
 )
 
 // inUse keeps what pods use from going away under them: a controller takes the finalizer off when nothing does any more.
-// Volume attributes classes get none, since no controller would take it off.
 type inUse struct{ *adm.Handler }
 
 var _ adm.MutationInterface = inUse{}
@@ -34,6 +34,8 @@ func (inUse) Admit(_ context.Context, a adm.Attributes, _ adm.ObjectInterfaces) 
 		finalizer = "kubernetes.io/pvc-protection"
 	case corev1.Resource("persistentvolumes"):
 		finalizer = "kubernetes.io/pv-protection"
+	case storagev1.Resource("volumeattributesclasses"):
+		finalizer = "kubernetes.io/vac-protection"
 	default:
 		return nil
 	}

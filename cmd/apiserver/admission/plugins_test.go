@@ -134,6 +134,11 @@ func TestInUse(t *testing.T) {
 	if err := run(t, newInUse(), w); err != nil || len(pv.Finalizers) != 1 {
 		t.Errorf("volume: %v, %v", pv.Finalizers, err)
 	}
+	class := &storagev1.VolumeAttributesClass{}
+	w = write{op: adm.Create, resource: storagev1.SchemeGroupVersion.WithResource("volumeattributesclasses"), obj: class}
+	if err := run(t, newInUse(), w); err != nil || !slices.Equal(class.Finalizers, []string{"kubernetes.io/vac-protection"}) {
+		t.Errorf("attributes class: %v, %v", class.Finalizers, err)
+	}
 }
 
 func TestNamespacePlugins(t *testing.T) {

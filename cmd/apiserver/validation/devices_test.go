@@ -133,7 +133,12 @@ func TestSlices(t *testing.T) {
 			"spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero"},
 		{"twice", func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) },
 			"spec.devices[1].name: Duplicate value: \"gpu-0\""},
+		{"parts of what is not shared", func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
+				Default: new(resource.MustParse("3Gi"))}}}
+		}, "spec.devices[0].capacity[memory].requestPolicy: Forbidden: allowMultipleAllocations must be true"},
 		{"more than there is", func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].AllowMultipleAllocations = new(true)
 			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
 				Default: new(resource.MustParse("3Gi")), ValidValues: []resource.Quantity{resource.MustParse("3Gi"), resource.MustParse("9Gi")}}}}
 		}, "spec.devices[0].capacity[memory].requestPolicy.validValues[1]: Invalid value: \"9Gi\": must be less than or equal to the capacity value: 8Gi"},
@@ -142,6 +147,7 @@ func TestSlices(t *testing.T) {
 			s.Devices[0].ConsumesCounters = []resourcev1.DeviceCounterConsumption{use, use}
 		}, "spec.devices[0].consumesCounters[1]: Duplicate value: \"c\""},
 		{"a default out of step", func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].AllowMultipleAllocations = new(true)
 			s.Devices[0].Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("8Gi"), RequestPolicy: &resourcev1.CapacityRequestPolicy{
 				Default: new(resource.MustParse("3Gi")), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: new(resource.MustParse("2Gi")), Step: new(resource.MustParse("2Gi"))}}}}
 		}, "spec.devices[0].capacity[memory].requestPolicy.default: Invalid value: \"3Gi\": must be a multiple of step: 2Gi"},

@@ -105,6 +105,11 @@ func sliceDevice(at *field.Path, d *resourcev1.Device, perDevice bool) field.Err
 	for _, key := range slices.Sorted(maps.Keys(d.Capacity)) {
 		p := at.Child("capacity").Key(string(key))
 		errs = append(errs, qualifiedName(p, key)...)
+		// What nobody else can have a part of is not requested in parts.
+		if shared := d.AllowMultipleAllocations; d.Capacity[key].RequestPolicy != nil && (shared == nil || !*shared) {
+			errs = append(errs, field.Forbidden(p.Child("requestPolicy"), "allowMultipleAllocations must be true"))
+			continue
+		}
 		errs = append(errs, requestPolicy(p.Child("requestPolicy"), d.Capacity[key])...)
 	}
 	seen := sets.New[string]()
