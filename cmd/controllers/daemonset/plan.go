@@ -152,8 +152,22 @@ func newRollout(ds *appsv1.DaemonSet, wanted int, hash string, now time.Time) *r
 
 // consider takes one node's live pods in, and returns those that are too many whatever happens.
 func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
+	available := func(pod *corev1.Pod) bool {
+		ok, _ := podset.Available(pod, r.minReady, r.now)
+		return ok
+	}
+	best := slices.Clone(live) // of two of a kind, the one that does its work stays
+	slices.SortStableFunc(best, func(a, b *corev1.Pod) int {
+		switch {
+		case available(a) == available(b):
+			return 0
+		case available(a):
+			return -1
+		}
+		return 1
+	})
 	var fresh, old *corev1.Pod
-	for _, pod := range live {
+	for _, pod := range best {
 		switch isFresh := pod.Labels[appsv1.ControllerRevisionHashLabelKey] == r.hash; {
 		case isFresh && fresh == nil:
 			fresh = pod
@@ -162,10 +176,6 @@ func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
 		default:
 			extra = append(extra, pod)
 		}
-	}
-	available := func(pod *corev1.Pod) bool {
-		ok, _ := podset.Available(pod, r.minReady, r.now)
-		return ok
 	}
 	switch {
 	case fresh != nil && old != nil && r.on && r.maxSurge > 0:
@@ -182,6 +192,8 @@ func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
 	case old != nil && !available(old):
 		r.unavailable++
 		r.alreadyBroken = append(r.alreadyBroken, old)
+	case old != nil && r.maxSurge > 0 && len(extra) > 0:
+		r.surging++ // one that surged for another template goes first
 	case old != nil && r.maxSurge > 0:
 		r.surgeable = append(r.surgeable, old)
 	case old != nil:

@@ -102,6 +102,21 @@ func on(node string, p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
+// Where the template changes while a node has a second pod, that one goes before a third comes; and of two, the one that
+// does its work stays.
+func TestSurgesOnceANode(t *testing.T) {
+	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "d"}}
+	none, one := intstr.FromInt32(0), intstr.FromInt32(1)
+	ds.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &none, MaxSurge: &one}
+	for _, tc := range []struct{ firstReady, secondReady bool }{{true, false}, {false, true}} {
+		first, second := on("a", pod("first", "old", tc.firstReady)), on("a", pod("second", "older", tc.secondReady))
+		p := Decide(ds, []*corev1.Node{node("a")}, map[string][]*corev1.Pod{"a": {first, second}}, "h", time.Now())
+		if len(p.Create) != 0 || len(p.Delete) != 1 || podset.Ready(p.Delete[0]) {
+			t.Errorf("%+v: create on %v, delete %v", tc, p.Create, p.Delete)
+		}
+	}
+}
+
 // A rollout that is cut off anywhere ends with one new pod on each node. On the way no more nodes are without an
 // available pod than maxUnavailable, and no more have two than maxSurge.
 func TestRolloutConverges(t *testing.T) {

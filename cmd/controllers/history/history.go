@@ -47,6 +47,24 @@ func (r Records) Owned(owner Owner) ([]*appsv1.ControllerRevision, error) {
 	if err != nil {
 		return nil, err
 	}
+	return sorted(owner, all), nil
+}
+
+// live lists owner's revisions as the API server has them.
+func (r Records) live(ctx context.Context, owner Owner) ([]*appsv1.ControllerRevision, error) {
+	list, err := r.Client.AppsV1().ControllerRevisions(owner.Meta.GetNamespace()).List(ctx, metav1.ListOptions{LabelSelector: owner.Selector.String()})
+	if err != nil {
+		return nil, fmt.Errorf("list ControllerRevisions: %w", err)
+	}
+	all := make([]*appsv1.ControllerRevision, len(list.Items))
+	for i := range list.Items {
+		all[i] = &list.Items[i]
+	}
+	return sorted(owner, all), nil
+}
+
+// sorted are those of all that are owner's, oldest first.
+func sorted(owner Owner, all []*appsv1.ControllerRevision) []*appsv1.ControllerRevision {
 	var owned []*appsv1.ControllerRevision
 	for _, rev := range all {
 		if ref := metav1.GetControllerOfNoCopy(rev); ref != nil && ref.UID == owner.Meta.GetUID() {
@@ -56,7 +74,7 @@ func (r Records) Owned(owner Owner) ([]*appsv1.ControllerRevision, error) {
 	slices.SortFunc(owned, func(a, b *appsv1.ControllerRevision) int {
 		return cmp.Or(cmp.Compare(a.Revision, b.Revision), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
-	return owned, nil
+	return owned
 }
 
 // Current returns the revision of owner's present template, made or renumbered where
@@ -69,6 +87,12 @@ func (r Records) Current(ctx context.Context, owner Owner) (*appsv1.ControllerRe
 	data, err := Encode(owner.Template)
 	if err != nil {
 		return nil, nil, err
+	}
+	if newest := len(owned) - 1; newest < 0 || !sameJSON(owned[newest].Data.Raw, data) {
+		// The cache may not show the last number given: two would have the same one.
+		if owned, err = r.live(ctx, owner); err != nil {
+			return nil, nil, err
+		}
 	}
 	next := int64(1)
 	if len(owned) > 0 {
