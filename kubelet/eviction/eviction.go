@@ -174,10 +174,11 @@ func Step(cfg Config, s State, obs Observations, now time.Time) (State, Decision
 	return next, d
 }
 
-// Near says whether a signal is less than twice its threshold away from it, so that the next look should come soon.
+// Near says whether a signal is below twice its threshold, so that the next look should come soon. Disks do not count: they
+// do not fill in a moment, and are often as full for years.
 func Near(cfg Config, obs Observations) bool {
 	for _, t := range cfg.Thresholds {
-		if o, ok := obs[t.Signal]; ok && o.Available < 2*t.Below.Of(o.Capacity) {
+		if o, ok := obs[t.Signal]; ok && t.Signal.Condition() != v1.NodeDiskPressure && o.Available < 2*t.Below.Of(o.Capacity) {
 			return true
 		}
 	}

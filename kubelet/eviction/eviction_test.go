@@ -136,6 +136,18 @@ func TestStill(t *testing.T) {
 	}
 }
 
+func TestNear(t *testing.T) {
+	cfg := Config{Thresholds: []Threshold{{Signal: MemoryAvailable, Below: Amount{Number: 100}}, {Signal: NodeFsAvailable, Below: Amount{Share: .1}}}}
+	for _, tt := range []struct {
+		memory, disk int64
+		want         bool
+	}{{200, 500, false}, {199, 500, true}, {500, 110, false}} {
+		if got := Near(cfg, Observations{MemoryAvailable: {tt.memory, 1000}, NodeFsAvailable: {tt.disk, 1000}}); got != tt.want {
+			t.Errorf("memory %d, disk %d: near %v", tt.memory, tt.disk, got)
+		}
+	}
+}
+
 const mi = 1 << 20
 
 func pod(name string, priority int32, requests, limits v1.ResourceList) *v1.Pod {
