@@ -23,7 +23,7 @@ const (
 	busyGrowth = 100 // per cent
 	// busyRate, in bytes a second, is much garbage.
 	busyRate = 4 << 20
-	lookRate = 15 * time.Second
+	lookRate = 10 * time.Second
 )
 
 // pace is how the collector is set, and for how long there has been calm.

@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -41,6 +42,7 @@ const (
 	wantReady = 15
 	wantDNS   = 20
 	wantAPI   = 240 // MB of PSS, the API server and etcd together
+	wantIdle  = 60  // MB of PSS, the controllers and the scheduler together
 )
 
 type bench struct {
@@ -119,6 +121,9 @@ func runCluster(ctx context.Context, bin string, rounds int, idle time.Duration,
 		}
 	}
 	print(out, ready, dns, procs)
+	if mb := together(procs, "kube-controller", "kube-scheduler"); mb > wantIdle {
+		return fmt.Errorf("too large: controllers and scheduler take %.0f MB, wanted are %d", mb, wantIdle)
+	}
 	if mb := ofAPI(procs); mb > wantAPI {
 		return fmt.Errorf("too large: API server and etcd take %.0f MB, wanted are %d", mb, wantAPI)
 	}
@@ -270,10 +275,13 @@ func median(v []float64) float64 {
 }
 
 // ofAPI is the PSS of the API server and etcd together, in MB.
-func ofAPI(procs []process) float64 {
+func ofAPI(procs []process) float64 { return together(procs, "kube-apiserver", "etcd") }
+
+// together is the PSS of the programs of those names, in MB.
+func together(procs []process, names ...string) float64 {
 	var sum int64
 	for _, p := range procs {
-		if p.name == "kube-apiserver" || p.name == "etcd" {
+		if slices.Contains(names, p.name) {
 			sum += p.pss
 		}
 	}
@@ -285,6 +293,7 @@ func print(out io.Writer, ready, dns []float64, procs []process) {
 	fmt.Fprintf(out, "| seconds from `orlop up` to a Ready node | %.1f | <= %d |\n", median(ready), wantReady)
 	fmt.Fprintf(out, "| seconds from `orlop up` to an answer of cluster DNS | %.1f | <= %d |\n\n", median(dns), wantDNS)
 	fmt.Fprintf(out, "API server and etcd together: %.0f MB PSS, wanted <= %d.\n\n", ofAPI(procs), wantAPI)
+	fmt.Fprintf(out, "Controllers and scheduler together: %.0f MB PSS, wanted <= %d.\n\n", together(procs, "kube-controller", "kube-scheduler"), wantIdle)
 	fmt.Fprint(out, "| process, idle | PSS MiB | anonymous MiB |\n|---|---|---|\n")
 	for _, p := range procs {
 		fmt.Fprintf(out, "| %s | %.1f | %.1f |\n", p.name, float64(p.pss)/(1<<20), float64(p.anon)/(1<<20))
