@@ -129,6 +129,36 @@ func TestOnePullForMany(t *testing.T) {
 }
 
 // A pod that goes away gives its pull up, unless another still waits for it.
+// Registries are asked only so often; whoever comes too early is told so, and one who waits for a pull in flight does not
+// count.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registry{have: map[string]bool{}}
+		p := New(Config{QPS: 0.5, Burst: 1}, r, slog.New(slog.DiscardHandler))
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() {
+				if _, _, err := ask(p, t.Context(), "a:1", v1.PullIfNotPresent); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		_, told, err := ask(p, t.Context(), "b:1", v1.PullIfNotPresent)
+		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != "ErrImagePull" || !strings.Contains(e.Message, "pull QPS exceeded") || told != "Pulling Failed Failed" {
+			t.Errorf("too early: %v, told %s", err, told)
+		}
+		group.Wait()
+		time.Sleep(2 * time.Second)
+		if _, _, err := ask(p, t.Context(), "b:1", v1.PullIfNotPresent); err != nil {
+			t.Errorf("later: %v", err)
+		}
+		if r.pulls != 2 {
+			t.Errorf("%d pulls, want 2", r.pulls)
+		}
+	})
+}
+
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &registry{have: map[string]bool{}}
