@@ -56,7 +56,16 @@ func runCNI(ctx context.Context, bin string, out io.Writer) error {
 	if err := installPeers(ctx, dir); err != nil {
 		return err
 	}
-	chains, closeAll, err := makeChains(abs, dir)
+	// Copied, as an installation does: the pages of a file that a linker wrote are slower to map.
+	ours, peers := filepath.Join(dir, "ours"), filepath.Join(dir, "peers")
+	for from, to := range map[string]string{
+		filepath.Join(abs, "orlop-cni"): ours, filepath.Join(dir, "bridge"): peers, filepath.Join(dir, "host-local"): peers, filepath.Join(dir, "portmap"): peers,
+	} {
+		if err := copyProgram(from, to); err != nil {
+			return err
+		}
+	}
+	chains, closeAll, err := makeChains(ours, peers)
 	if err != nil {
 		return err
 	}
@@ -213,21 +222,35 @@ func installPeers(ctx context.Context, dir string) error {
 	return nil
 }
 
+func copyProgram(from, dir string) error {
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, filepath.Base(from)), b, 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("install %s: %w", filepath.Base(from), err)
+	}
+	return nil
+}
+
 // makeChains gives each chain a node of its own, so that none meets what another one made.
 func makeChains(bin, peers string) (chains []*chain, closeAll func(), err error) {
-	ours := func() map[string]any {
-		return map[string]any{"type": "orlop-cni", "bridge": "cni0", "isGateway": true, "isDefaultGateway": true}
+	bridge := func(kind string, port bool) map[string]any {
+		conf := map[string]any{"type": kind, "bridge": "cni0", "isGateway": true, "isDefaultGateway": true}
+		if port {
+			conf["capabilities"] = map[string]bool{"portMappings": true}
+		}
+		return conf
 	}
-	bridge := ours()
-	bridge["type"] = "bridge"
 	portmap := map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}}
-	withPorts := ours()
-	withPorts["capabilities"] = map[string]bool{"portMappings": true}
 	chains = []*chain{
-		{name: "orlop-cni", dir: bin, plugins: []map[string]any{ours()}},
-		{name: "bridge + host-local", dir: peers, plugins: []map[string]any{bridge}},
-		{name: "orlop-cni, one host port", dir: bin, plugins: []map[string]any{withPorts}, port: true},
-		{name: "bridge + host-local + portmap, one host port", dir: peers, plugins: []map[string]any{bridge, portmap}, port: true},
+		{name: "orlop-cni", dir: bin, plugins: []map[string]any{bridge("orlop-cni", false)}},
+		{name: "bridge + host-local", dir: peers, plugins: []map[string]any{bridge("bridge", false)}},
+		{name: "orlop-cni, one host port", dir: bin, plugins: []map[string]any{bridge("orlop-cni", true)}, port: true},
+		{name: "bridge + host-local + portmap, one host port", dir: peers, plugins: []map[string]any{bridge("bridge", false), portmap}, port: true},
 	}
 	closeAll = func() {
 		for _, c := range chains {
@@ -239,9 +262,6 @@ func makeChains(bin, peers string) (chains []*chain, closeAll func(), err error)
 		c.plugins[0]["ipam"] = map[string]any{
 			"type": "host-local", "dataDir": filepath.Join(peers, fmt.Sprint("state", i)),
 			"ranges": []any{[]any{map[string]any{"subnet": "10.80.0.0/20"}}},
-		}
-		if i == 1 { // the fourth chain begins with a bridge plugin of its own
-			c.plugins[0] = clone(bridge)
 		}
 	}
 	for _, c := range chains {
