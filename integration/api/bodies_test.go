@@ -42,7 +42,7 @@ func TestNoBodyUpsetsTheServer(t *testing.T) {
 			ok(t, err)
 			random, err := newGrower(rnd, ns).grown(r, s, o)
 			ok(t, err)
-			u := upsetter{t, rnd, r.name == "pods" || r.name == "configmaps", 0}
+			u := upsetter{t: t, rnd: rnd, heavy: r.name == "pods" || r.name == "configmaps"}
 			u.documents("POST", path+"?dryRun=All", random, proto)
 			u.documents("PUT", path+"/"+name(o), random, proto)
 			u.patches(path+"/"+name(o), random)
@@ -81,7 +81,7 @@ func TestNoReviewUpsetsTheServer(t *testing.T) {
 		}
 		random, err := newGrower(rnd, "bodies").grown(r, s, map[string]any{"apiVersion": r.groupVersion, "kind": r.kind})
 		ok(t, err)
-		(&upsetter{t, rnd, false, 0}).documents("POST", r.path(namespace(t, "bodies")), random, []byte("k8s\x00"))
+		(&upsetter{t: t, rnd: rnd}).documents("POST", r.path(namespace(t, "bodies")), random, []byte("k8s\x00"))
 	}
 }
 
@@ -91,6 +91,7 @@ type upsetter struct {
 	rnd   *rand.Rand
 	heavy bool // sends large bodies too; they meet the same code whatever the resource
 	sent  int
+	met   map[string]bool // the kinds of bodies that the resource got
 }
 
 func (u *upsetter) send(method, path, contentType string, body []byte) {
@@ -99,9 +100,14 @@ func (u *upsetter) send(method, path, contentType string, body []byte) {
 	if *roundsFlag > 1 {
 		share = 1
 	}
-	if !u.heavy && u.rnd.IntN(share) != 0 {
+	kind := method + " " + contentType
+	if u.met == nil {
+		u.met = map[string]bool{}
+	}
+	if !u.heavy && u.met[kind] && u.rnd.IntN(share) != 0 {
 		return
 	}
+	u.met[kind] = true // the first of each goes to every resource
 	u.sent++
 	began := time.Now()
 	a, err := request(u.t.Context(), method, path, contentType, asJSON, body)
@@ -124,6 +130,7 @@ const deepest = 20000
 func (u *upsetter) documents(method, path string, o map[string]any, proto []byte) {
 	u.t.Helper()
 	good := encode(o)
+	u.send(method, path, asJSON, encode(u.broken(o)))
 	for _, body := range []string{"", "null", "[]", "{}", "0", `""`, "{", `{"kind":`, string(good[:len(good)/2]), string(good) + string(good), "\xff\xfe\x00",
 		`{"apiVersion":"v1","kind":"List","items":[null,{}]}`} {
 		u.send(method, path, asJSON, []byte(body))
@@ -141,8 +148,6 @@ func (u *upsetter) documents(method, path string, o map[string]any, proto []byte
 	for range 8 {
 		u.send(method, path, asJSON, encode(u.broken(o)))
 	}
-	u.send(method, path, asProtobuf, nil)
-	u.send(method, path, asProtobuf, proto[:min(4, len(proto))])
 	for range 8 {
 		cut := slices.Clone(proto)
 		switch u.rnd.IntN(3) {
@@ -157,6 +162,11 @@ func (u *upsetter) documents(method, path string, o map[string]any, proto []byte
 			cut = slices.Concat(cut[:i], []byte{0xff, 0xff, 0xff, 0xff, 0x0f}, cut[i:])
 		}
 		u.send(method, path, asProtobuf, cut)
+	}
+	u.send(method, path, asProtobuf, nil)
+	u.send(method, path, asProtobuf, proto[:min(4, len(proto))])
+	for _, body := range []string{"\xd9\xd9\xf7\xbf\xff", "\xd9\xd9\xf7\xa1\x61a\x9f", "\xd9\xd9\xf7\x9b\xff\xff\xff\xff\xff\xff\xff\xff", "\xd9\xd9\xf7" + strings.Repeat("\x81", 5000)} {
+		u.send(method, path, "application/cbor", []byte(body)) // not served, and said so
 	}
 	for _, contentType := range []string{"", "application/cbor", "text/plain", "application/json; charset=\xff", "application/apply-patch+yaml"} {
 		u.send(method, path, contentType, good)
@@ -224,6 +234,7 @@ func (u *upsetter) patches(path string, o map[string]any) {
 		return dry
 	}
 	for _, kind := range kinds {
+		u.send("PATCH", path+suffix(kind), kind, encode(u.broken(o)))
 		for _, body := range []string{"", "null", "[]", "{}", "0", "[null]", "[{}]", `[{"op":"test"}]`, "{",
 			`{"metadata":null}`, `{"spec":null}`, `{"spec":[]}`, `{"spec":{"$patch":"replace"}}`, `{"spec":{"$patch":1}}`, `{"$patch":"delete"}`, `{"$retainKeys":[1]}`, `{"$retainKeys":null}`,
 			`{"spec":{"$setElementOrder/containers":null}}`, `{"spec":{"template":{"spec":{"containers":[null],"$setElementOrder/containers":[null,{}]}}}}`, `{"spec":{"containers":[{}]}}`,
