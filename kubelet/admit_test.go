@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
+	"github.com/orlop-io/orlop/kubelet/node"
 )
 
 func wanting(cpu string) *v1.Pod {
@@ -79,9 +80,60 @@ func TestSelects(t *testing.T) {
 		{"label missing", pod, &v1.Node{}, false},
 		{"label there", pod, with, true},
 		{"node never read", pod, nil, true},
+		{"required affinity", requires("disk", "ssd"), with, true},
+		{"required affinity to another", requires("disk", "tape"), with, false},
 	} {
 		if got := selects(tt.pod, tt.node); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func requires(label, value string) *v1.Pod {
+	terms := []v1.NodeSelectorTerm{{MatchExpressions: []v1.NodeSelectorRequirement{{Key: label, Operator: v1.NodeSelectorOpIn, Values: []string{value}}}}}
+	return &v1.Pod{Spec: v1.PodSpec{Affinity: &v1.Affinity{NodeAffinity: &v1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &v1.NodeSelector{NodeSelectorTerms: terms}}}}}
+}
+
+// What the node does not take on, it says in upstream's words: controllers and people know the reasons.
+func TestAdmit(t *testing.T) {
+	k := &Kubelet{cfg: Config{UnsafeSysctls: []string{"kernel.msg*"}}, log: slog.New(slog.DiscardHandler), workers: map[types.UID]*worker{}}
+	k.sync = newAPISide(k)
+	if k.admit(&v1.Pod{}) != nil {
+		t.Error("without an API server a pod is refused")
+	}
+	n, err := node.New(node.Config{Name: "n", IPs: []string{"192.0.2.1"}, MaxPods: 9}, node.Machine{CPUs: 2, Memory: 1 << 30}, nil, nil, k.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.sync.node.Store(n)
+	system := int32(2000000000)
+	sets := func(name string) *v1.Pod {
+		return &v1.Pod{Spec: v1.PodSpec{SecurityContext: &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: name, Value: "1"}}}}}
+	}
+	for _, tt := range []struct {
+		name    string
+		pod     *v1.Pod
+		short   []v1.NodeConditionType
+		reason  string
+		message string
+	}{
+		{"any", &v1.Pod{}, nil, "", ""},
+		{"another system", &v1.Pod{Spec: v1.PodSpec{OS: &v1.PodOS{Name: v1.Windows}}}, nil, "PodOSNotSupported", "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS"},
+		{"unsafe sysctl", sets("net.core.somaxconn"), nil, "SysctlForbidden", `Pod was rejected: forbidden sysctl: "net.core.somaxconn" not allowlisted`},
+		{"allowed sysctl", sets("kernel.msgmax"), nil, "", ""},
+		{"no disk", wanting("1"), []v1.NodeConditionType{v1.NodeDiskPressure}, "Evicted", "Pod was rejected: The node had condition: [DiskPressure]. "},
+		{"no memory, but it asked for some", wanting("1"), []v1.NodeConditionType{v1.NodeMemoryPressure}, "", ""},
+		{"no disk, but it must run", &v1.Pod{Spec: v1.PodSpec{Priority: &system}}, []v1.NodeConditionType{v1.NodeDiskPressure}, "", ""},
+		{"too large", wanting("3"), nil, "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"},
+	} {
+		k.short.Store(&tt.short)
+		got := lifecycle.Rejected{}
+		if r := k.admit(tt.pod); r != nil {
+			got = *r
+		}
+		if want := (lifecycle.Rejected{Reason: tt.reason, Message: tt.message}); got != want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 		}
 	}
 }
