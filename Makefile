@@ -66,7 +66,7 @@ conformance: images ## every conformance row, on a cluster of its own
 bench: images ## README's figures: seconds to ready, memory of each process
 	go run ./integration/cmd/figures -bin $(BIN)
 
-chaos: images ## as root, some minutes: what a cluster rests on breaks for as long as outages last
+chaos: images ## as root, an hour or more: what a cluster rests on breaks for as long as outages last
 	go test -count=1 -p 1 -v -timeout 60m ./integration/chaos/...
 
 check: ## generated files are fresh, code is formatted and vetted

@@ -354,6 +354,46 @@ func churned(t *testing.T, c *clustertest.Cluster) {
 	holdsOnly(t, c, host, before, 2*time.Minute)
 }
 
+// flatMemory makes and ends pods, and wants the kubelet to hold as much after the last as after the first tenth.
+func flatMemory(t *testing.T, c *clustertest.Cluster) {
+	const (
+		atOnce  = 50
+		settle  = 20 * time.Second // in which the heap is collected
+		mayGrow = 3 << 20
+		mayAdd  = 10 // goroutines
+	)
+	ns, host := c.Namespace(t), c.Nodes[1]
+	hold := func() (heap, routines float64) {
+		time.Sleep(settle)
+		heap, err := kubeletMetric(t.Context(), c, host, "go_memstats_heap_inuse_bytes")
+		must(t, err)
+		routines, err = kubeletMetric(t.Context(), c, host, "go_goroutines")
+		must(t, err)
+		return heap, routines
+	}
+	rounds := max(*flat/atOnce, 3)
+	var heap, routines float64
+	for round := range rounds {
+		for i := range atOnce {
+			p := c.Pod(fmt.Sprintf("flat-%06d", round*atOnce+i), nil, clustertest.On(host))
+			p.Spec.Containers[0].Image = c.Image("pause")
+			create(t, c, ns, p)
+		}
+		allReady(t, c, ns, 3*time.Minute)
+		must(t, c.Client.CoreV1().Pods(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+		wait(t, 3*time.Minute, "the round's pods to be gone", func() error { return empty(t.Context(), c) })
+		if round == rounds/10 {
+			heap, routines = hold()
+			t.Logf("after %d pods: %.1f MB heap, %.0f goroutines", (round+1)*atOnce, heap/1e6, routines)
+		}
+	}
+	heapNow, routinesNow := hold()
+	t.Logf("after %d pods: %.1f MB heap, %.0f goroutines", rounds*atOnce, heapNow/1e6, routinesNow)
+	if heapNow > heap+mayGrow || routinesNow > routines+mayAdd {
+		t.Errorf("the kubelet's heap grew from %.1f to %.1f MB, its goroutines from %.0f to %.0f", heap/1e6, heapNow/1e6, routines, routinesNow)
+	}
+}
+
 // kill ends a process; 0 is one that is being started anew just now.
 func kill(t *testing.T, pid int) {
 	t.Helper()

@@ -28,6 +28,7 @@ var (
 	apart = flag.Duration("apart", 10*time.Minute, "how long a node has no API server")
 	crew  = flag.Int("pods", 100, "pods on the node whose kubelet is killed")
 	churn = flag.Int("churn", 1000, "pods to make and end under random kills")
+	flat  = flag.Int("flat", 10000, "pods to make and end while the kubelet's memory must not grow")
 )
 
 // TestNode breaks what a node rests on, one after the other, and wants its pods not to notice.
@@ -54,7 +55,7 @@ func TestNode(t *testing.T) {
 	}{
 		{"kubelet killed", kubeletKilled}, {"runtime killed", runtimeKilled}, {"one pod stuck", oneStuck}, {"runtime hangs", runtimeHangs},
 		{"sandboxes killed", sandboxesKilled}, {"network plugin fails", pluginFails}, {"network plugin hangs", pluginHangs},
-		{"disk full", diskFull}, {"no API server", serverAway}, {"churn", churned},
+		{"disk full", diskFull}, {"no API server", serverAway}, {"churn", churned}, {"memory", flatMemory},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, c) })
 		wait(t, 5*time.Minute, "the pods of "+part.name+" to be gone", func() error { return empty(t.Context(), c) })
