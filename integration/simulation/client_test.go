@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,13 +42,26 @@ func of[T any](obj *T) object { return any(obj).(object) }
 
 // ask sends a request. It returns what do returns.
 func (r resource[T]) ask(ctx context.Context, c *call, do func() (object, error)) (*T, error) {
-	c.from, c.resource = r.from, r.name
-	c.saw, _ = ctx.Value(sightKey{}).(sight)
+	c.resource = r.name
 	c.do = func() (err error) { c.out, err = do(); return err }
-	if err := r.world.ask(c); err != nil {
+	if err := r.send(ctx, c); err != nil {
 		return new(T), err
 	}
 	return as[T](c.out.DeepCopyObject().(object)), nil
+}
+
+// send waits for the answer, and remembers what the caller can see when it has it.
+func (c client) send(ctx context.Context, sent *call) error {
+	sent.from = c.from
+	seen, paced := ctx.Value(sightKey{}).(*[]sight)
+	if paced {
+		sent.saw = slices.Clone(*seen)
+	}
+	err := c.world.ask(sent)
+	if paced {
+		*seen = append(*seen, c.from.look())
+	}
+	return err
 }
 
 func (r resource[T]) Get(ctx context.Context, name string, _ metav1.GetOptions) (*T, error) {
@@ -149,6 +163,23 @@ func (r resource[T]) Delete(ctx context.Context, name string, o metav1.DeleteOpt
 		return was, nil
 	})
 	return err
+}
+
+// list knows no selectors: those who list sort out what is theirs.
+func (r resource[T]) list(ctx context.Context) (items []T, err error) {
+	c := &call{verb: "list", resource: r.name}
+	c.do = func() error {
+		for _, obj := range all[object](r.world, r.name) {
+			items = append(items, *as[T](obj.DeepCopyObject().(object)))
+		}
+		return nil
+	}
+	return items, r.send(ctx, c)
+}
+
+func (c controllerRevisionClient) List(ctx context.Context, _ metav1.ListOptions) (*appsv1.ControllerRevisionList, error) {
+	items, err := c.list(ctx)
+	return &appsv1.ControllerRevisionList{Items: items}, err
 }
 
 // Bind puts a pod on a node, once.

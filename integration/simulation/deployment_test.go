@@ -151,8 +151,13 @@ func (p *deploymentPlot) check(s *story, e effect) {
 	}
 	// Whoever takes away what it does not know to be available breaks no promise.
 	if victim, ok := e.before.(*corev1.Pod); ok && p.mode == rollouts && e.verb == "delete" && available(victim) && have.available < p.floor {
-		if seen := e.saw["pods"][e.name]; seen != nil && seen.GetResourceVersion() == victim.ResourceVersion {
-			s.fail("%d pods available, where %d must be", have.available, p.floor)
+		if why := e.excused(func(saw sight) string {
+			if seen := saw["pods"][e.name]; seen == nil || seen.GetResourceVersion() != victim.ResourceVersion {
+				return ""
+			}
+			return fmt.Sprintf("%d pods available, where %d must be", have.available, p.floor)
+		}); why != "" {
+			s.fail("%s", why)
 		}
 	}
 	p.checkSets(s)

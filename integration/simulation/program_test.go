@@ -156,7 +156,7 @@ func (p *program) turn(ctx context.Context, name string, waiting func() int) con
 	g.idle = append(g.idle, mine)
 	p.world.mu.Unlock()
 	if s, ok := <-mine; ok {
-		return context.WithValue(ctx, sightKey{}, s)
+		return context.WithValue(ctx, sightKey{}, &[]sight{s})
 	}
 	return ctx
 }
@@ -188,13 +188,4 @@ func (p *program) look() sight {
 		s[in.resource] = in.objects()
 	}
 	return s
-}
-
-// knew tells that the world's object of that name is the one that was seen: nothing about it was news.
-func (s sight) knew(w *world, resource, name string) bool {
-	seen, is := s[resource][name], w.table(resource).objects[name]
-	if seen == nil || is == nil {
-		return seen == nil && is == nil
-	}
-	return seen.GetResourceVersion() == is.GetResourceVersion()
 }

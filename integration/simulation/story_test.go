@@ -36,6 +36,12 @@ var plots = []func() plot{
 	func() plot { return &deploymentPlot{mode: rollouts} },
 	func() plot { return &deploymentPlot{mode: accidents} },
 	func() plot { return &deploymentPlot{mode: evictions} },
+	func() plot { return &statefulSetPlot{} },
+	func() plot { return &statefulSetPlot{sick: true} },
+	func() plot { return &daemonSetPlot{} },
+	func() plot { return &daemonSetPlot{sick: true} },
+	func() plot { return &jobPlot{} },
+	func() plot { return &jobPlot{sick: true} },
 }
 
 // effect is a call that was carried out.
@@ -47,6 +53,16 @@ type effect struct {
 	lost bool
 }
 
+// excused returns why an effect breaks a promise by all that its caller may have decided on, "" where it does not by some.
+func (e effect) excused(why func(saw sight) string) (last string) {
+	for _, saw := range e.saw {
+		if last = why(saw); last == "" {
+			return ""
+		}
+	}
+	return last
+}
+
 // story is one seed's run.
 type story struct {
 	*world
@@ -55,6 +71,8 @@ type story struct {
 	programs []*program
 	parts    map[string][]string
 	broken   string
+	// pauses counts how often everybody waited.
+	pauses int
 	// away is until when the API does not answer.
 	away time.Time
 	// contended tells that each first attempt to write is refused as a conflict.
@@ -107,6 +125,9 @@ func (s *story) settle(d time.Duration) {
 		time.Sleep(d)
 	}
 	synctest.Wait()
+	if s.pauses++; s.pauses > 20*steps {
+		s.fail("it never comes to rest")
+	}
 	for _, p := range s.programs {
 		if p.panicked != "" {
 			s.fail("%s: %s", p.name, p.panicked)
@@ -250,7 +271,7 @@ func (s *story) tellAll(in *informer) bool {
 		for len(l.pending) > 0 {
 			busy = true
 			l.deliver()
-			if in.from.gates == nil || in.from.name == "scheduler" {
+			if in.from.name == "scheduler" {
 				s.settle(0) // nothing holds it back
 			}
 		}
@@ -414,7 +435,7 @@ func (s *story) catchUp() (busy bool) {
 	for _, in := range s.informers(func(*informer) bool { return true }) {
 		busy = s.tellAll(in) || busy
 	}
-	for s.begin() {
+	for s.broken == "" && s.begin() {
 		busy = true
 	}
 	for s.broken == "" && s.answer(false) {
@@ -435,6 +456,7 @@ func (s *story) sweep() {
 		for _, obj := range all[object](s.world, resource) {
 			pod, _ := obj.(*corev1.Pod)
 			homeless := pod != nil && pod.Spec.NodeName != "" && s.table("nodes").objects[pod.Spec.NodeName] == nil
+			homeless = homeless || pod != nil && pod.Spec.NodeName == "" && pod.DeletionTimestamp != nil
 			ref := metav1.GetControllerOfNoCopy(obj)
 			if !homeless && (ref == nil || owners[string(ref.UID)]) {
 				continue

@@ -187,8 +187,8 @@ type call struct {
 	verb, resource, name string
 	// in is what a creation sends.
 	in object
-	// saw is what the caller's caches showed when it decided.
-	saw sight
+	// saw is what the caller's caches showed, each time that it went on and may have decided on this.
+	saw []sight
 	do  func() error
 	// out is the object after it, and err what the caller is told.
 	out  object
@@ -216,6 +216,9 @@ func brief(obj object) string {
 		}
 		return text
 	case *corev1.Pod:
+		if o.Spec.NodeName == "" && o.Spec.Affinity != nil {
+			return fmt.Sprintf(": %s for %s", o.Name, pinned(o))
+		}
 		return fmt.Sprintf(": %s on %q", o.Name, o.Spec.NodeName)
 	}
 	return ""
@@ -233,8 +236,8 @@ func (w *world) ask(c *call) error {
 		return errKilled
 	}
 	c.done = make(chan struct{})
-	if c.saw == nil {
-		c.saw = c.from.look()
+	if len(c.saw) == 0 {
+		c.saw = []sight{c.from.look()}
 	}
 	w.calls = append(w.calls, c)
 	w.mu.Unlock()
