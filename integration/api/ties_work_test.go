@@ -119,6 +119,9 @@ func always(t *corev1.PodTemplateSpec) {
 }
 
 func jobTie(s *batchv1.JobSpec, g *grower, path string) {
+	if g.turn(path+"?runs", 2) == 0 {
+		s.Suspend = nil // it may be done
+	}
 	s.Template.Spec.RestartPolicy = []corev1.RestartPolicy{corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure}[g.turn(path+"?restart", 2)]
 	if s.PodFailurePolicy != nil || s.BackoffLimitPerIndex != nil {
 		s.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
