@@ -68,6 +68,7 @@ bench: images ## README's figures: seconds to ready, memory of each process
 
 chaos: images ## as root, an hour or more: what a cluster rests on breaks for as long as outages last
 	go test -count=1 -p 1 -v -timeout 60m ./integration/chaos/...
+	go test -count=1 -timeout 60m ./integration/simulation -run TestSimulation -seeds 20000
 
 check: ## generated files are fresh, code is formatted and vetted
 	@$(DEPS) -need generate
