@@ -69,6 +69,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (err error) {
 		_, derr := b.orlop(context.WithoutCancel(ctx), "down", "--name", cluster)
 		err = errors.Join(err, derr)
 	}()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // the watch, before the cluster goes
 	if err := b.up(ctx); err != nil {
 		return err
 	}
