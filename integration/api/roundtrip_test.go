@@ -56,7 +56,7 @@ func seed() int64 {
 }
 
 // objects is how many of a kind are made at most until all its fields were set.
-const objects = 64
+const objects = 200
 
 // Every kind, filled at random, keeps its meaning through every encoding and every way of writing, and every field of it
 // is set in some object that the server takes, but for the exceptions.
