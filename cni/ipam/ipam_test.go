@@ -100,12 +100,35 @@ func TestSeveralRangesAreUsedUpInTurn(t *testing.T) {
 	if _, err := s.Reserve(req); !errors.Is(err, ErrExhausted) {
 		t.Errorf("a reserved address is left, and was given: %v", err)
 	}
-	for want, wanted := range map[string]string{"": "10.2.0.8", "no range": "10.2.0.10", "taken": "fd00::3", "exhausted": "fd00::99"} {
-		_ = s.Release(att(9))
-		req.Wanted = []netip.Addr{netip.MustParseAddr(wanted)}
-		_, err := s.Reserve(req)
-		if want == "" && err != nil || want == "taken" && !errors.Is(err, ErrTaken) && !errors.Is(err, ErrExhausted) || want == "no range" && err == nil {
-			t.Errorf("wanted %s: %v", wanted, err)
+}
+
+func TestWantedAddresses(t *testing.T) {
+	s := newStore(t, t.TempDir(), "b1")
+	taken := reserve(t, s, 1)
+	both := append(sets("fd00::/64"), small...)
+	reserved := []netip.Prefix{netip.MustParsePrefix("10.1.2.5/32")}
+	for _, tt := range []struct{ wanted, want string }{
+		{"10.1.2.4", "[fd00::2 10.1.2.4]"},
+		{"10.1.2.5", "[fd00::3 10.1.2.5]"}, // reserved for who asks
+		{taken.String(), "held by container c1 eth0: address is taken"},
+		{"10.1.2.1", "in no range"}, // the gateway's
+		{"10.9.9.9", "in no range"},
+		{"10.1.2.6 10.1.2.3", "10.1.2.3 is in no range of the network that has not given one"},
+	} {
+		req := Request{Attachment: att(2), Sets: both, Reserved: reserved}
+		for a := range strings.FieldsSeq(tt.wanted) {
+			req.Wanted = append(req.Wanted, netip.MustParseAddr(a))
+		}
+		l, err := s.Reserve(req)
+		got := fmt.Sprint(l.Addrs)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%s: got %s, want %s", tt.wanted, got, tt.want)
+		}
+		if err := s.Release(att(2)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
