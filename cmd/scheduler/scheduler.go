@@ -69,7 +69,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 	})
 	_, err2 := s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { s.podSeen(nil, obj.(*corev1.Pod)) },
-		UpdateFunc: func(old, obj any) { s.podSeen(old.(*corev1.Pod), obj.(*corev1.Pod)) },
+		UpdateFunc: func(old, obj any) { s.podChanged(old.(*corev1.Pod), obj.(*corev1.Pod)) },
 		DeleteFunc: func(obj any) {
 			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = gone.Obj
@@ -105,6 +105,15 @@ func (s *Scheduler) nodeSeen(old, node *corev1.Node) {
 	for _, e := range nodeEvents(old, node) {
 		s.queue.happened(change{event: e, node: node})
 	}
+}
+
+// podChanged takes in a pod that changed, or took the place of another of its name whose end no watch told of.
+func (s *Scheduler) podChanged(old, pod *corev1.Pod) {
+	if old.UID != pod.UID {
+		s.podGone(old)
+		old = nil
+	}
+	s.podSeen(old, pod)
 }
 
 func (s *Scheduler) podSeen(old, pod *corev1.Pod) {
