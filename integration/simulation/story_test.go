@@ -53,11 +53,16 @@ type effect struct {
 	lost bool
 }
 
-// excused returns why an effect breaks a promise by all that its caller may have decided on, "" where it does not by some.
+// excused returns why an effect breaks a promise by all that its caller may have decided on, "" where it does not by some:
+// it may have read what is wanted before it waited for an answer, and pods and nodes after.
 func (e effect) excused(why func(saw sight) string) (last string) {
-	for _, saw := range e.saw {
-		if last = why(saw); last == "" {
-			return ""
+	for i := range e.saw {
+		for _, later := range e.saw[i:] {
+			saw := maps.Clone(e.saw[i])
+			saw["pods"], saw["nodes"] = later["pods"], later["nodes"]
+			if last = why(saw); last == "" {
+				return ""
+			}
 		}
 	}
 	return last

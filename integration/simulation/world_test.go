@@ -1,7 +1,9 @@
 package simulation
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -245,12 +247,21 @@ func (w *world) ask(c *call) error {
 	return c.err
 }
 
+// text is all that obj says.
+func text(obj object) []byte {
+	out, err := json.Marshal(obj)
+	if err != nil {
+		panic(fmt.Sprintf("encode %s: %v", obj.GetName(), err)) // the API's own types can be
+	}
+	return out
+}
+
 // waiting lists the calls in an order that does not depend on which goroutine came first.
 func (w *world) waiting() []*call {
 	slices.SortStableFunc(w.calls, func(a, b *call) int {
 		order := cmp.Or(cmp.Compare(a.from.name, b.from.name), cmp.Compare(a.String(), b.String()))
 		if order == 0 && a.in != nil && b.in != nil {
-			return cmp.Compare(fmt.Sprint(a.in), fmt.Sprint(b.in))
+			return bytes.Compare(text(a.in), text(b.in))
 		}
 		return order
 	})
