@@ -20,6 +20,8 @@ type Plan struct {
 	Create []creation
 	// Delete are pods to replace or to do without, in this order.
 	Delete []deletion
+	// InOrder says that of Delete none goes before those ahead of it have: the first that cannot ends them.
+	InOrder bool
 }
 
 type creation struct {
@@ -69,6 +71,7 @@ func Decide(set *appsv1.StatefulSet, pods []*corev1.Pod, update string, now time
 		return plan
 	}
 	l := lineup(set, pods, update, now)
+	plan.InOrder = !l.parallel
 	settled := true // all before are there and available
 	for n := l.first; n < l.end && (settled || l.parallel); n++ {
 		pod := l.pods[n]
@@ -99,7 +102,7 @@ func Decide(set *appsv1.StatefulSet, pods []*corev1.Pod, update string, now time
 		}
 	}
 	if set.Spec.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && len(plan.Delete) == 0 {
-		plan.Delete = append(plan.Delete, l.roll()...)
+		plan.Delete, plan.InOrder = append(plan.Delete, l.roll()...), true
 	}
 	return plan
 }

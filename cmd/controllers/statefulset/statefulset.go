@@ -202,11 +202,16 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, pods
 			c.events.Eventf(set, corev1.EventTypeWarning, d.why, "StatefulSet %s/%s is recreating %s Pod %s", set.Namespace, set.Name, kind, d.pod.Name)
 		}
 		err := c.client.CoreV1().Pods(d.pod.Namespace).Delete(ctx, d.pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(d.pod.UID))})
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		if apierrors.IsNotFound(err) {
 			continue
 		}
-		c.tell(set, err, "Delete", "delete Pod %s in StatefulSet %s", d.pod.Name, set.Name)
-		errs = append(errs, err)
+		if !apierrors.IsConflict(err) { // of a conflict the cache will tell
+			c.tell(set, err, "Delete", "delete Pod %s in StatefulSet %s", d.pod.Name, set.Name)
+			errs = append(errs, err)
+		}
+		if err != nil && plan.InOrder {
+			break
+		}
 	}
 	return errors.Join(errs...)
 }
