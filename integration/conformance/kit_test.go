@@ -3,7 +3,9 @@ package conformance
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,21 +88,34 @@ func sh(script string, more ...func(*corev1.Pod)) func(*corev1.Pod) {
 
 func ptr[T any](v T) *T { return &v }
 
-// record keeps what a watch tells from now on; the function that it returns ends the watch and says what that was.
-func record(t *testing.T, w watch.Interface) func() []watch.Event {
+// record keeps what a watch tells from now on; the function that it returns ends the watch, after what it was told is enough or 10 s, and
+// says what that was.
+func record(t *testing.T, w watch.Interface) func(enough ...func([]watch.Event) bool) []watch.Event {
 	t.Helper()
+	var mu sync.Mutex
 	var events []watch.Event
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for e := range w.ResultChan() {
 			if e.Type != watch.Error { // what it says when it is stopped
+				mu.Lock()
 				events = append(events, e)
+				mu.Unlock()
 			}
 		}
 	}()
 	t.Cleanup(w.Stop)
-	return func() []watch.Event {
+	seen := func(enough func([]watch.Event) bool) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return enough(events)
+	}
+	return func(enough ...func([]watch.Event) bool) []watch.Event {
+		for _, e := range enough {
+			for end := time.Now().Add(10 * time.Second); !seen(e) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			}
+		}
 		w.Stop()
 		<-done
 		return events

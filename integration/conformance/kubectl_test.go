@@ -162,7 +162,8 @@ func kubectlDryRun(t *testing.T, c *clustertest.Cluster) {
 
 func kubectlLogs(t *testing.T, c *clustertest.Cluster) {
 	ns := c.Namespace(t)
-	c.RunPod(t, ns, c.Pod("one", []string{"logs-generator", "--log-lines-total=100", "--run-duration=1s"}))
+	// It stays afterwards: the logs of a container that has begun again are others.
+	c.RunPod(t, ns, c.Pod("one", []string{"sh", "-c", "/testimage logs-generator --log-lines-total=100 --run-duration=1s; exec /testimage pause"}))
 	c.Eventually(t, 20*time.Second, "100 lines", func(context.Context) error {
 		if n := strings.Count(kubectl(t, c, ns, "logs", "one"), "\n"); n < 100 {
 			return fmt.Errorf("%d lines", n)

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"k8s.io/apimachinery/pkg/watch"
 	"slices"
 	"strings"
 	"testing"
@@ -201,11 +202,20 @@ func statefulOrder(t *testing.T, c *clustertest.Cluster) {
 	}
 	s.wait("")
 	var came, went []string
-	for _, e := range events() {
+	threeEnds := func(list []watch.Event) bool { // a list may know of the last before the watch does
+		n := 0
+		for _, e := range list {
+			if e.Type == watch.Deleted {
+				n++
+			}
+		}
+		return n == 3
+	}
+	for _, e := range events(threeEnds) {
 		switch e.Type {
-		case "ADDED":
+		case watch.Added:
 			came = append(came, e.Object.(*corev1.Pod).Name)
-		case "DELETED":
+		case watch.Deleted:
 			went = append(went, e.Object.(*corev1.Pod).Name)
 		}
 	}

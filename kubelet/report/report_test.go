@@ -114,6 +114,7 @@ func TestOnlyTheNewestIsTold(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(patches) > 4 || len(patches) == 0 || !strings.Contains(patches[len(patches)-1], `"message":"99"`) {
 			t.Errorf("%d requests in 2 s of 100 changes, the last %v", len(patches), patches)
 		}
