@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/cni/sysctl"
 )
 
 // namespace is a network namespace and a netlink socket in it.
@@ -113,17 +115,18 @@ func (n *namespace) remove(name string) error {
 
 // prepare sets what forwarding needs in the node's namespace; each host has its own, and new ones start with none.
 func (n *namespace) prepare(conf *Config, addrs []address) error {
+	kernel := sysctl.Ledger{Dir: filepath.Join(conf.StateDir, sysctl.Folder)}
 	done := map[string]bool{}
 	for _, a := range addrs {
-		path := "/proc/sys/net/ipv4/ip_forward"
+		key := "net/ipv4/ip_forward"
 		if a.Is6() {
-			path = "/proc/sys/net/ipv6/conf/all/forwarding"
+			key = "net/ipv6/conf/all/forwarding"
 		}
-		if !conf.gateway() && !conf.IPMasq || done[path] {
+		if !conf.gateway() && !conf.IPMasq || done[key] {
 			continue
 		}
-		done[path] = true
-		if err := sysctl(path, "1"); err != nil {
+		done[key] = true
+		if err := kernel.Set(key, "1"); err != nil {
 			return err
 		}
 	}
@@ -131,7 +134,7 @@ func (n *namespace) prepare(conf *Config, addrs []address) error {
 		return nil
 	}
 	for _, name := range []string{"iptables", "ip6tables"} {
-		err := sysctl("/proc/sys/net/bridge/bridge-nf-call-"+name, "0")
+		err := kernel.Set("net/bridge/bridge-nf-call-"+name, "0")
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // without br_netfilter there is nothing to turn off
 			return err
 		}
@@ -141,16 +144,13 @@ func (n *namespace) prepare(conf *Config, addrs []address) error {
 
 // routeLoopback lets answers from containers on bridge reach local clients of a host port on 127.0.0.1.
 func (n *namespace) routeLoopback(bridge string) error {
-	return sysctl(filepath.Join("/proc/sys/net/ipv4/conf", bridge, "route_localnet"), "1")
-}
-
-func sysctl(path, value string) error {
+	path := filepath.Join("/proc/sys/net/ipv4/conf", bridge, "route_localnet")
 	old, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(old)) != value {
-		err = os.WriteFile(path, []byte(value), 0)
+	if err == nil && strings.TrimSpace(string(old)) != "1" {
+		err = os.WriteFile(path, []byte("1"), 0) // it goes with the bridge
 	}
 	if err != nil {
-		return fmt.Errorf("set sysctl to %s: %w", value, err)
+		return fmt.Errorf("route 127.0.0.0/8 on %s: %w", bridge, err)
 	}
 	return nil
 }
