@@ -32,6 +32,9 @@ import (
 
 const networkName = "orlop"
 
+// lockName is held in the run folder while an agent works.
+const lockName = "agent.lock"
+
 // agent is the running parts and what they share.
 type agent struct {
 	o      options
@@ -140,7 +143,7 @@ func lock(ctx context.Context, dir string, log *slog.Logger) (unlock func(), err
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make run folder: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
@@ -300,7 +303,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
 	}
 	if a.svc.mode == modeNftables { // the configuration before may have told the plugin otherwise
-		if err := bridgedPackets(a.log); err != nil {
+		if err := bridgedPackets(a.o.ledger(), a.log); err != nil {
 			return err
 		}
 	}

@@ -1,5 +1,5 @@
 // Command orlop-agent is what the DaemonSet runs on every node: it installs the CNI plugin, keeps routes to other nodes' pods, and
-// translates services in the node's sockets. What it makes stays in the kernel when it ends; "orlop-agent cleanup" removes it.
+// translates services in the node's sockets. What it makes stays in the kernel when it ends; "orlop-agent uninstall" removes it.
 package main
 
 import (
@@ -51,6 +51,7 @@ type options struct {
 	binDir               string
 	confDir              string
 	stateDir             string
+	dataDir              string
 	runDir               string
 	bridge               string
 	verbose              bool
@@ -84,17 +85,25 @@ func command() *cobra.Command {
 	f.StringVar(&o.binDir, "cni-bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.confDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.stateDir, "cni-state-dir", "/var/lib/cni/orlop", "folder of the CNI plugin's leases")
+	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop", "folder of what the agent keeps over a reboot")
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
 	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(localPath(), &cobra.Command{
-		Use: "cleanup", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return cleanup(o) },
-	})
+	cmd.AddCommand(localPath(), uninstallCommand(&o))
 	cmd.AddCommand(&cobra.Command{
 		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
 	})
+	return cmd
+}
+
+func uninstallCommand(o *options) *cobra.Command {
+	var dry bool
+	cmd := &cobra.Command{
+		Use: "uninstall", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return uninstall(*o, dry, cmd.OutOrStdout()) },
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
 	return cmd
 }
 

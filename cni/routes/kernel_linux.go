@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// protocol tags our routes; /etc/iproute2/rt_protos has no name for it.
-	protocol = 79
+	// Protocol tags our routes and rules; /etc/iproute2/rt_protos has no name for it.
+	Protocol = 79
 	// metric keeps a route of somebody else to the same pods apart from ours, and before it.
 	metric = 79
 )
@@ -37,7 +37,7 @@ func (k *Kernel) Close() { k.nl.Close() }
 
 // Routes returns the routes that are ours. An interrupted dump is an error.
 func (k *Kernel) Routes() (Table, error) {
-	filter := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
+	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
 	list, err := k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (k *Kernel) Apply(a Action) error {
 	bits := a.Dst.Addr().BitLen()
 	r := &netlink.Route{
 		Dst:      &net.IPNet{IP: a.Dst.Addr().AsSlice(), Mask: net.CIDRMask(a.Dst.Bits(), bits)},
-		Protocol: protocol, Priority: metric, Table: unix.RT_TABLE_MAIN,
+		Protocol: Protocol, Priority: metric, Table: unix.RT_TABLE_MAIN,
 	}
 	if !a.Via.IsValid() {
 		if err := k.nl.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
