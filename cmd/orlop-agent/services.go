@@ -111,7 +111,7 @@ func (s *services) setNode(c *cluster) (again bool, err error) {
 			return false, err
 		}
 	}
-	return s.packets.SetNode(nft.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
+	return s.packets.SetNode(proxy.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
 }
 
 func primary(addrs []netip.Addr) (out []netip.Addr) {
