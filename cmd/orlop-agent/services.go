@@ -41,7 +41,7 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 		lb, err := openLB(o)
 		switch {
 		case err == nil:
-			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb), nft.New(proxy.Outside)
+			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb, proxy.Inside), nft.New(proxy.Outside)
 			return s, nil
 		case o.proxyMode == modeEBPF || !errors.Is(err, socklb.ErrUnsupported):
 			return nil, err
@@ -107,7 +107,7 @@ func (s *services) Sweep(now time.Time) (more bool, err error) {
 // cluster may ask at every node's.
 func (s *services) setNode(c *cluster) (again bool, err error) {
 	if s.lb != nil {
-		if err := s.lb.SetNodes(c.addrs); err != nil {
+		if err := s.lb.SetNodes(c.addrs, primary(c.inner)); err != nil {
 			return false, err
 		}
 	}
