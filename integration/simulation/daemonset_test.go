@@ -127,17 +127,20 @@ func (p *daemonSetPlot) whyNotDelete(victim *corev1.Pod, saw sight) string {
 	if !available(seen) || node == nil || len(node.Spec.Taints) > 0 {
 		return "" // it protected nobody, or may not stay
 	}
-	up := map[string]int{}
+	up, others := map[string]int{}, 0
 	for _, obj := range saw["pods"] {
 		pod := obj.(*corev1.Pod)
 		if pod.Name == victim.Name || !live(pod) {
 			continue
 		}
+		if pinned(pod) == node.Name {
+			others++
+		}
 		if ready(pod) {
 			up[pinned(pod)]++
 		}
 	}
-	if up[node.Name] > 0 {
+	if up[node.Name] > 0 || others > 0 && !p.surges {
 		return "" // one of them is too many
 	}
 	if p.surges {
