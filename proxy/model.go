@@ -111,8 +111,24 @@ type Frontend struct {
 	Scope    Scope
 }
 
+// Node is what backends that translate packets need to know of the node.
+type Node struct {
+	Inside    []netip.Prefix // addresses of this node's own pods
+	NodePorts []netip.Addr   // this node's addresses that node ports are asked at
+}
+
+// Equal tells whether two nodes are the same.
+func (n Node) Equal(o Node) bool {
+	return slices.Equal(n.Inside, o.Inside) && slices.Equal(n.NodePorts, o.NodePorts)
+}
+
+// Clone returns a copy that shares nothing.
+func (n Node) Clone() Node { return Node{slices.Clone(n.Inside), slices.Clone(n.NodePorts)} }
+
 // Group is frontends that lead to the same backends. It is not changed once made.
 type Group struct {
+	// Port is the port of a service that this is of, as kube-proxy writes it: namespace/name:port, or namespace/name of a port without a name.
+	Port      string
 	Frontends []Frontend
 	Backends  []netip.AddrPort // sorted; none: connections are refused
 	Here      []netip.Addr     // those of the backends' addresses that are on this node, sorted
@@ -140,12 +156,12 @@ func groups(svc Service, list []Slice, at Place) Model {
 			}
 			name := svc.Key + ":" + strconv.Itoa(int(port.Port)) + "/" + strconv.Itoa(int(port.Protocol)) + family(v4)
 			all := endpoints(list, port, v4)
-			local := all.local().group(svc.Affinity)
+			local, whole := all.local().group(svc.Affinity), all.near(at).group(svc.Affinity)
+			local.Port, whole.Port = svc.Key+suffix(port.Name), svc.Key+suffix(port.Name)
 			if svc.InternalLocal {
 				out.add(name+"/local", local, cluster)
 				cluster = nil
 			}
-			whole := all.near(at).group(svc.Affinity)
 			if svc.ExternalLocal {
 				local.KeepSource = true
 				out.add(name+"/outside", local, scoped(outer, Outside))
@@ -274,6 +290,13 @@ func (cs candidates) group(affinity time.Duration) Group {
 	slices.SortFunc(g.Here, netip.Addr.Compare)
 	g.Here = slices.Compact(g.Here)
 	return g
+}
+
+func suffix(port string) string {
+	if port == "" {
+		return ""
+	}
+	return ":" + port
 }
 
 func unspecified(v4 bool) netip.Addr {

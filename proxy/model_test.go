@@ -49,61 +49,61 @@ func TestGroups(t *testing.T) {
 		want   Model
 	}{
 		{"ready endpoints, sorted", func(*Service, []Slice) {}, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
 		{"affinity", func(s *Service, _ []Slice) { s.Affinity = time.Minute }, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: all, Here: here, Affinity: time.Minute}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: all, Here: here, Affinity: time.Minute}}},
 		{"internal policy Local holds for the cluster IP only", func(s *Service, _ []Slice) { s.InternalLocal = true }, Model{
-			"ns/web:80/6/4/local": {Frontends: []Frontend{vip}, Backends: local, Here: here},
-			"ns/web:80/6/4":       {Frontends: []Frontend{node}, Backends: all, Here: here}}},
+			"ns/web:80/6/4/local": {Port: "ns/web:http", Frontends: []Frontend{vip}, Backends: local, Here: here},
+			"ns/web:80/6/4":       {Port: "ns/web:http", Frontends: []Frontend{node}, Backends: all, Here: here}}},
 		{"external policy Local holds for clients outside", func(s *Service, _ []Slice) {
 			s.ExternalLocal, s.LoadBalancerIPs, s.SourceRanges = true, addrs("192.0.2.9"), office
 		}, Model{
-			"ns/web:80/6/4":          {Frontends: []Frontend{vip, in(balancer), in(node)}, Backends: all, Here: here},
-			"ns/web:80/6/4/outside":  {Frontends: []Frontend{out(node)}, Backends: local, Here: here, KeepSource: true},
-			"ns/web:80/6/4/balancer": {Frontends: []Frontend{out(balancer)}, Backends: local, Here: here, KeepSource: true, Sources: office}}},
+			"ns/web:80/6/4":          {Port: "ns/web:http", Frontends: []Frontend{vip, in(balancer), in(node)}, Backends: all, Here: here},
+			"ns/web:80/6/4/outside":  {Port: "ns/web:http", Frontends: []Frontend{out(node)}, Backends: local, Here: here, KeepSource: true},
+			"ns/web:80/6/4/balancer": {Port: "ns/web:http", Frontends: []Frontend{out(balancer)}, Backends: local, Here: here, KeepSource: true, Sources: office}}},
 		{"source ranges hold for the balancer, asked from outside", func(s *Service, _ []Slice) {
 			s.LoadBalancerIPs, s.SourceRanges = addrs("192.0.2.9"), office
 		}, Model{
-			"ns/web:80/6/4":          {Frontends: []Frontend{vip, in(balancer), node}, Backends: all, Here: here},
-			"ns/web:80/6/4/balancer": {Frontends: []Frontend{out(balancer)}, Backends: all, Here: here, Sources: office}}},
+			"ns/web:80/6/4":          {Port: "ns/web:http", Frontends: []Frontend{vip, in(balancer), node}, Backends: all, Here: here},
+			"ns/web:80/6/4/balancer": {Port: "ns/web:http", Frontends: []Frontend{out(balancer)}, Backends: all, Here: here, Sources: office}}},
 		{"an ending endpoint of this node serves clients outside when none is ready here", func(s *Service, l []Slice) {
 			s.ExternalLocal = true
 			l[0].Endpoints[1] = Endpoint{Addrs: addrs("10.1.0.2"), Serving: true, Terminating: true, Local: true}
 		}, Model{
-			"ns/web:80/6/4":         {Frontends: []Frontend{vip, in(node)}, Backends: ports("10.1.1.2:8080")},
-			"ns/web:80/6/4/outside": {Frontends: []Frontend{out(node)}, Backends: local, Here: here, KeepSource: true}}},
+			"ns/web:80/6/4":         {Port: "ns/web:http", Frontends: []Frontend{vip, in(node)}, Backends: ports("10.1.1.2:8080")},
+			"ns/web:80/6/4/outside": {Port: "ns/web:http", Frontends: []Frontend{out(node)}, Backends: local, Here: here, KeepSource: true}}},
 		{"a terminating endpoint gets nothing while another is ready", func(_ *Service, l []Slice) {
 			l[0].Endpoints[0] = Endpoint{Addrs: addrs("10.1.1.2"), Serving: true, Terminating: true}
-		}, Model{"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: local, Here: here}}},
+		}, Model{"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: local, Here: here}}},
 		{"terminating endpoints serve when none is ready", func(_ *Service, l []Slice) {
 			l[0].Endpoints = []Endpoint{{Addrs: addrs("10.1.1.2"), Serving: true, Terminating: true}, {Addrs: addrs("10.1.1.3"), Terminating: true}}
-		}, Model{"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
+		}, Model{"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
 		{"no endpoints is still a service", func(_ *Service, l []Slice) { l[0].Endpoints = nil }, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}}}},
 		{"another port's endpoints do not count", func(_ *Service, l []Slice) { l[0].Ports[0].Name = "other" }, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}}}},
 		{"each family to itself", func(s *Service, l []Slice) {
 			s.ClusterIPs = addrs("10.96.0.9", "fd96::9")
 			l[0].Endpoints = append(l[0].Endpoints, Endpoint{Addrs: addrs("fd10::1"), Ready: true})
 		}, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: all, Here: here},
-			"ns/web:80/6/6": {Frontends: []Frontend{
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: all, Here: here},
+			"ns/web:80/6/6": {Port: "ns/web:http", Frontends: []Frontend{
 				{Addr: netip.MustParseAddr("fd96::9"), Port: 80, Protocol: TCP, Scope: Inside},
 				{Addr: netip.IPv6Unspecified(), Port: 30080, Protocol: TCP, Scope: Everywhere},
 			}, Backends: ports("[fd10::1]:8080")}}},
 		{"balancer and external address", func(s *Service, _ []Slice) { s.LoadBalancerIPs, s.ExternalIPs = addrs("192.0.2.9"), addrs("192.0.2.7") }, Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, balancer, {Addr: netip.MustParseAddr("192.0.2.7"), Port: 80, Protocol: TCP, Scope: Everywhere}, node},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, balancer, {Addr: netip.MustParseAddr("192.0.2.7"), Port: 80, Protocol: TCP, Scope: Everywhere}, node},
 				Backends: all, Here: here}}},
 		{"hints for the zone", hinted([]string{"a"}, []string{"b"}, nil, nil), Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
 		{"hints for no endpoint of the zone", hinted([]string{"c"}, []string{"b"}, nil, nil), Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
 		{"a hint is missing", hinted([]string{"a"}, nil, nil, nil), Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: all, Here: here}}},
 		{"hints for the node before those for its zone", hinted([]string{"a"}, []string{"a"}, []string{"n2"}, []string{"n1"}), Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: local, Here: here}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: local, Here: here}}},
 		{"hints for other nodes leave those for the zone", hinted([]string{"a"}, []string{"b"}, []string{"n2"}, []string{"n3"}), Model{
-			"ns/web:80/6/4": {Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
+			"ns/web:80/6/4": {Port: "ns/web:http", Frontends: []Frontend{vip, node}, Backends: ports("10.1.1.2:8080")}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			svc, list := base()

@@ -16,8 +16,11 @@ func (l *LB) Frontends() (map[Frontend]Entry, error) {
 	var v objectFrontend
 	it := l.objs.Frontends.Iterate()
 	for it.Next(&k, &v) {
-		f := Frontend{Addr: addr(k.Addr), Port: swap(k.Port), Protocol: k.Proto}
-		out[f] = Entry{Generation: v.Generation, Service: v.Service, Count: v.Count, Affinity: time.Duration(v.Affinity) * time.Second}
+		f := Frontend{Addr: addr(k.Addr), Port: swap(k.Port), Protocol: k.Proto, Outside: k.Kind&uint8(objectKindKIND_OUTSIDE) != 0}
+		out[f] = Entry{
+			Generation: v.Generation, Service: v.Service, Count: v.Count, Affinity: time.Duration(v.Affinity) * time.Second, Table: v.Table,
+			KeepSource: v.Flags&uint32(objectFrontendFlagFRONTEND_KEEP_SOURCE) != 0, Limited: v.Flags&uint32(objectFrontendFlagFRONTEND_LIMITED) != 0,
+		}
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("list frontends: %w", err)
@@ -27,7 +30,13 @@ func (l *LB) Frontends() (map[Frontend]Entry, error) {
 
 // PutFrontend makes f lead to e, in one step for every socket.
 func (l *LB) PutFrontend(f Frontend, e Entry) error {
-	v := objectFrontend{Generation: e.Generation, Service: e.Service, Count: e.Count, Affinity: uint32(e.Affinity / time.Second)}
+	v := objectFrontend{Generation: e.Generation, Service: e.Service, Count: e.Count, Affinity: uint32(e.Affinity / time.Second), Table: e.Table}
+	if e.KeepSource {
+		v.Flags |= uint32(objectFrontendFlagFRONTEND_KEEP_SOURCE)
+	}
+	if e.Limited {
+		v.Flags |= uint32(objectFrontendFlagFRONTEND_LIMITED)
+	}
 	if err := l.objs.Frontends.Put(keyOf(f), &v); err != nil {
 		return fmt.Errorf("put frontend %s: %w", f, err)
 	}
@@ -43,50 +52,116 @@ func (l *LB) DeleteFrontend(f Frontend) error {
 }
 
 // PutBackends writes the backends of a generation that no frontend leads to yet.
-func (l *LB) PutBackends(generation uint32, eps []netip.AddrPort) error {
-	for i, ep := range eps {
-		if err := l.objs.Backends.Put(&objectSlot{Generation: generation, Index: uint32(i)}, endpointOf(ep)); err != nil {
-			return fmt.Errorf("put backend %s: %w", ep, err)
+func (l *LB) PutBackends(generation uint32, list []Backend) error {
+	for i, b := range list {
+		e := endpointOf(b.AddrPort)
+		if b.Here {
+			e.Flags = uint16(objectBackendFlagBACKEND_HERE)
+		}
+		if err := l.objs.Backends.Put(&objectSlot{Generation: generation, Index: uint32(i)}, e); err != nil {
+			return fmt.Errorf("put backend %s: %w", b.AddrPort, err)
 		}
 	}
 	return nil
 }
 
 // Backends returns the count backends of a generation.
-func (l *LB) Backends(generation, count uint32) ([]netip.AddrPort, error) {
-	out := make([]netip.AddrPort, 0, count)
+func (l *LB) Backends(generation, count uint32) ([]Backend, error) {
+	out := make([]Backend, 0, count)
 	for i := range count {
 		var e objectEndpoint
 		if err := l.objs.Backends.Lookup(&objectSlot{Generation: generation, Index: i}, &e); err != nil {
 			return nil, fmt.Errorf("look up backend %d of generation %d: %w", i, generation, err)
 		}
-		out = append(out, netip.AddrPortFrom(addr(e.Addr), swap(e.Port)))
+		out = append(out, Backend{netip.AddrPortFrom(addr(e.Addr), swap(e.Port)), e.Flags&uint16(objectBackendFlagBACKEND_HERE) != 0})
 	}
 	return out, nil
 }
 
-// DeleteBackends removes the first count backends of a generation that no frontend has led to for a while.
-func (l *LB) DeleteBackends(generation, count uint32) error {
+// PutTable writes the table of a generation that no frontend leads to yet: at each place the index of a backend.
+func (l *LB) PutTable(generation uint32, table []uint16) error {
+	for i := range blocks(uint32(len(table))) {
+		var b objectBlock
+		copy(b.Slot[:], table[i*blockLen:])
+		if err := l.objs.Tables.Put(&objectSlot{Generation: generation, Index: i}, &b); err != nil {
+			return fmt.Errorf("put block %d of the table of generation %d: %w", i, generation, err)
+		}
+	}
+	return nil
+}
+
+// DeleteGeneration removes what a generation has that no frontend has led to for a while.
+func (l *LB) DeleteGeneration(generation uint32, size Size) error {
 	var errs []error
-	for i := range count {
+	for i := range size.Backends {
 		if err := gone(l.objs.Backends.Delete(&objectSlot{Generation: generation, Index: i})); err != nil {
 			errs = append(errs, fmt.Errorf("delete backend %d of generation %d: %w", i, generation, err))
+		}
+	}
+	for i := range size.Blocks {
+		if err := gone(l.objs.Tables.Delete(&objectSlot{Generation: generation, Index: i})); err != nil {
+			errs = append(errs, fmt.Errorf("delete block %d of generation %d: %w", i, generation, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Generations returns how many backends each generation has in the kernel, whether a frontend leads to it or not.
-func (l *LB) Generations() (map[uint32]uint32, error) {
-	out := map[uint32]uint32{}
+// Generations returns how much of each generation is in the kernel, whether a frontend leads to it or not.
+func (l *LB) Generations() (map[uint32]Size, error) {
+	out := map[uint32]Size{}
 	var k objectSlot
 	var v objectEndpoint
 	it := l.objs.Backends.Iterate()
 	for it.Next(&k, &v) {
-		out[k.Generation] = max(out[k.Generation], k.Index+1)
+		out[k.Generation] = Size{Backends: max(out[k.Generation].Backends, k.Index+1)}
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("list backends: %w", err)
+	}
+	var b objectBlock
+	it = l.objs.Tables.Iterate()
+	for it.Next(&k, &b) {
+		s := out[k.Generation]
+		s.Blocks = max(s.Blocks, k.Index+1)
+		out[k.Generation] = s
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	return out, nil
+}
+
+// PutSource admits clients of a range to a service that is limited.
+func (l *LB) PutSource(service uint32, from netip.Prefix) error {
+	if err := l.objs.Sources.Put(sourceOf(service, from), uint32(1)); err != nil {
+		return fmt.Errorf("put source %s: %w", from, err)
+	}
+	return nil
+}
+
+// DeleteSource admits them no more. One that is not there is no error.
+func (l *LB) DeleteSource(service uint32, from netip.Prefix) error {
+	if err := gone(l.objs.Sources.Delete(sourceOf(service, from))); err != nil {
+		return fmt.Errorf("delete source %s: %w", from, err)
+	}
+	return nil
+}
+
+// Sources returns all ranges by service.
+func (l *LB) Sources() (map[uint32][]netip.Prefix, error) {
+	out := map[uint32][]netip.Prefix{}
+	var k objectSource
+	var v uint32
+	it := l.objs.Sources.Iterate()
+	for it.Next(&k, &v) {
+		a, bits := addr(k.Addr), int(k.Bits)-sourceHead
+		if a.Is4() {
+			bits -= 96
+		}
+		out[k.Service] = append(out[k.Service], netip.PrefixFrom(a, bits))
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list sources: %w", err)
 	}
 	return out, nil
 }
@@ -122,14 +197,19 @@ func (l *LB) Members() (map[uint32][]netip.AddrPort, error) {
 	return out, nil
 }
 
-// SetNodes makes addrs the addresses at which node ports answer, beside 127.0.0.1 and ::1 on the node itself.
-func (l *LB) SetNodes(addrs []netip.Addr) error {
-	want := map[objectEndpoint]bool{}
-	for _, a := range addrs {
-		k := objectEndpoint{Addr: words(a)}
-		want[k] = true
-		if err := l.objs.Nodes.Put(&k, uint32(1)); err != nil {
-			return fmt.Errorf("put node address %s: %w", a, err)
+// SetNodes makes all the addresses at which sockets and pods of this node find node ports, beside 127.0.0.1 and ::1 on the node itself, and
+// own those of this node at which packets from elsewhere do.
+func (l *LB) SetNodes(all, own []netip.Addr) error {
+	want := map[objectEndpoint]uint32{}
+	for _, a := range all {
+		want[objectEndpoint{Addr: words(a)}] |= uint32(objectNodeFlagNODE_ANY)
+	}
+	for _, a := range own {
+		want[objectEndpoint{Addr: words(a)}] |= uint32(objectNodeFlagNODE_PORTS)
+	}
+	for k, flags := range want {
+		if err := l.objs.Nodes.Put(&k, flags); err != nil {
+			return fmt.Errorf("put node address %s: %w", addr(k.Addr), err)
 		}
 	}
 	var stale []objectEndpoint
@@ -137,7 +217,7 @@ func (l *LB) SetNodes(addrs []netip.Addr) error {
 	var v uint32
 	it := l.objs.Nodes.Iterate()
 	for it.Next(&k, &v) {
-		if !want[k] {
+		if want[k] == 0 {
 			stale = append(stale, k)
 		}
 	}
@@ -176,6 +256,9 @@ func (f Frontend) String() string {
 	if !f.Addr.IsUnspecified() {
 		where = f.Addr.String()
 	}
+	if f.Outside {
+		where += " from outside"
+	}
 	return fmt.Sprintf("%s %d/%d", where, f.Port, f.Protocol)
 }
 
@@ -184,11 +267,29 @@ func keyOf(f Frontend) *objectFrontendKey {
 	if f.Addr.IsUnspecified() {
 		k.Kind = uint8(objectKindKIND_NODEPORT)
 	}
+	if f.Outside {
+		k.Kind += uint8(objectKindKIND_OUTSIDE)
+	}
 	return k
 }
 
 func endpointOf(ep netip.AddrPort) *objectEndpoint {
 	return &objectEndpoint{Addr: words(ep.Addr()), Port: swap(ep.Port())}
+}
+
+const (
+	blockLen   = uint32(len(objectBlock{}.Slot))
+	sourceHead = 32 // bits of the service before the address
+)
+
+func blocks(table uint32) uint32 { return (table + blockLen - 1) / blockLen }
+
+func sourceOf(service uint32, from netip.Prefix) *objectSource {
+	bits := sourceHead + from.Bits()
+	if from.Addr().Is4() {
+		bits += 96
+	}
+	return &objectSource{Bits: uint32(bits), Service: service, Addr: words(from.Masked().Addr())}
 }
 
 func gone(err error) error {

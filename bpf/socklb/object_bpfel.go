@@ -13,6 +13,17 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type objectBackendFlag uint32
+
+const (
+	objectBackendFlagBACKEND_HERE objectBackendFlag = 1
+)
+
+type objectBlock struct {
+	_    structs.HostLayout
+	Slot [64]uint16
+}
+
 type objectChoice struct {
 	_    structs.HostLayout
 	Ep   objectEndpoint
@@ -28,10 +39,10 @@ type objectClient struct {
 }
 
 type objectEndpoint struct {
-	_    structs.HostLayout
-	Addr [4]uint32
-	Port uint16
-	Pad  uint16
+	_     structs.HostLayout
+	Addr  [4]uint32
+	Port  uint16
+	Flags uint16
 }
 
 type objectFlows struct {
@@ -51,7 +62,16 @@ type objectFrontend struct {
 	Service    uint32
 	Count      uint32
 	Affinity   uint32
+	Table      uint32
+	Flags      uint32
 }
+
+type objectFrontendFlag uint32
+
+const (
+	objectFrontendFlagFRONTEND_KEEP_SOURCE objectFrontendFlag = 1
+	objectFrontendFlagFRONTEND_LIMITED     objectFrontendFlag = 2
+)
 
 type objectFrontendKey struct {
 	_     structs.HostLayout
@@ -66,6 +86,7 @@ type objectKind uint32
 const (
 	objectKindKIND_ADDRESS  objectKind = 0
 	objectKindKIND_NODEPORT objectKind = 1
+	objectKindKIND_OUTSIDE  objectKind = 2
 )
 
 type objectMember struct {
@@ -73,6 +94,13 @@ type objectMember struct {
 	Service uint32
 	Ep      objectEndpoint
 }
+
+type objectNodeFlag uint32
+
+const (
+	objectNodeFlagNODE_ANY   objectNodeFlag = 1
+	objectNodeFlagNODE_PORTS objectNodeFlag = 2
+)
 
 type objectReason uint32
 
@@ -92,29 +120,41 @@ type objectSlot struct {
 	Index      uint32
 }
 
+type objectSource struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Service uint32
+	Addr    [4]uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	objectMapBackends      = "backends"
-	objectMapChoices       = "choices"
-	objectMapFrontends     = "frontends"
-	objectMapMembers       = "members"
-	objectMapNodes         = "nodes"
-	objectMapReasons       = "reasons"
-	objectMapSockets       = "sockets"
-	objectProgConnect4     = "connect4"
-	objectProgConnect6     = "connect6"
-	objectProgGetpeername4 = "getpeername4"
-	objectProgGetpeername6 = "getpeername6"
-	objectProgRecvmsg4     = "recvmsg4"
-	objectProgRecvmsg6     = "recvmsg6"
-	objectProgSendmsg4     = "sendmsg4"
-	objectProgSendmsg6     = "sendmsg6"
-	objectVarCanRefuse     = "can_refuse"
-	objectVarNodeNetns     = "node_netns"
-	objectVarUnusedKind    = "unused_kind"
-	objectVarUnusedReason  = "unused_reason"
+	objectMapBackends           = "backends"
+	objectMapChoices            = "choices"
+	objectMapFrontends          = "frontends"
+	objectMapMembers            = "members"
+	objectMapNodes              = "nodes"
+	objectMapReasons            = "reasons"
+	objectMapSockets            = "sockets"
+	objectMapSources            = "sources"
+	objectMapTables             = "tables"
+	objectProgConnect4          = "connect4"
+	objectProgConnect6          = "connect6"
+	objectProgGetpeername4      = "getpeername4"
+	objectProgGetpeername6      = "getpeername6"
+	objectProgRecvmsg4          = "recvmsg4"
+	objectProgRecvmsg6          = "recvmsg6"
+	objectProgSendmsg4          = "sendmsg4"
+	objectProgSendmsg6          = "sendmsg6"
+	objectVarCanRefuse          = "can_refuse"
+	objectVarNodeNetns          = "node_netns"
+	objectVarUnusedBackendFlag  = "unused_backend_flag"
+	objectVarUnusedFrontendFlag = "unused_frontend_flag"
+	objectVarUnusedKind         = "unused_kind"
+	objectVarUnusedNodeFlag     = "unused_node_flag"
+	objectVarUnusedReason       = "unused_reason"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -180,16 +220,21 @@ type objectMapSpecs struct {
 	Nodes     *ebpf.MapSpec `ebpf:"nodes"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Sources   *ebpf.MapSpec `ebpf:"sources"`
+	Tables    *ebpf.MapSpec `ebpf:"tables"`
 }
 
 // objectVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectVariableSpecs struct {
-	CanRefuse    *ebpf.VariableSpec `ebpf:"can_refuse"`
-	NodeNetns    *ebpf.VariableSpec `ebpf:"node_netns"`
-	UnusedKind   *ebpf.VariableSpec `ebpf:"unused_kind"`
-	UnusedReason *ebpf.VariableSpec `ebpf:"unused_reason"`
+	CanRefuse          *ebpf.VariableSpec `ebpf:"can_refuse"`
+	NodeNetns          *ebpf.VariableSpec `ebpf:"node_netns"`
+	UnusedBackendFlag  *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
+	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
+	UnusedKind         *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedNodeFlag     *ebpf.VariableSpec `ebpf:"unused_node_flag"`
+	UnusedReason       *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
 
 // objectObjects contains all objects after they have been loaded into the kernel.
@@ -219,6 +264,8 @@ type objectMaps struct {
 	Nodes     *ebpf.Map `ebpf:"nodes"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Sources   *ebpf.Map `ebpf:"sources"`
+	Tables    *ebpf.Map `ebpf:"tables"`
 }
 
 func (m *objectMaps) Close() error {
@@ -230,6 +277,8 @@ func (m *objectMaps) Close() error {
 		m.Nodes,
 		m.Reasons,
 		m.Sockets,
+		m.Sources,
+		m.Tables,
 	)
 }
 
@@ -237,10 +286,13 @@ func (m *objectMaps) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectVariables struct {
-	CanRefuse    *ebpf.Variable `ebpf:"can_refuse"`
-	NodeNetns    *ebpf.Variable `ebpf:"node_netns"`
-	UnusedKind   *ebpf.Variable `ebpf:"unused_kind"`
-	UnusedReason *ebpf.Variable `ebpf:"unused_reason"`
+	CanRefuse          *ebpf.Variable `ebpf:"can_refuse"`
+	NodeNetns          *ebpf.Variable `ebpf:"node_netns"`
+	UnusedBackendFlag  *ebpf.Variable `ebpf:"unused_backend_flag"`
+	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
+	UnusedKind         *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedNodeFlag     *ebpf.Variable `ebpf:"unused_node_flag"`
+	UnusedReason       *ebpf.Variable `ebpf:"unused_reason"`
 }
 
 // objectPrograms contains all programs after they have been loaded into the kernel.

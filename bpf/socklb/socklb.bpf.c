@@ -16,48 +16,15 @@ char LICENSE[] SEC("license") = "GPL";
 
 const enum reason *unused_reason __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
+const enum backend_flag *unused_backend_flag __attribute__((unused));
+const enum frontend_flag *unused_frontend_flag __attribute__((unused));
+const enum node_flag *unused_node_flag __attribute__((unused));
 
 /* Cookie of the node's network namespace, where 127.0.0.1 has the node ports. A NULL context would ask for init_net's,
  * which is not the node's where the node is itself in a namespace. */
 volatile const __u64 node_netns = 0;
 /* bpf_set_retval came with 5.18; without it a refused socket gets EPERM. */
 volatile const __u32 can_refuse = 1;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 262144);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct frontend_key);
-	__type(value, struct frontend);
-} frontends SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1048576);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct slot);
-	__type(value, struct endpoint);
-} backends SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1048576);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct member);
-	__type(value, __u32);
-} members SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct endpoint); /* port is 0 */
-	__type(value, __u32);
-} nodes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -82,17 +49,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } reasons SEC(".maps");
-
-static __always_inline int same(const struct endpoint *a, const struct endpoint *b)
-{
-	return a->addr[3] == b->addr[3] && a->port == b->port && a->addr[2] == b->addr[2] &&
-	       a->addr[1] == b->addr[1] && a->addr[0] == b->addr[0];
-}
-
-static __always_inline int mapped(const struct endpoint *e)
-{
-	return !e->addr[0] && !e->addr[1] && e->addr[2] == bpf_htonl(0xffff);
-}
 
 static __always_inline int loopback(const struct endpoint *e)
 {
@@ -176,8 +132,9 @@ static __always_inline enum reason choose(struct bpf_sock_addr *ctx, const struc
 	if (!ep)
 		return REASON_LOST_SLOT;
 	*dst = *ep;
+	dst->flags = 0;
 	if (fe->affinity) {
-		new.ep = *ep;
+		new.ep = *dst;
 		bpf_map_update_elem(&choices, &who, &new, BPF_ANY);
 	}
 	return REASON_TRANSLATED;

@@ -31,7 +31,7 @@ var ErrUnsupported = errors.New("the kernel cannot translate services in sockets
 
 // layout names the folder of the maps. It changes whenever the key, value, size or meaning of a map does, so that a newer version
 // fills maps of its own before its programs take over.
-const layout = "v1"
+const layout = "v2"
 
 // Config says where the programs live and what they cover.
 type Config struct {
@@ -52,14 +52,30 @@ type Frontend struct {
 	Addr     netip.Addr
 	Port     uint16
 	Protocol uint8 // IP protocol number
+	Outside  bool  // for packets that come to the node from elsewhere; such a one is beside that for sockets and pods of the node
 }
 
 // Entry is what a frontend leads to.
 type Entry struct {
 	Generation uint32        // whose backends
-	Service    uint32        // whose members; stays while backends change
+	Service    uint32        // whose members and sources; stays while backends change
 	Count      uint32        // how many backends the generation has; 0 refuses connections
 	Affinity   time.Duration // how long a client stays with a backend, in whole seconds; 0 not at all
+	Table      uint32        // size of the generation's table; 0 none
+	KeepSource bool          // with no backend packets are dropped, not refused
+	Limited    bool          // only clients in the service's sources are served
+}
+
+// Size is how much of a generation is in the kernel.
+type Size struct{ Backends, Blocks uint32 }
+
+// Size is that of the entry's generation.
+func (e Entry) Size() Size { return Size{e.Count, blocks(e.Table)} }
+
+// Backend is where connections go.
+type Backend struct {
+	netip.AddrPort
+	Here bool // on this node
 }
 
 // Open loads the programs, and opens or makes the pinned maps. Nothing is attached yet. It returns
@@ -71,7 +87,7 @@ func Open(cfg Config) (*LB, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	maps := filepath.Join(cfg.PinDir, layout)
+	maps := Maps(cfg.PinDir)
 	if err := os.MkdirAll(maps, 0o700); err != nil {
 		return nil, fmt.Errorf("make pin folder: %w", err)
 	}
@@ -97,6 +113,9 @@ func Open(cfg Config) (*LB, error) {
 	}
 	return lb, nil
 }
+
+// Maps is where the maps of a pin folder are, for programs that share them.
+func Maps(pinDir string) string { return filepath.Join(pinDir, layout) }
 
 func probe(cfg Config) error {
 	var st unix.Statfs_t

@@ -156,9 +156,9 @@ func cleanNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	msg, err := exec.CommandContext(ctx, filepath.Join(programs, "orlop-agent"), "cleanup").CombinedOutput()
+	msg, err := exec.CommandContext(ctx, filepath.Join(programs, "orlop-agent"), "uninstall").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("orlop-agent cleanup: %w: %s", err, strings.TrimSpace(string(msg)))
+		return fmt.Errorf("orlop-agent uninstall: %w: %s", err, strings.TrimSpace(string(msg)))
 	}
 	return nil
 }

@@ -32,6 +32,9 @@ import (
 
 const networkName = "orlop"
 
+// lockName is held in the run folder while an agent works.
+const lockName = "agent.lock"
+
 // agent is the running parts and what they share.
 type agent struct {
 	o      options
@@ -47,7 +50,6 @@ type agent struct {
 	proxying chan struct{}           // closed once services are in force
 	changed  chan struct{}           // nodes have changed; holds one
 	routes   *routes.Reconciler
-	mtu      atomic.Int64 // of tunnels to other nodes, as last seen; -1 not yet
 }
 
 // runAgent works until ctx ends.
@@ -86,8 +88,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 		o: o, log: log, client: client, svc: svc, table: nat.New(networkName), direct: direct,
 		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
-	a.mtu.Store(-1)
-	a.routes, err = routes.New(routes.Config{Desired: a.view, Overlay: o.overlay(), Resync: time.Minute, Done: a.routesDone, Log: log}, table)
+	a.routes, err = routes.New(routes.Config{Desired: a.desiredRoutes, Resync: time.Minute, Log: log}, table)
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func lock(ctx context.Context, dir string, log *slog.Logger) (unlock func(), err
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make run folder: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
@@ -220,30 +221,18 @@ func (a *agent) nodesChanged(nodes []*corev1.Node) {
 	a.cluster.Store(&c)
 	a.proxy.SetZone(c.zone)
 	a.routes.Poke()
-	a.lookAgain()
-}
-
-func (a *agent) lookAgain() {
 	select {
 	case a.changed <- struct{}{}:
 	default:
 	}
 }
 
-// view is false as long as this node is not among those seen: a list without it, or an empty one, says nothing of the others.
-func (a *agent) view() (routes.View, bool) {
+func (a *agent) desiredRoutes() (routes.Table, bool) {
 	c := a.cluster.Load()
-	if c == nil || c.view.Self.Name == "" {
-		return routes.View{}, false
+	if c == nil {
+		return nil, false
 	}
-	return c.view, true
-}
-
-// routesDone has the node looked at again if what pods may send at once has changed.
-func (a *agent) routesDone() {
-	if mtu, known := a.routes.MTU(); known && a.mtu.Swap(int64(mtu)) != int64(mtu) {
-		a.lookAgain()
-	}
+	return c.routes, true
 }
 
 // keepNode follows changes of nodes with all but routes. Pods may come only once services are in force.
@@ -314,7 +303,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
 	}
 	if a.svc.mode == modeNftables { // the configuration before may have told the plugin otherwise
-		if err := bridgedPackets(a.log); err != nil {
+		if err := bridgedPackets(a.o.ledger(), a.log); err != nil {
 			return err
 		}
 	}

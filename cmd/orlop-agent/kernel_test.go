@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/cni/plugin"
 )
 
 // The agent under test is this binary, started again on a node of the test: a network namespace and a cgroup. It sees a cluster
@@ -36,6 +38,12 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(agentDir) != "":
 		os.Exit(agentMain(os.Getenv(agentDir)))
+	case os.Getenv("CNI_COMMAND") != "": // the plugin that the agent installed, which is this binary, too
+		if err := skel.PluginMainFuncsWithError(plugin.Funcs(), plugin.Versions(), "test"); err != nil {
+			_ = err.Print()
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case os.Getenv(clientURL) != "":
 		os.Exit(clientMain(os.Getenv(clientURL)))
 	}
@@ -44,8 +52,8 @@ func TestMain(m *testing.M) {
 
 func (o options) in(dir string) options {
 	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
-	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "state"), filepath.Join(dir, "run"), os.Args[0]
-	o.overlayWhen, o.vni, o.vxlanPort = "auto", 1, 4789
+	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "cni", "orlop"), filepath.Join(dir, "run"), os.Args[0]
+	o.dataDir = filepath.Join(dir, "data")
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
 	o.cgroupRoot, o.proxyMode = os.Getenv("ORLOP_TEST_CGROUP"), os.Getenv("ORLOP_TEST_MODE")
 	return o
@@ -175,7 +183,7 @@ func survivesKillsAndCleansUp(t *testing.T) {
 	if err := agent.Wait(); err != nil {
 		t.Errorf("end: %v", err)
 	}
-	if err := ns.Do(func() error { return cleanup(options{}.in(dir)) }); err != nil {
+	if err := ns.Do(func() error { return uninstall(options{}.in(dir), false, io.Discard) }); err != nil {
 		t.Fatal(err)
 	}
 	var tables []string
@@ -191,11 +199,11 @@ func survivesKillsAndCleansUp(t *testing.T) {
 		return err
 	})
 	if len(tables) > 0 {
-		t.Errorf("left after cleanup: nftables %v", tables)
+		t.Errorf("left after uninstall: nftables %v", tables)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	if err != nil || len(left) != 2 || routesTo(t, ns, "10.244.1.0/24") != 0 { // two files that every BPF file system has
-		t.Errorf("left after cleanup: %v, %v", left, err)
+		t.Errorf("left after uninstall: %v, %v", left, err)
 	}
 }
 

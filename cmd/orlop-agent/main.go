@@ -1,5 +1,5 @@
 // Command orlop-agent is what the DaemonSet runs on every node: it installs the CNI plugin, keeps routes to other nodes' pods, and
-// translates services in the node's sockets. What it makes stays in the kernel when it ends; "orlop-agent cleanup" removes it.
+// translates services in the node's sockets. What it makes stays in the kernel when it ends; "orlop-agent uninstall" removes it.
 package main
 
 import (
@@ -14,8 +14,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/orlop-io/orlop/cni/routes"
 )
 
 var version = "dev"
@@ -53,11 +51,9 @@ type options struct {
 	binDir               string
 	confDir              string
 	stateDir             string
+	dataDir              string
 	runDir               string
 	bridge               string
-	overlayWhen          string
-	vni                  uint32
-	vxlanPort            uint16
 	verbose              bool
 }
 
@@ -89,17 +85,11 @@ func command() *cobra.Command {
 	f.StringVar(&o.binDir, "cni-bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.confDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.stateDir, "cni-state-dir", "/var/lib/cni/orlop", "folder of the CNI plugin's leases")
+	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop", "folder of what the agent keeps over a reboot")
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
 	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
-	overlay := routes.DefaultOverlay()
-	f.StringVar(&o.overlayWhen, "overlay", string(overlay.When), "when packets to another node's pods go over VXLAN: auto (where a router lies between), always (also on a shared link, as clouds want it that drop what is not from a node's own address) or never (routers know the pods' ranges)")
-	f.Uint32Var(&o.vni, "vxlan-vni", overlay.VNI, "VXLAN network identifier, the same on all nodes")
-	f.Uint16Var(&o.vxlanPort, "vxlan-port", overlay.Port, "UDP port of VXLAN, the same on all nodes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(localPath(), &cobra.Command{
-		Use: "cleanup", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return cleanup(o) },
-	})
+	cmd.AddCommand(localPath(), uninstallCommand(&o))
 	cmd.AddCommand(&cobra.Command{
 		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
@@ -107,8 +97,14 @@ func command() *cobra.Command {
 	return cmd
 }
 
-func (o options) overlay() routes.Overlay {
-	return routes.Overlay{When: routes.When(o.overlayWhen), VNI: o.vni, Port: o.vxlanPort}
+func uninstallCommand(o *options) *cobra.Command {
+	var dry bool
+	cmd := &cobra.Command{
+		Use: "uninstall", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return uninstall(*o, dry, cmd.OutOrStdout()) },
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
+	return cmd
 }
 
 func (o options) prefixes() ([]netip.Prefix, error) {

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/cni/sysctl"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/ebpf"
 	"github.com/orlop-io/orlop/proxy/nft"
@@ -41,7 +41,7 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 		lb, err := openLB(o)
 		switch {
 		case err == nil:
-			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb), nft.New(proxy.Outside)
+			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb, proxy.Inside), nft.New(proxy.Outside)
 			return s, nil
 		case o.proxyMode == modeEBPF || !errors.Is(err, socklb.ErrUnsupported):
 			return nil, err
@@ -59,15 +59,15 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 }
 
 // bridgedPackets has the kernel show packets between pods of a bridge to netfilter: the answer to a translated one must be translated back.
-func bridgedPackets(log *slog.Logger) error {
+func bridgedPackets(kernel sysctl.Ledger, log *slog.Logger) error {
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
-		err := os.WriteFile("/proc/sys/net/bridge/"+name, []byte("1"), 0o644)
+		err := kernel.Set("net/bridge/"+name, "1")
 		if errors.Is(err, fs.ErrNotExist) {
 			log.Warn("load the kernel module br_netfilter: without it a pod may not reach a Service whose endpoint is on its own node", "sysctl", name)
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("set net.bridge.%s: %w", name, err)
+			return err
 		}
 	}
 	return nil
@@ -107,11 +107,11 @@ func (s *services) Sweep(now time.Time) (more bool, err error) {
 // cluster may ask at every node's.
 func (s *services) setNode(c *cluster) (again bool, err error) {
 	if s.lb != nil {
-		if err := s.lb.SetNodes(c.addrs); err != nil {
+		if err := s.lb.SetNodes(c.addrs, primary(c.inner)); err != nil {
 			return false, err
 		}
 	}
-	return s.packets.SetNode(nft.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
+	return s.packets.SetNode(proxy.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
 }
 
 func primary(addrs []netip.Addr) (out []netip.Addr) {

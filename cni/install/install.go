@@ -38,6 +38,9 @@ type Network struct {
 // conflistName sorts before most others, and runtimes take the first.
 const conflistName = "10-orlop.conflist"
 
+// temporary is what a file is called while it is written.
+const temporary = ".orlop-*"
+
 // Programs installs the plugin. It changes nothing when the same is there.
 func Programs(cfg Config) error {
 	content, err := os.ReadFile(cfg.Binary)
@@ -74,20 +77,21 @@ func Conflist(cfg Config, n Network) (changed bool, err error) {
 	return true, replace(path, content, 0o644)
 }
 
-// Remove deletes what Programs and Conflist wrote, the configuration first. What is gone is no error.
-func Remove(cfg Config) error {
-	paths := []string{filepath.Join(cfg.ConfDir, conflistName), filepath.Join(cfg.BinDir, "orlop-cni")}
+// Configuration names what Conflist writes.
+func (cfg Config) Configuration() []string { return []string{filepath.Join(cfg.ConfDir, conflistName)} }
+
+// Installed names what Programs writes, and what was left of a write that was cut off. Somebody else's loopback plugin is not among it.
+func (cfg Config) Installed() []string {
+	paths := []string{filepath.Join(cfg.BinDir, "orlop-cni")}
+	for _, dir := range []string{cfg.BinDir, cfg.ConfDir} {
+		torn, _ := filepath.Glob(filepath.Join(dir, temporary)) // the only error is of a wrong pattern
+		paths = append(paths, torn...)
+	}
 	link := filepath.Join(cfg.BinDir, "loopback")
 	if to, err := os.Readlink(link); err == nil && to == "orlop-cni" {
 		paths = append(paths, link)
 	}
-	var errs []error
-	for _, p := range paths {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("remove %s: %w", p, err))
-		}
-	}
-	return errors.Join(errs...)
+	return paths
 }
 
 // conflist is for every runtime: containerd 1.6 refuses versions it does not know in cniVersion, and newer ones take the highest
@@ -123,7 +127,7 @@ func replace(path string, content []byte, mode fs.FileMode) (err error) {
 			return nil
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".orlop-*")
+	f, err := os.CreateTemp(filepath.Dir(path), temporary)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

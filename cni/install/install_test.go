@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/orlop-io/orlop/cni/plugin"
@@ -59,11 +60,8 @@ func TestProgramsReplaceAndLeaveOthersAlone(t *testing.T) {
 	if err := Programs(other); err != nil {
 		t.Fatal(err)
 	}
-	if err := Remove(other); err != nil {
-		t.Fatal(err)
-	}
-	if b, _ := os.ReadFile(theirs); string(b) != "theirs" {
-		t.Errorf("somebody else's loopback is %q", b)
+	if b, _ := os.ReadFile(theirs); string(b) != "theirs" || slices.Contains(other.Installed(), theirs) {
+		t.Errorf("somebody else's loopback is %q, and ours is %v", b, other.Installed())
 	}
 }
 
@@ -95,12 +93,16 @@ func TestConflistIsWhatThePluginReads(t *testing.T) {
 	if c.Bridge != "orlop0" || c.MTU != 1450 || !c.IPMasq || c.PodCIDRs[0] != network.PodCIDRs[0] || c.DirectCIDRs[0] != network.Direct[0] {
 		t.Errorf("the plugin reads %+v", c)
 	}
-	for range 2 {
-		if err := Remove(cfg); err != nil {
-			t.Fatal(err)
-		}
+	torn := filepath.Join(cfg.ConfDir, ".orlop-123") // by a kill
+	if err := os.WriteFile(torn, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if es, _ := os.ReadDir(cfg.ConfDir); len(es) != 0 {
-		t.Errorf("left over: %v", es)
+	for _, p := range append(cfg.Configuration(), cfg.Installed()...) {
+		_ = os.Remove(p)
+	}
+	for _, dir := range []string{cfg.ConfDir, cfg.BinDir} {
+		if es, _ := os.ReadDir(dir); len(es) != 0 {
+			t.Errorf("not named: %v", es)
+		}
 	}
 }

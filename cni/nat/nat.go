@@ -61,6 +61,9 @@ func New(network string) *Table {
 	return &Table{name: "orlop-" + network}
 }
 
+// Name is the table's, the same in all families.
+func (t *Table) Name() string { return t.name }
+
 // Ensure makes the rules for cfg unless they are there. Elements of maps and sets stay.
 func (t *Table) Ensure(cfg Config) error {
 	conn, err := nftables.New()

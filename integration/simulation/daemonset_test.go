@@ -127,20 +127,17 @@ func (p *daemonSetPlot) whyNotDelete(victim *corev1.Pod, saw sight) string {
 	if !available(seen) || node == nil || len(node.Spec.Taints) > 0 {
 		return "" // it protected nobody, or may not stay
 	}
-	up, others := map[string]int{}, 0
+	up := map[string]int{}
 	for _, obj := range saw["pods"] {
 		pod := obj.(*corev1.Pod)
 		if pod.Name == victim.Name || !live(pod) {
 			continue
 		}
-		if pinned(pod) == node.Name {
-			others++
-		}
 		if ready(pod) {
 			up[pinned(pod)]++
 		}
 	}
-	if up[node.Name] > 0 || others > 0 && !p.surges {
+	if up[node.Name] > 0 {
 		return "" // one of them is too many
 	}
 	if p.surges {

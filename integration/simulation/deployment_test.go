@@ -3,7 +3,6 @@ package simulation
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,9 +26,6 @@ type deploymentPlot struct {
 	mode           int
 	floor, ceiling int
 	sets           map[string]int
-	// evicted is when each pod was, and fooled tells that a status counted one again.
-	evicted map[string]time.Time
-	fooled  bool
 	// excess is how many pods may be too many: makers that were not told what they made make another.
 	excess int
 }
@@ -66,7 +62,6 @@ func (p *deploymentPlot) begin(s *story) {
 		b.Spec.MaxUnavailable, b.Spec.MinAvailable = nil, &spare
 	}
 	s.put("poddisruptionbudgets", b)
-	p.evicted = map[string]time.Time{}
 }
 
 func (p *deploymentPlot) deployment(s *story) *appsv1.Deployment {
@@ -162,10 +157,6 @@ func (p *deploymentPlot) check(s *story, e effect) {
 			s.fail("%s", why)
 		}
 	}
-	for name, at := range p.evicted {
-		seen, _ := e.saw[0]["pods"][name].(*corev1.Pod)
-		p.fooled = p.fooled || e.resource == "poddisruptionbudgets" && seen != nil && live(seen) && time.Since(at) >= 2*time.Minute
-	}
 	p.checkSets(s)
 	if d := p.deployment(s); p.settled(s, d, have) {
 		p.reset(d)
@@ -216,10 +207,8 @@ func (p *deploymentPlot) evict(s *story) {
 		})
 		s.note("eviction of %s", pod.Name)
 		s.remove("pods", pod.Name)
-		// Only where nothing but evictions takes pods away does the status promise the truth, and so not where one was too many;
-		// nor, as upstream, where a cache has not seen for two minutes what an eviction did.
-		p.evicted[pod.Name] = time.Now()
-		trusted := p.mode == evictions && p.excess == 0 && !p.fooled
+		// Only where nothing but evictions takes pods away does the status promise the truth, and so not where one was too many.
+		trusted := p.mode == evictions && p.excess == 0
 		if healthy, least := s.census().available, p.least(s, b); trusted && healthy < least {
 			s.fail("an eviction left %d healthy pods, where the budget wants %d", healthy, least)
 		}

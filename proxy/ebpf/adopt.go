@@ -2,7 +2,6 @@ package ebpf
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -22,6 +21,10 @@ func (b *Backend) adopt() error {
 		return err
 	}
 	generations, err := b.lb.Generations()
+	if err != nil {
+		return err
+	}
+	sources, err := b.lb.Sources()
 	if err != nil {
 		return err
 	}
@@ -52,23 +55,32 @@ func (b *Backend) adopt() error {
 		// Not all there means that the maps are damaged; no backends makes setGroup write all anew.
 		l.backends, err = b.lb.Backends(l.entry.Generation, l.entry.Count)
 		if err != nil {
-			l.backends = []netip.AddrPort{{}}
+			l.backends = []socklb.Backend{{}}
 		}
 		inUse[l.entry.Generation] = true
 	}
-	for gen, count := range generations {
+	for gen, size := range generations {
 		b.generation = max(b.generation, gen)
 		if !inUse[gen] {
-			b.retired = append(b.retired, retired{gen, count, time.Now()})
+			b.retired = append(b.retired, retired{gen, size, time.Now()})
 		}
 	}
 	var errs []error
 	for id, eps := range members {
 		b.service = max(b.service, id)
 		for _, ep := range eps {
-			if l := b.orphans[id]; l == nil || !slices.Contains(l.backends, ep) {
+			if l := b.orphans[id]; l == nil || !slices.ContainsFunc(l.backends, func(b socklb.Backend) bool { return b.AddrPort == ep }) {
 				errs = append(errs, b.lb.DeleteMember(id, ep))
 			}
+		}
+	}
+	for id, list := range sources {
+		if l := b.orphans[id]; l != nil {
+			l.sources = list
+			continue
+		}
+		for _, p := range list {
+			errs = append(errs, b.lb.DeleteSource(id, p))
 		}
 	}
 	b.adopted = true
@@ -77,11 +89,8 @@ func (b *Backend) adopt() error {
 
 // recognise finds the service that has one of the group's frontends in the maps, or begins a new one.
 func (b *Backend) recognise(g *proxy.Group) *live {
-	for _, pf := range g.Frontends {
-		if pf.Scope&proxy.Inside == 0 {
-			continue
-		}
-		id, ok := b.found[frontendOf(pf)]
+	for f := range b.frontends(g) {
+		id, ok := b.found[f]
 		if l := b.orphans[id]; ok && l != nil {
 			delete(b.orphans, id)
 			return l
@@ -102,7 +111,7 @@ func (b *Backend) dropOrphans() error {
 		delete(b.found, f)
 	}
 	for id, l := range b.orphans {
-		if err := b.deleteMembers(id, l.backends, nil); err != nil {
+		if err := errors.Join(b.deleteMembers(id, l.backends, nil), b.deleteSources(l, nil)); err != nil {
 			return err
 		}
 		b.retire(l.entry)

@@ -37,7 +37,7 @@ func open(b *testing.B) *Backend {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { lb.Close() })
-	return New(lb)
+	return New(lb, proxy.Inside)
 }
 
 // BenchmarkKernelFirstSync is 10,000 services into empty maps.

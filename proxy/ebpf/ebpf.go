@@ -1,4 +1,5 @@
-// Package ebpf is the proxy's backend that translates in sockets, by the maps of package socklb.
+// Package ebpf is the proxy's backend that translates by BPF programs: in sockets, and in packets where no socket is seen. Both read the
+// maps of package socklb.
 //
 // It mirrors what the maps hold, adopting at its start what an earlier process left, and writes only differences, in an order in which a
 // socket sees the old service or the new one and never a mixture: the backends of a changed group go under a generation of their
@@ -9,6 +10,7 @@ package ebpf
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,7 +24,8 @@ const grace = time.Second
 
 // Backend is the maps' content, by group. It belongs to one goroutine.
 type Backend struct {
-	lb *socklb.LB
+	lb   *socklb.LB
+	only proxy.Scope
 	// attached says that the programs of this process are in charge.
 	attached bool
 	// adopted says that the fields below mirror the maps.
@@ -42,19 +45,21 @@ type Backend struct {
 type live struct {
 	group     *proxy.Group // as last set without error; nil when that failed or it was adopted
 	entry     socklb.Entry
-	backends  []netip.AddrPort
+	backends  []socklb.Backend
+	sources   []netip.Prefix    // all that may be in the maps
 	frontends []socklb.Frontend // all that may be in the maps
 	flipped   []socklb.Frontend // those that lead to entry
 	old       []socklb.Entry    // generations that a frontend not flipped may still lead to
 }
 
 type retired struct {
-	generation, count uint32
-	at                time.Time
+	generation uint32
+	size       socklb.Size
+	at         time.Time
 }
 
-// New returns a backend on open maps; it has read and written nothing yet.
-func New(lb *socklb.LB) *Backend { return &Backend{lb: lb} }
+// New returns a backend on open maps for the frontends of a scope; it has read and written nothing yet.
+func New(lb *socklb.LB, only proxy.Scope) *Backend { return &Backend{lb: lb, only: only} }
 
 // Set makes the maps hold the model, and puts this process's programs in charge when they hold it for the first time.
 func (b *Backend) Set(model proxy.Model) error {
@@ -64,12 +69,12 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	var errs []error
-	inside := 0
+	ours := 0
 	for name, g := range model {
-		if !forSockets(g) {
+		if !b.concerns(g) {
 			continue
 		}
-		inside++
+		ours++
 		l := b.live[name]
 		if l != nil && l.group == g && !b.conflicts[name] {
 			continue
@@ -79,10 +84,10 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	for name, l := range b.live {
-		if len(b.live) == inside {
-			break // live has every name that is for sockets by now, so it has no other
+		if len(b.live) == ours {
+			break // live has every name that concerns it by now, so it has no other
 		}
-		if g := model[name]; g == nil || !forSockets(g) {
+		if g := model[name]; g == nil || !b.concerns(g) {
 			if err := b.drop(name, l); err != nil {
 				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
 			}
@@ -115,7 +120,7 @@ func (b *Backend) Sweep(now time.Time) (more bool, err error) {
 		if now.Sub(r.at) < grace {
 			return true, nil
 		}
-		if err := b.lb.DeleteBackends(r.generation, r.count); err != nil {
+		if err := b.lb.DeleteGeneration(r.generation, r.size); err != nil {
 			return true, err
 		}
 		b.retired = b.retired[1:]
@@ -133,15 +138,22 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 	l.group = nil
 	old := l.entry
 	entry := old
-	entry.Affinity = g.Affinity
-	fresh := entry.Generation == 0 || !slices.Equal(l.backends, g.Backends)
+	entry.Affinity, entry.KeepSource, entry.Limited = g.Affinity, g.KeepSource, len(g.Sources) > 0
+	list, places := backendsOf(g), uint32(0)
+	if b.only&proxy.Outside != 0 && hasScope(g, proxy.Outside) {
+		places = tableSize(len(list))
+	}
+	fresh := entry.Generation == 0 || entry.Table != places || !slices.Equal(l.backends, list)
 	if fresh {
 		b.generation++
-		entry.Generation, entry.Count = b.generation, uint32(len(g.Backends))
-		if err := b.fill(entry, g.Backends); err != nil {
+		entry.Generation, entry.Count, entry.Table = b.generation, uint32(len(list)), places
+		if err := b.fill(entry, list, g.Backends); err != nil {
 			b.retire(entry)
 			return err
 		}
+	}
+	if err := b.admit(l, entry.Service, g); err != nil {
+		return err
 	}
 	if fresh && old.Generation != 0 {
 		l.old = append(l.old, old)
@@ -151,7 +163,7 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 		l.flipped = nil
 	}
 	before := l.backends
-	l.entry, l.backends = entry, g.Backends
+	l.entry, l.backends = entry, list
 	if err := b.flip(l, want); err != nil {
 		return err
 	}
@@ -162,7 +174,7 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 		b.retire(e)
 	}
 	l.old = nil
-	if err := b.deleteMembers(entry.Service, before, g.Backends); err != nil {
+	if err := errors.Join(b.deleteMembers(entry.Service, before, list), b.deleteSources(l, wanted(g))); err != nil {
 		return err
 	}
 	delete(b.conflicts, name)
@@ -191,24 +203,69 @@ func (b *Backend) flip(l *live, want []socklb.Frontend) error {
 }
 
 // fill writes a generation that no frontend leads to yet.
-func (b *Backend) fill(e socklb.Entry, eps []netip.AddrPort) error {
-	for _, ep := range eps {
+func (b *Backend) fill(e socklb.Entry, list []socklb.Backend, addrs []netip.AddrPort) error {
+	for _, ep := range addrs {
 		if err := b.lb.PutMember(e.Service, ep); err != nil {
 			return err
 		}
 	}
-	return b.lb.PutBackends(e.Generation, eps)
+	if err := b.lb.PutBackends(e.Generation, list); err != nil {
+		return err
+	}
+	if e.Table == 0 {
+		return nil
+	}
+	return b.lb.PutTable(e.Generation, table(addrs))
+}
+
+// admit puts the sources of a group that are not there.
+func (b *Backend) admit(l *live, service uint32, g *proxy.Group) error {
+	for _, p := range wanted(g) {
+		if slices.Contains(l.sources, p) {
+			continue
+		}
+		if err := b.lb.PutSource(service, p); err != nil {
+			return err
+		}
+		l.sources = append(l.sources, p)
+	}
+	return nil
+}
+
+func (b *Backend) deleteSources(l *live, keep []netip.Prefix) error {
+	for len(l.sources) > 0 {
+		i := slices.IndexFunc(l.sources, func(p netip.Prefix) bool { return !slices.Contains(keep, p) })
+		if i < 0 {
+			return nil
+		}
+		if err := b.lb.DeleteSource(l.entry.Service, l.sources[i]); err != nil {
+			return err
+		}
+		l.sources = slices.Delete(l.sources, i, i+1)
+	}
+	return nil
+}
+
+// wanted are the sources of a group in the family of its frontends: one of IPv6 could take in what stands for IPv4.
+func wanted(g *proxy.Group) []netip.Prefix {
+	v4 := len(g.Frontends) > 0 && g.Frontends[0].Addr.Is4()
+	return slices.DeleteFunc(slices.Clone(g.Sources), func(p netip.Prefix) bool { return p.Addr().Is4() != v4 })
+}
+
+func backendsOf(g *proxy.Group) []socklb.Backend {
+	out := make([]socklb.Backend, 0, len(g.Backends))
+	for _, ap := range g.Backends {
+		_, here := slices.BinarySearchFunc(g.Here, ap.Addr(), netip.Addr.Compare)
+		out = append(out, socklb.Backend{AddrPort: ap, Here: here})
+	}
+	return out
 }
 
 // claim says which of a group's frontends are its to write: those that no other group in the model has and had before.
 func (b *Backend) claim(name string, g *proxy.Group, model proxy.Model) (mine []socklb.Frontend, conflict bool) {
-	for _, pf := range g.Frontends {
-		if pf.Scope&proxy.Inside == 0 {
-			continue
-		}
-		f := frontendOf(pf)
+	for f := range b.frontends(g) {
 		other := b.owner[f]
-		if og := model[other]; other != name && og != nil && has(og, f) {
+		if og := model[other]; other != name && og != nil && b.has(og, f) {
 			conflict = true // until the other lets go of it; Set comes back to this group every time
 			continue
 		}
@@ -218,17 +275,36 @@ func (b *Backend) claim(name string, g *proxy.Group, model proxy.Model) (mine []
 	return mine, conflict
 }
 
-// forSockets says whether sockets ask for the group at all; other groups are for packets from outside.
-func forSockets(g *proxy.Group) bool {
-	return slices.ContainsFunc(g.Frontends, func(f proxy.Frontend) bool { return f.Scope&proxy.Inside != 0 })
+// frontends are those of a group in the maps.
+func (b *Backend) frontends(g *proxy.Group) iter.Seq[socklb.Frontend] {
+	return func(yield func(socklb.Frontend) bool) {
+		for _, f := range g.Frontends {
+			for _, scope := range []proxy.Scope{proxy.Inside, proxy.Outside} {
+				if f.Scope&b.only&scope == 0 {
+					continue
+				}
+				if !yield(socklb.Frontend{Addr: f.Addr, Port: f.Port, Protocol: uint8(f.Protocol), Outside: scope == proxy.Outside}) {
+					return
+				}
+			}
+		}
+	}
 }
 
-func has(g *proxy.Group, f socklb.Frontend) bool {
-	return slices.ContainsFunc(g.Frontends, func(pf proxy.Frontend) bool { return pf.Scope&proxy.Inside != 0 && frontendOf(pf) == f })
+// concerns says whether the maps have to do with a group at all.
+func (b *Backend) concerns(g *proxy.Group) bool { return hasScope(g, b.only) }
+
+func hasScope(g *proxy.Group, s proxy.Scope) bool {
+	return slices.ContainsFunc(g.Frontends, func(f proxy.Frontend) bool { return f.Scope&s != 0 })
 }
 
-func frontendOf(f proxy.Frontend) socklb.Frontend {
-	return socklb.Frontend{Addr: f.Addr, Port: f.Port, Protocol: uint8(f.Protocol)}
+func (b *Backend) has(g *proxy.Group, f socklb.Frontend) bool {
+	for other := range b.frontends(g) {
+		if other == f {
+			return true
+		}
+	}
+	return false
 }
 
 // release deletes the frontends of l that the group does not have any more.
@@ -260,7 +336,7 @@ func (b *Backend) drop(name string, l *live) error {
 	if err := b.release(name, l, nil); err != nil {
 		return err
 	}
-	if err := b.deleteMembers(l.entry.Service, l.backends, nil); err != nil {
+	if err := errors.Join(b.deleteMembers(l.entry.Service, l.backends, nil), b.deleteSources(l, nil)); err != nil {
 		return err
 	}
 	for _, e := range append(l.old, l.entry) {
@@ -271,12 +347,14 @@ func (b *Backend) drop(name string, l *live) error {
 	return nil
 }
 
-func (b *Backend) deleteMembers(service uint32, before, after []netip.AddrPort) error {
-	for _, ep := range before {
-		if _, still := slices.BinarySearchFunc(after, ep, netip.AddrPort.Compare); !still {
-			if err := b.lb.DeleteMember(service, ep); err != nil {
-				return err
-			}
+func (b *Backend) deleteMembers(service uint32, before, after []socklb.Backend) error {
+	for _, old := range before {
+		_, still := slices.BinarySearchFunc(after, old.AddrPort, func(b socklb.Backend, ap netip.AddrPort) int { return b.AddrPort.Compare(ap) })
+		if still {
+			continue
+		}
+		if err := b.lb.DeleteMember(service, old.AddrPort); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -284,6 +362,6 @@ func (b *Backend) deleteMembers(service uint32, before, after []netip.AddrPort) 
 
 func (b *Backend) retire(e socklb.Entry) {
 	if e.Generation != 0 {
-		b.retired = append(b.retired, retired{e.Generation, e.Count, time.Now()})
+		b.retired = append(b.retired, retired{e.Generation, e.Size(), time.Now()})
 	}
 }

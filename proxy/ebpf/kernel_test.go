@@ -223,12 +223,12 @@ func (r *rig) open() {
 		r.lb, err = socklb.Open(socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie})
 	}
 	if err == nil {
-		err = r.lb.SetNodes([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+		err = r.lb.SetNodes([]netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil)
 	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.b = New(r.lb)
+	r.b = New(r.lb, proxy.Inside)
 }
 
 func (r *rig) serve(at netip.AddrPort) {

@@ -1,11 +1,8 @@
 package nft
 
 import (
-	"net"
 	"net/netip"
 	"testing"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/orlop-io/orlop/proxy"
 )
@@ -61,31 +58,5 @@ func TestElementsOfAFrontendAreOneGroups(t *testing.T) {
 	}
 	if len(owners) != 2 {
 		t.Errorf("elements of %d frontends, want the inside's and the outside's", len(owners))
-	}
-}
-
-func TestFlowsThatEnd(t *testing.T) {
-	at := netip.MustParseAddrPort("10.96.0.9:53")
-	filter := ended{at: {netip.MustParseAddrPort("10.1.0.2:53"): true}}
-	flow := func(protocol uint8, to string, from string) *netlink.ConntrackFlow {
-		f := &netlink.ConntrackFlow{}
-		f.Forward.Protocol, f.Forward.DstIP, f.Forward.DstPort = protocol, net.ParseIP(to), 53
-		f.Reverse.SrcIP, f.Reverse.SrcPort = net.ParseIP(from), 53
-		return f
-	}
-	for _, tt := range []struct {
-		flow *netlink.ConntrackFlow
-		ends bool
-	}{
-		{flow(17, "10.96.0.9", "10.1.0.2"), false},
-		{flow(17, "10.96.0.9", "10.1.0.3"), true},
-		{flow(17, "10.96.0.9", "10.96.0.9"), true}, // it came before there was a backend
-		{flow(6, "10.96.0.9", "10.1.0.3"), false},
-		{flow(17, "10.96.0.8", "10.1.0.3"), false},
-		{&netlink.ConntrackFlow{}, false},
-	} {
-		if got := filter.MatchConntrackFlow(tt.flow); got != tt.ends {
-			t.Errorf("%v ends: %v", tt.flow, got)
-		}
 	}
 }

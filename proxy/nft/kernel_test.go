@@ -136,7 +136,7 @@ func (r *rig) join(name string, ns *netnstest.NS, node, far []string) {
 // open is what a process does at its start; called again, it is a restart.
 func (r *rig) open(only proxy.Scope) {
 	r.b = New(only)
-	r.b.SetNode(Node{ // pods 1 and 2; the third is another node's
+	r.b.SetNode(proxy.Node{ // pods 1 and 2; the third is another node's
 		Inside:    []netip.Prefix{netip.MustParsePrefix("10.10.0.0/31"), netip.MustParsePrefix("10.10.0.2/32"), netip.MustParsePrefix("fd10::/127"), netip.MustParsePrefix("fd10::2/128")},
 		NodePorts: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd02::1")},
 	})

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/flows"
 )
 
 // Table is the name of the tables.
@@ -33,19 +34,13 @@ const Table = "orlop-services"
 // batch is how many elements go into one transaction, so that its messages fit a socket's buffer. A service is never divided.
 const batch = 1000
 
-// Node is what the rules need to know of the node.
-type Node struct {
-	Inside    []netip.Prefix // addresses of this node's own pods
-	NodePorts []netip.Addr   // this node's addresses that node ports are asked at
-}
-
 // Backend is the tables of the network namespace of the thread that calls. Set belongs to one goroutine.
 type Backend struct {
 	only  proxy.Scope
 	sides []*side
 
 	mu   sync.Mutex
-	node Node
+	node proxy.Node
 	// due says that node has changed since the tables were written.
 	due bool
 }
@@ -56,13 +51,13 @@ func New(only proxy.Scope) *Backend {
 }
 
 // SetNode says what the node is now. It is in force after the next Set.
-func (b *Backend) SetNode(n Node) (changed bool) {
+func (b *Backend) SetNode(n proxy.Node) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if slices.Equal(n.Inside, b.node.Inside) && slices.Equal(n.NodePorts, b.node.NodePorts) {
+	if n.Equal(b.node) {
 		return false
 	}
-	b.node, b.due = Node{slices.Clone(n.Inside), slices.Clone(n.NodePorts)}, true
+	b.node, b.due = n.Clone(), true
 	return true
 }
 
@@ -127,7 +122,7 @@ type live struct {
 	conflict bool // a frontend is another group's
 }
 
-func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) error {
+func (s *side) set(model proxy.Model, node proxy.Node, due bool, only proxy.Scope) error {
 	fresh := s.have == nil
 	if fresh {
 		if err := s.adopt(); err != nil {
@@ -140,11 +135,11 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 		}
 	}
 	c := change{side: s, inside: node.Inside}
-	stale := flows{}
+	stale := flows.Set{}
 	lost := visits{}
 	for name, l := range s.live {
 		if model[name] == nil {
-			stale.add(l.group, nil)
+			stale.Add(l.group, nil)
 			c.replace(l.elements, nil)
 			s.disown(name, l.elements)
 			delete(s.live, name)
@@ -157,7 +152,7 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 		if l := s.live[name]; l != nil {
 			lost.ended(l.elements, l.group, g)
 		}
-		stale.add(s.setGroup(&c, name, g, node.NodePorts, only), g)
+		stale.Add(s.setGroup(&c, name, g, node.NodePorts, only), g)
 		if c.size() > batch {
 			if err := c.flush(); err != nil {
 				return err
@@ -183,7 +178,7 @@ func (s *side) set(model proxy.Model, node Node, due bool, only proxy.Scope) err
 	if err := s.dropChains(); err != nil {
 		return err
 	}
-	return errors.Join(stale.end(s.f, model, node.NodePorts, only), s.forget(lost))
+	return errors.Join(stale.End(s.f.nfproto == unix.NFPROTO_IPV4, model, node.NodePorts, only), s.forget(lost))
 }
 
 // setGroup queues what differs between a group and what the table holds of it, and returns what it was.

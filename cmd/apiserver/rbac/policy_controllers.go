@@ -51,7 +51,9 @@ func workloadControllers() []controller {
 			rule(read, "apps,extensions", "deployments", "replicasets"), rule(read, "apps", "statefulsets"),
 			rule(read, "", "replicationcontrollers"), rule(read, "policy", "poddisruptionbudgets"),
 			rule("update", "policy", "poddisruptionbudgets/status"),
-			rule("patch update", "", "pods/status"), rule("get", "*", "*/scale"), events()),
+			rule("patch update", "", "pods/status"), rule("get", "*", "*/scale"),
+			rule("get", "", "pods"), // before a pod that was evicted long ago counts again, as upstream's does unasked
+			events()),
 		with("horizontal-pod-autoscaler",
 			rule(read, "autoscaling", "horizontalpodautoscalers"), rule("update", "autoscaling", "horizontalpodautoscalers/status"),
 			rule("get update", "*", "*/scale"), rule("list watch", "", "pods"),

@@ -183,8 +183,14 @@ func (r *rollout) consider(live []*corev1.Pod) (extra []*corev1.Pod) {
 		if available(fresh) || !available(old) {
 			r.replacedOld = append(r.replacedOld, old)
 		}
+	case fresh != nil && old != nil && available(old) && !available(fresh):
+		extra = append(extra, fresh) // the old one does the node's work; it is replaced in its turn
+		r.replaceable = append(r.replaceable, old)
 	case fresh != nil && old != nil:
 		extra = append(extra, old)
+		if !available(fresh) {
+			r.unavailable++
+		}
 	case fresh != nil:
 		if !available(fresh) {
 			r.unavailable++

@@ -56,6 +56,10 @@ func TestDecide(t *testing.T) {
 		{"not while one is not ready", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "h", false)}, "b": {pod("y", "old", true)}}, nil, nil},
 		{"broken old ones go at once", []*corev1.Node{node("a"), node("b")}, pods{"a": {pod("x", "old", false)}, "b": {pod("y", "old", false)}}, nil, []string{"x", "y"}},
 		{"not while one is leaving", []*corev1.Node{node("a"), node("b")}, pods{"a": {leaving}, "b": {pod("y", "old", true)}}, nil, nil},
+		{"a second one that is not ready counts, and the first goes", []*corev1.Node{node("a"), node("b")},
+			pods{"a": {pod("w", "old", false), pod("x", "h", false)}, "b": {pod("y", "old", true)}}, nil, []string{"w"}},
+		{"the one that does the work stays", []*corev1.Node{node("a"), node("b")},
+			pods{"a": {pod("w", "old", true), pod("x", "h", false)}, "b": {}}, []string{"b"}, []string{"x"}},
 		{"waits for a node that is gone", []*corev1.Node{node("a")}, pods{"a": {pod("x", "h", true)}, "gone": {pod("y", "h", false)}}, nil, []string{"y"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

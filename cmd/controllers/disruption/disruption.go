@@ -158,7 +158,29 @@ func (c *Controller) observe(ctx context.Context, b *policyv1.PodDisruptionBudge
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Observe(b, pods, demand, now), nil
+	going, err := c.going(ctx, Overdue(b, pods, now))
+	if err != nil {
+		return Outcome{}, err
+	}
+	return Observe(b, pods, going, demand, now), nil
+}
+
+// going asks which of pods are gone, or being deleted. A cache that shows them as they were may be older than the patience
+// with evictions, and each pod that it gives back to its budget lets another go.
+func (c *Controller) going(ctx context.Context, pods []*corev1.Pod) (map[types.UID]bool, error) {
+	going := map[types.UID]bool{}
+	for _, pod := range pods {
+		live, err := c.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			going[pod.UID] = true
+		case err != nil:
+			return nil, fmt.Errorf("read evicted pod %s: %w", pod.Name, err)
+		default:
+			going[pod.UID] = live.UID != pod.UID || live.DeletionTimestamp != nil
+		}
+	}
+	return going, nil
 }
 
 // write stores status if it says anything new. It must be of the budget as it was read: an

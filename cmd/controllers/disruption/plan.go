@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -55,8 +56,19 @@ type Outcome struct {
 	Late []*corev1.Pod
 }
 
-// Observe works out the status of b, whose selector matches pods.
-func Observe(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, d Demand, now time.Time) Outcome {
+// Overdue lists those of pods that were to be disrupted by b longer than patience ago, and do not show it.
+func Overdue(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, now time.Time) (late []*corev1.Pod) {
+	for _, pod := range pods {
+		if since, ok := b.Status.DisruptedPods[pod.Name]; ok && pod.DeletionTimestamp == nil && !since.Add(patience).After(now) {
+			late = append(late, pod)
+		}
+	}
+	return late
+}
+
+// Observe works out the status of b, whose selector matches pods. going are those of Overdue that are known to be gone,
+// or going: it is the cache that is late.
+func Observe(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, going map[types.UID]bool, d Demand, now time.Time) Outcome {
 	out := Outcome{Status: policyv1.PodDisruptionBudgetStatus{
 		ObservedGeneration: b.Generation, ExpectedPods: d.Expected, DesiredHealthy: d.Healthy, Conditions: b.Status.DeepCopy().Conditions,
 	}}
@@ -66,6 +78,9 @@ func Observe(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, d Demand, now 
 		}
 		if since, ok := b.Status.DisruptedPods[pod.Name]; ok {
 			end := since.Add(patience)
+			if going[pod.UID] {
+				end = now.Add(patience)
+			}
 			if end.After(now) {
 				if out.Status.DisruptedPods == nil {
 					out.Status.DisruptedPods = map[string]metav1.Time{}

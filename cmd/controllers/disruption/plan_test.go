@@ -77,7 +77,7 @@ func TestObserve(t *testing.T) {
 		{"one was evicted and is gone", b(map[string]metav1.Time{"c": ago(time.Second)}), []*corev1.Pod{pod("a", true), pod("b", true)}, Demand{2, 1}, 2, 1,
 			policyv1.SufficientPodsReason, 0},
 	} {
-		out := Observe(tc.budget, tc.pods, tc.demand, now)
+		out := Observe(tc.budget, tc.pods, nil, tc.demand, now)
 		s := out.Status
 		if s.CurrentHealthy != tc.healthy || s.DisruptionsAllowed != tc.allowed || s.Conditions[0].Reason != tc.reason || len(out.Late) != tc.late ||
 			s.ObservedGeneration != 3 || s.ExpectedPods != tc.demand.Expected || s.DesiredHealthy != tc.demand.Healthy {
@@ -88,7 +88,7 @@ func TestObserve(t *testing.T) {
 		}
 		settled := tc.budget.DeepCopy()
 		settled.Status = s
-		if again := Observe(settled, tc.pods, tc.demand, now.Add(time.Second)); !same(again.Status, s) {
+		if again := Observe(settled, tc.pods, nil, tc.demand, now.Add(time.Second)); !same(again.Status, s) {
 			t.Errorf("%s: a second look differs: %+v", tc.name, again.Status)
 		}
 	}

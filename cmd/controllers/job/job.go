@@ -49,7 +49,8 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 		client: client, jobs: jobs.Lister(), pods: pods.Lister(), act: podset.Pods{Client: client, Events: events},
 		synced: []cache.InformerSynced{jobs.Informer().HasSynced, pods.Informer().HasSynced},
 	}
-	c.loop, c.strays = loop.New("job", c.sync, log), loop.New("job-strays", c.syncStray, log)
+	// A pod that was refused would be refused again at once: a quota, or a webhook, must not be asked 200 times a second.
+	c.loop, c.strays = loop.NewPatient("job", c.sync, time.Second, log), loop.New("job-strays", c.syncStray, log)
 	_, err1 := jobs.Informer().AddEventHandler(c.loop.Handler())
 	_, err2 := jobs.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: c.jobGone})
 	seen, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{

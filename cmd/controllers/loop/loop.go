@@ -28,9 +28,14 @@ type Loop struct {
 	log   *slog.Logger
 }
 
-// New returns a Loop that has not started.
+// New returns a Loop that has not started. It tries a key again 5 ms after its sync failed, then 10 ms, up to a minute.
 func New(name string, sync Sync, log *slog.Logger) *Loop {
-	backoff := workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, time.Minute)
+	return NewPatient(name, sync, 5*time.Millisecond, log)
+}
+
+// NewPatient is New, but the first pause after a failure is as long as said: for syncs whose failures cost something.
+func NewPatient(name string, sync Sync, first time.Duration, log *slog.Logger) *Loop {
+	backoff := workqueue.NewTypedItemExponentialFailureRateLimiter[string](first, time.Minute)
 	return &Loop{
 		name: name, sync: sync, log: log.With("controller", name),
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(backoff,
