@@ -50,6 +50,7 @@ type agent struct {
 	proxying chan struct{}           // closed once services are in force
 	changed  chan struct{}           // nodes have changed; holds one
 	routes   *routes.Reconciler
+	mtu      atomic.Int64 // of tunnels to other nodes, as last seen; -1 not yet
 }
 
 // runAgent works until ctx ends.
@@ -88,7 +89,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 		o: o, log: log, client: client, svc: svc, table: nat.New(networkName), direct: direct,
 		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
-	a.routes, err = routes.New(routes.Config{Desired: a.desiredRoutes, Resync: time.Minute, Log: log}, table)
+	a.mtu.Store(-1)
+	a.routes, err = routes.New(routes.Config{Desired: a.view, Overlay: o.overlay(), Resync: time.Minute, Done: a.routesDone, Log: log}, table)
 	if err != nil {
 		return err
 	}
@@ -221,18 +223,30 @@ func (a *agent) nodesChanged(nodes []*corev1.Node) {
 	a.cluster.Store(&c)
 	a.proxy.SetZone(c.zone)
 	a.routes.Poke()
+	a.lookAgain()
+}
+
+func (a *agent) lookAgain() {
 	select {
 	case a.changed <- struct{}{}:
 	default:
 	}
 }
 
-func (a *agent) desiredRoutes() (routes.Table, bool) {
+// view is false as long as this node is not among those seen: a list without it, or an empty one, says nothing of the others.
+func (a *agent) view() (routes.View, bool) {
 	c := a.cluster.Load()
-	if c == nil {
-		return nil, false
+	if c == nil || c.view.Self.Name == "" {
+		return routes.View{}, false
 	}
-	return c.routes, true
+	return c.view, true
+}
+
+// routesDone has the node looked at again if what pods may send at once has changed.
+func (a *agent) routesDone() {
+	if mtu, known := a.routes.MTU(); known && a.mtu.Swap(int64(mtu)) != int64(mtu) {
+		a.lookAgain()
+	}
 }
 
 // keepNode follows changes of nodes with all but routes. Pods may come only once services are in force.

@@ -54,6 +54,7 @@ func (o options) in(dir string) options {
 	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
 	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "cni", "orlop"), filepath.Join(dir, "run"), os.Args[0]
 	o.dataDir = filepath.Join(dir, "data")
+	o.overlayWhen, o.vni, o.vxlanPort = "auto", 1, 4789
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
 	o.cgroupRoot, o.proxyMode = os.Getenv("ORLOP_TEST_CGROUP"), os.Getenv("ORLOP_TEST_MODE")
 	return o

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/orlop-io/orlop/cni/routes"
 )
 
 var version = "dev"
@@ -54,6 +56,9 @@ type options struct {
 	dataDir              string
 	runDir               string
 	bridge               string
+	overlayWhen          string
+	vni                  uint32
+	vxlanPort            uint16
 	verbose              bool
 }
 
@@ -88,6 +93,10 @@ func command() *cobra.Command {
 	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop", "folder of what the agent keeps over a reboot")
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
 	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
+	overlay := routes.DefaultOverlay()
+	f.StringVar(&o.overlayWhen, "overlay", string(overlay.When), "when packets to another node's pods go over VXLAN: auto (where a router lies between), always (also on a shared link, as clouds want it that drop what is not from a node's own address) or never (routers know the pods' ranges)")
+	f.Uint32Var(&o.vni, "vxlan-vni", overlay.VNI, "VXLAN network identifier, the same on all nodes")
+	f.Uint16Var(&o.vxlanPort, "vxlan-port", overlay.Port, "UDP port of VXLAN, the same on all nodes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
 	cmd.AddCommand(localPath(), uninstallCommand(&o))
 	cmd.AddCommand(&cobra.Command{
@@ -105,6 +114,10 @@ func uninstallCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
 	return cmd
+}
+
+func (o options) overlay() routes.Overlay {
+	return routes.Overlay{When: routes.When(o.overlayWhen), VNI: o.vni, Port: o.vxlanPort}
 }
 
 func (o options) prefixes() ([]netip.Prefix, error) {

@@ -15,7 +15,7 @@ type cluster struct {
 	own      []netip.Addr   // this node's addresses
 	inner    []netip.Addr   // those of them that other nodes reach it at, in the node's order
 	zone     string         // this node's; "" not known
-	routes   routes.Table   // to the pods of other nodes
+	view     routes.View    // of all nodes with InternalIPs
 	addrs    []netip.Addr   // of all nodes
 	allPods  []netip.Prefix // pods' ranges of all nodes
 	// unavailable says that a cloud's route controller, or whoever, has marked this node's network as not configured.
@@ -23,24 +23,22 @@ type cluster struct {
 }
 
 func clusterOf(nodes []*corev1.Node, self string) cluster {
-	c := cluster{routes: routes.Table{}}
+	var c cluster
 	for _, n := range nodes {
 		addrs, inner := addresses(n)
 		cidrs := podCIDRs(n)
+		asNode := routes.Node{Name: n.Name, UID: string(n.UID), Pods: cidrs, Addrs: inner}
 		c.addrs = append(c.addrs, addrs...)
 		c.allPods = append(c.allPods, cidrs...)
 		if n.Name == self {
 			c.podCIDRs, c.own, c.inner, c.zone = cidrs, addrs, inner, n.Labels[corev1.LabelTopologyZone]
+			c.view.Self = asNode
 			c.unavailable = slices.ContainsFunc(n.Status.Conditions, func(d corev1.NodeCondition) bool {
 				return d.Type == corev1.NodeNetworkUnavailable && d.Status != corev1.ConditionFalse
 			})
 			continue
 		}
-		for _, p := range cidrs {
-			if i := slices.IndexFunc(inner, func(a netip.Addr) bool { return a.Is4() == p.Addr().Is4() }); i >= 0 {
-				c.routes[p] = inner[i]
-			}
-		}
+		c.view.Peers = append(c.view.Peers, asNode)
 	}
 	slices.SortFunc(c.addrs, netip.Addr.Compare)
 	c.addrs = slices.Compact(c.addrs)

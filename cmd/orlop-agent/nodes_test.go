@@ -10,12 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/orlop-io/orlop/cni/routes"
 )
 
 func node(name, cidr, ip string) *corev1.Node {
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name)}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
 	if ip != "" {
 		n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}}
 	}
@@ -25,11 +26,18 @@ func node(name, cidr, ip string) *corev1.Node {
 func TestClusterOf(t *testing.T) {
 	a, b, c, d := node("a", "10.244.0.0/24", "192.0.2.1"), node("b", "10.244.1.0/24", "192.0.2.2"), node("c", "", "192.0.2.3"), node("d", "10.244.3.0/24", "")
 	a.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue}}
-	b.Spec.PodCIDRs = []string{"10.244.1.0/24", "fd00:1::/64"} // no IPv6 address: no route
+	b.Spec.PodCIDRs = []string{"10.244.1.0/24", "fd00:1::/64"}
 	prefix, ip := netip.MustParsePrefix, netip.MustParseAddr
 	want := cluster{
 		podCIDRs: []netip.Prefix{prefix("10.244.0.0/24")}, own: []netip.Addr{ip("192.0.2.1")}, inner: []netip.Addr{ip("192.0.2.1")},
-		routes:      routes.Table{prefix("10.244.1.0/24"): ip("192.0.2.2")},
+		view: routes.View{
+			Self: routes.Node{Name: "a", UID: "uid-a", Pods: []netip.Prefix{prefix("10.244.0.0/24")}, Addrs: []netip.Addr{ip("192.0.2.1")}},
+			Peers: []routes.Node{
+				{Name: "d", UID: "uid-d", Pods: []netip.Prefix{prefix("10.244.3.0/24")}},
+				{Name: "c", UID: "uid-c", Addrs: []netip.Addr{ip("192.0.2.3")}},
+				{Name: "b", UID: "uid-b", Pods: []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}, Addrs: []netip.Addr{ip("192.0.2.2")}},
+			},
+		},
 		addrs:       []netip.Addr{ip("192.0.2.1"), ip("192.0.2.2"), ip("192.0.2.3")},
 		allPods:     []netip.Prefix{prefix("10.244.0.0/24"), prefix("10.244.1.0/24"), prefix("10.244.3.0/24"), prefix("fd00:1::/64")},
 		unavailable: true,

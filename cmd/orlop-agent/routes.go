@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"text/tabwriter"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,8 +23,11 @@ func explainRoutes(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	desired, err := wantedRoutes(ctx, client, o.node)
+	view, err := nodesSeen(ctx, client, o.node)
 	if err != nil {
+		return err
+	}
+	if err := o.overlay().Validate(); err != nil {
 		return err
 	}
 	kernel, err := routes.Open()
@@ -33,36 +35,52 @@ func explainRoutes(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	defer kernel.Close()
-	actual, err := kernel.Routes()
+	actual, err := kernel.State()
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
+		return err
 	}
-	return printRoutes(out, routes.Explain(desired, actual))
+	paths, err := routes.Paths(kernel, view)
+	if err != nil {
+		return err
+	}
+	lines, rest := routes.Explain(view, o.overlay(), paths, actual)
+	return printRoutes(out, lines, rest)
 }
 
-func wantedRoutes(ctx context.Context, client kubernetes.Interface, self string) (routes.Table, error) {
+func nodesSeen(ctx context.Context, client kubernetes.Interface, self string) (routes.View, error) {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
+		return routes.View{}, fmt.Errorf("list nodes: %w", err)
 	}
 	var nodes []*corev1.Node
 	for i := range list.Items {
 		nodes = append(nodes, &list.Items[i])
 	}
-	return clusterOf(nodes, self).routes, nil
+	view := clusterOf(nodes, self).view
+	if view.Self.Name == "" {
+		return routes.View{}, fmt.Errorf("there is no node %s: give the name of this one", self)
+	}
+	return view, nil
 }
 
-func printRoutes(out io.Writer, lines []routes.Line) error {
-	name := func(a netip.Addr) string {
-		if !a.IsValid() {
+func printRoutes(out io.Writer, lines []routes.Line, rest []routes.Action) error {
+	name := func(s string) string {
+		if s == "" {
 			return "-"
 		}
-		return a.String()
+		return s
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PODS\tWANTED VIA\tTHERE VIA\tWHY")
+	fmt.Fprintln(w, "PODS\tNODE\tHOW\tWANTED\tTHERE\tWHY")
 	for _, l := range lines {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Dst, name(l.Wanted), name(l.There), l.Why)
+		there := name(l.There)
+		if l.There != "" && l.There == l.Wanted {
+			there = "as wanted"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Dst, name(l.Node), l.How, name(l.Wanted), there, l.Why)
+	}
+	for _, a := range rest {
+		fmt.Fprintf(w, "\n%s", a)
 	}
 	return w.Flush()
 }

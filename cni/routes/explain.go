@@ -5,32 +5,50 @@ import (
 	"slices"
 )
 
-// Line is what Explain says of one destination. A Wanted or There that is not valid is none.
+// Line is what Explain says of one destination. An empty Wanted or There is none.
 type Line struct {
 	Dst           netip.Prefix
-	Wanted, There netip.Addr
+	Node          string
+	How           How
+	Wanted, There string
 	Why           string
 }
 
-// Explain lists every destination of either table, and what follows from the two.
-func Explain(desired, actual Table) []Line {
-	todo := map[netip.Prefix]Action{}
+// Explain lists every destination that is wanted or there, and what follows from the two; then what else is in the kernel and should not be, or not so.
+func Explain(view View, o Overlay, paths map[netip.Addr]Path, actual State) ([]Line, []Action) {
+	desired, decisions := Decide(view, o, paths, actual)
+	todo := map[string]Action{}
+	var rest []Action
 	for _, a := range Plan(desired, actual) {
-		todo[a.Dst] = a
+		if r, ok := a.Item.(Route); ok && !r.Inner {
+			todo[r.key()] = a
+		} else {
+			rest = append(rest, a)
+		}
 	}
 	var out []Line
-	for _, table := range []Table{desired, actual} {
-		for dst := range table {
-			if slices.ContainsFunc(out, func(l Line) bool { return l.Dst == dst }) {
-				continue
-			}
-			l := Line{Dst: dst, Wanted: desired[dst], There: actual[dst], Why: "as wanted"}
-			if a, ok := todo[dst]; ok {
-				l.Why = a.String()
+	for _, d := range decisions {
+		for _, pods := range d.Peer.Pods {
+			key := Route{Dst: pods}.key()
+			l := Line{Dst: pods, Node: d.Peer.Name, How: d.How, Wanted: way(desired[key]), There: way(actual[key]), Why: d.Why}
+			if a, ok := todo[key]; ok {
+				l.Why += "; " + a.String()
 			}
 			out = append(out, l)
 		}
 	}
+	for key, i := range actual {
+		if r, ok := i.(Route); ok && !r.Inner && !slices.ContainsFunc(out, func(l Line) bool { return l.Dst == r.Dst }) {
+			out = append(out, Line{Dst: r.Dst, How: ByNobody, There: r.way(), Why: todo[key].String()})
+		}
+	}
 	slices.SortFunc(out, func(a, b Line) int { return a.Dst.Compare(b.Dst) })
-	return out
+	return out, rest
+}
+
+func way(i Item) string {
+	if r, ok := i.(Route); ok {
+		return r.way()
+	}
+	return ""
 }

@@ -1,7 +1,8 @@
-// Package routes keeps the node's routes to the pods of other nodes.
+// Package routes keeps the node's routes to the pods of other nodes: over a link to a node that shares one with this node, else over a
+// VXLAN tunnel, chosen for each node and again whenever the nodes or the kernel's routes change.
 //
-// It owns the routes it tagged with its own protocol number and metric and touches no others. Every other node must share a link
-// with this one; a next hop behind a router is refused by the kernel, and there is no overlay yet.
+// It owns the routes and rules it tagged with its own protocol number, its tunnels orlop-vx and orlop-vx6, and on these what has one of its
+// hardware addresses; it touches no others. Where a node is in the tunnel follows from its UID and InternalIP, so nodes tell each other nothing.
 package routes
 
 import (
@@ -10,66 +11,42 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
-
-// Table maps the pods of a node to the node's address.
-type Table map[netip.Prefix]netip.Addr
-
-// Action is one change to the kernel's table. A Via that is not valid removes the route.
-type Action struct {
-	Dst netip.Prefix
-	Via netip.Addr
-	Why string
-}
-
-func (a Action) String() string {
-	if !a.Via.IsValid() {
-		return fmt.Sprintf("delete route to %s: %s", a.Dst, a.Why)
-	}
-	return fmt.Sprintf("route %s via %s: %s", a.Dst, a.Via, a.Why)
-}
-
-// Plan lists what turns actual into desired. Equal inputs give equal output.
-func Plan(desired, actual Table) []Action {
-	var add, del []Action
-	for dst, via := range desired {
-		if actual[dst] != via {
-			add = append(add, Action{dst, via, "node has these pods"})
-		}
-	}
-	for dst := range actual {
-		if _, ok := desired[dst]; !ok {
-			del = append(del, Action{Dst: dst, Why: "no node has these pods"})
-		}
-	}
-	byDst := func(a, b Action) int { return a.Dst.Compare(b.Dst) }
-	slices.SortFunc(add, byDst)
-	slices.SortFunc(del, byDst)
-	return append(add, del...) // add first: never a moment without a route
-}
 
 // kernel is what the reconciler asks of the host.
 type kernel interface {
-	Routes() (Table, error)
+	// State returns what is ours.
+	State() (State, error)
+	// Path returns the way to an address.
+	Path(netip.Addr) (Path, error)
 	Apply(Action) error
+	// Watch calls changed after links, addresses or routes changed, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Config is what New needs.
 type Config struct {
-	// Desired returns the newest table; false while nodes have not been seen yet, when nothing is changed.
-	Desired func() (Table, bool)
-	// Resync is how often the kernel is looked at without being poked.
+	// Desired returns the nodes; false while they have not been seen yet, when nothing is changed.
+	Desired func() (View, bool)
+	Overlay Overlay
+	// Resync is how often the kernel is looked at without being poked or changed. After an error it is looked at sooner.
 	Resync time.Duration
-	Log    *slog.Logger
+	// Done is called after each look, if it is set; MTU tells what came of it.
+	Done func()
+	Log  *slog.Logger
 }
 
-// Reconciler drives the kernel to the newest desired table.
+// Reconciler drives the kernel to what the newest nodes need.
 type Reconciler struct {
 	cfg    Config
 	kernel kernel
 	poke   chan struct{}
+	mtu    atomic.Int64 // -1 before the first look
+	told   map[string]string
 }
 
 // New checks cfg and returns a Reconciler that has done nothing yet.
@@ -77,63 +54,163 @@ func New(cfg Config, k kernel) (*Reconciler, error) {
 	if cfg.Desired == nil || cfg.Resync <= 0 || cfg.Log == nil {
 		return nil, errors.New("routes: Desired, a positive Resync and Log are needed")
 	}
-	return &Reconciler{cfg: cfg, kernel: k, poke: make(chan struct{}, 1)}, nil
+	if err := cfg.Overlay.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Reconciler{cfg: cfg, kernel: k, poke: make(chan struct{}, 1), told: map[string]string{}}
+	r.mtu.Store(-1)
+	return r, nil
 }
 
 // Poke says that desired may have changed. It never blocks; pokes coalesce.
-func (r *Reconciler) Poke() {
+func (r *Reconciler) Poke() { ring(r.poke) }
+
+func ring(bell chan struct{}) {
 	select {
-	case r.poke <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
 
-// Run keeps the kernel at the newest desired table until ctx ends, then returns its error. The routes stay.
+// MTU is that of the smallest tunnel in use, in bytes; 0 when there is none. It is not known before the first look at known nodes.
+func (r *Reconciler) MTU() (mtu int, known bool) {
+	v := int(r.mtu.Load())
+	return max(v, 0), v >= 0
+}
+
+const (
+	// settle is how long changes of the kernel are gathered before a look at it.
+	settle = 100 * time.Millisecond
+	// firstRetry is how soon a look follows one that failed; the wait doubles up to Resync.
+	firstRetry = time.Second
+)
+
+// Run keeps the kernel at what the newest nodes need until ctx ends, then returns its error. What it made stays.
 func (r *Reconciler) Run(ctx context.Context) error {
-	tick := time.NewTicker(r.cfg.Resync)
-	defer tick.Stop()
+	changed := make(chan struct{}, 1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.kernel.Watch(ctx, func() { ring(changed) }) })
+	group.Go(func() error { return r.loop(ctx, changed) })
+	return group.Wait()
+}
+
+func (r *Reconciler) loop(ctx context.Context, changed <-chan struct{}) error {
+	wait := firstRetry
 	for {
-		if err := r.once(); err != nil {
+		next := r.cfg.Resync
+		if err := r.once(ctx); err != nil {
 			r.cfg.Log.Warn("reconcile routes", "err", err)
+			next, wait = min(wait, next), min(2*wait, next)
+		} else {
+			wait = firstRetry
 		}
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		case <-r.poke:
-		case <-tick.C:
+		case <-timer.C:
+		case <-changed:
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-r.poke:
+			case <-time.After(settle):
+			}
 		}
+		timer.Stop()
 	}
 }
 
-func (r *Reconciler) once() error {
-	desired, known := r.cfg.Desired()
+func (r *Reconciler) once(ctx context.Context) error {
+	view, known := r.cfg.Desired()
 	if !known {
 		return nil
 	}
-	actual, err := r.kernel.Routes()
+	actual, err := r.kernel.State()
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err) // a partial list must delete nothing
+		return fmt.Errorf("read what is in the kernel: %w", err) // a partial list must delete nothing
 	}
+	paths, err := Paths(r.kernel, view)
+	if err != nil {
+		return err
+	}
+	desired, decisions := Decide(view, r.cfg.Overlay, paths, actual)
+	r.tell(decisions)
 	var errs []error
 	for _, a := range Plan(desired, actual) {
 		if err := r.kernel.Apply(a); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", a, err))
 			continue
 		}
-		r.cfg.Log.Info("changed route", "dst", a.Dst, "via", a.Via, "why", a.Why)
+		level := slog.LevelDebug
+		if _, ok := a.Item.(Route); ok {
+			level = slog.LevelInfo
+		}
+		r.cfg.Log.Log(ctx, level, "changed "+a.Item.key(), "action", a)
+	}
+	r.mtu.Store(int64(smallest(desired)))
+	if r.cfg.Done != nil {
+		r.cfg.Done()
 	}
 	return errors.Join(errs...)
 }
 
-// RemoveAll deletes every route of ours.
+// tell logs how a node is reached, when that is new.
+func (r *Reconciler) tell(decisions []Decision) {
+	told := map[string]string{}
+	for _, d := range decisions {
+		told[d.Peer.Name] = string(d.How) + d.Why
+		if r.told[d.Peer.Name] != told[d.Peer.Name] {
+			r.cfg.Log.Info("pods of a node are reached", "node", d.Peer.Name, "how", d.How, "why", d.Why)
+		}
+	}
+	r.told = told
+}
+
+// Paths looks up the way to every address of the other nodes that may matter.
+func Paths(k interface {
+	Path(netip.Addr) (Path, error)
+}, view View) (map[netip.Addr]Path, error) {
+	out := map[netip.Addr]Path{}
+	for _, p := range view.Peers {
+		for _, v4 := range []bool{true, false} {
+			a := p.addr(v4)
+			if !a.IsValid() {
+				continue
+			}
+			path, err := k.Path(a)
+			if err != nil {
+				return nil, err
+			}
+			out[a] = path
+		}
+	}
+	return out, nil
+}
+
+func smallest(s State) int {
+	mtu := 0
+	for _, i := range s {
+		if t, ok := i.(Tunnel); ok && (mtu == 0 || t.MTU < mtu) {
+			mtu = t.MTU
+		}
+	}
+	return mtu
+}
+
+// RemoveAll drops all that is ours.
 func RemoveAll(k kernel) error {
-	actual, err := k.Routes()
+	actual, err := k.State()
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
+		return fmt.Errorf("read what is in the kernel: %w", err)
 	}
 	var errs []error
 	for _, a := range Plan(nil, actual) {
-		errs = append(errs, k.Apply(a))
+		if err := k.Apply(a); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", a, err))
+		}
 	}
 	return errors.Join(errs...)
 }
