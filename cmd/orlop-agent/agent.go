@@ -28,6 +28,7 @@ import (
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/healthcheck"
+	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 const networkName = "orlop"
@@ -57,6 +58,9 @@ type agent struct {
 func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 	if o.node == "" {
 		return errors.New("--node-name or NODE_NAME is needed")
+	}
+	if !o.cni && !o.proxy {
+		return errors.New("--cni=false and --proxy=false leave the agent nothing to do")
 	}
 	client, err := connect(o)
 	if err != nil {
@@ -108,18 +112,37 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	if err := w.handle(p, a.nodesChanged); err != nil {
 		return err
 	}
-	if err := install.Programs(a.installConfig()); err != nil {
+	if err := a.prepare(); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.run(ctx) })
-	group.Go(func() error { return p.Run(ctx) })
-	group.Go(func() error { return a.routes.Run(ctx) })
+	if o.proxy {
+		group.Go(func() error { return p.Run(ctx) })
+	}
+	if o.cni {
+		group.Go(func() error { return a.routes.Run(ctx) })
+	}
 	group.Go(func() error { return a.keepNode(ctx) })
-	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler()) })
-	group.Go(func() error { return serve(ctx, o.metrics, m.handler()) })
-	log.Info("agent started", "version", version, "node", o.node, "proxyMode", svc.mode)
+	group.Go(func() error { return serveProbes(ctx, o.probes, a.healthHandler()) })
+	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(), log) })
+	group.Go(func() error { return serve(ctx, o.metrics, m.handler(), log) })
+	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode)
 	return group.Wait()
+}
+
+// prepare does what comes before all else, of the parts that this agent has. Services that are somebody else's by now must not be ours too.
+func (a *agent) prepare() error {
+	if !a.o.proxy {
+		close(a.proxying)
+		if err := errors.Join(socklb.Remove(a.o.pinDir), nft.Remove()); err != nil {
+			return err
+		}
+	}
+	if a.o.cni {
+		return install.Programs(a.installConfig())
+	}
+	return nil
 }
 
 func openLB(o options) (*socklb.LB, error) {
@@ -290,6 +313,9 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	default:
 		close(a.known)
 	}
+	if !a.o.cni {
+		return a.bridged()
+	}
 	if len(c.podCIDRs) == 0 {
 		a.log.Info("waiting for this node's pod CIDR", "node", a.o.node)
 		return nil
@@ -308,7 +334,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	case <-a.proxying:
 	}
 	changed, err := install.Conflist(a.installConfig(), install.Network{
-		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir, Netfilter: a.svc.mode == modeNftables,
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir, Netfilter: a.svc.mode != modeEBPF,
 	})
 	if err != nil {
 		return err
@@ -316,15 +342,21 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if changed {
 		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
 	}
-	if a.svc.mode == modeNftables { // the configuration before may have told the plugin otherwise
-		if err := bridgedPackets(a.o.ledger(), a.log); err != nil {
-			return err
-		}
+	if err := a.bridged(); err != nil { // the configuration before may have told the plugin otherwise
+		return err
 	}
 	if c.unavailable {
 		return a.clearUnavailable(ctx)
 	}
 	return nil
+}
+
+// bridged has packets between pods of a bridge translated, unless that is done in sockets.
+func (a *agent) bridged() error {
+	if a.svc.mode == modeEBPF {
+		return nil
+	}
+	return bridgedPackets(a.o.ledger(), a.log)
 }
 
 func (a *agent) clearUnavailable(ctx context.Context) error {

@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 func (o options) in(dir string) options {
 	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
 	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "cni", "orlop"), filepath.Join(dir, "run"), os.Args[0]
+	o.cni, o.proxy, o.procSys, o.probes = os.Getenv("ORLOP_TEST_CNI") != "no", os.Getenv("ORLOP_TEST_PROXY") != "no", "/proc/sys", "127.0.0.1:10253"
 	o.dataDir = filepath.Join(dir, "data")
 	o.overlayWhen, o.vni, o.vxlanPort = "auto", 1, 4789
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
@@ -120,21 +121,7 @@ func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
 }
 
 func survivesKillsAndCleansUp(t *testing.T) {
-	ns, outside, dir := netnstest.New(t), netnstest.New(t), t.TempDir()
-	if err := os.Symlink(netnstest.BPFFS(t), filepath.Join(dir, "bpf")); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := socklb.CgroupRoot(string(info))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cgroup := netnstest.Cgroup(t, root)
-	t.Setenv("ORLOP_TEST_CGROUP", cgroup)
-	uplink(t, ns, outside)
+	ns, outside, dir, cgroup := hosted(t)
 
 	agent := startAgent(t, ns, dir)
 	conflist := filepath.Join(dir, "net.d", "10-orlop.conflist")
@@ -187,18 +174,7 @@ func survivesKillsAndCleansUp(t *testing.T) {
 	if err := ns.Do(func() error { return uninstall(options{}.in(dir), false, io.Discard) }); err != nil {
 		t.Fatal(err)
 	}
-	var tables []string
-	_ = ns.Do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		list, err := conn.ListTables()
-		for _, table := range list {
-			tables = append(tables, table.Name)
-		}
-		return err
-	})
+	tables := nftTables(t, ns)
 	if len(tables) > 0 {
 		t.Errorf("left after uninstall: nftables %v", tables)
 	}
@@ -206,6 +182,27 @@ func survivesKillsAndCleansUp(t *testing.T) {
 	if err != nil || len(left) != 2 || routesTo(t, ns, "10.244.1.0/24") != 0 { // two files that every BPF file system has
 		t.Errorf("left after uninstall: %v, %v", left, err)
 	}
+}
+
+// hosted is a node of the test with an uplink and a folder for all that the agent writes.
+func hosted(t *testing.T) (ns, outside *netnstest.NS, dir, cgroup string) {
+	t.Helper()
+	ns, outside, dir = netnstest.New(t), netnstest.New(t), t.TempDir()
+	if err := os.Symlink(netnstest.BPFFS(t), filepath.Join(dir, "bpf")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := socklb.CgroupRoot(string(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroup = netnstest.Cgroup(t, root)
+	t.Setenv("ORLOP_TEST_CGROUP", cgroup)
+	uplink(t, ns, outside)
+	return ns, outside, dir, cgroup
 }
 
 func startAgent(t *testing.T, ns *netnstest.NS, dir string) *exec.Cmd {
@@ -237,20 +234,27 @@ func waitFor(t *testing.T, what string, done func() bool) {
 }
 
 func healthy(ns *netnstest.NS) bool {
-	var code int
-	_ = ns.Do(func() error {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:10256", time.Second)
+	return answer(ns, "127.0.0.1:10256", "/healthz") == http.StatusOK
+}
+
+// nftTables are the names of the tables of all families.
+func nftTables(t *testing.T, ns *netnstest.NS) (names []string) {
+	t.Helper()
+	err := ns.Do(func() error {
+		conn, err := nftables.New()
 		if err != nil {
 			return err
 		}
-		defer c.Close()
-		_, err = fmt.Fprint(c, "GET /healthz HTTP/1.0\r\n\r\n")
-		if err == nil {
-			_, err = fmt.Fscanf(c, "HTTP/1.0 %d", &code)
+		list, err := conn.ListTables()
+		for _, table := range list {
+			names = append(names, table.Name)
 		}
 		return err
 	})
-	return code == http.StatusOK
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 func routesTo(t *testing.T, ns *netnstest.NS, dst string) (n int) {

@@ -47,6 +47,9 @@ type options struct {
 	cgroupRoot           string
 	pinDir               string
 	proxyMode            string
+	cni, proxy           bool
+	procSys              string
+	probes               string
 	healthz              string
 	metrics              string
 	binary               string
@@ -83,9 +86,13 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidr", nil, "ranges of all pods, to which a pod keeps its own address; those of --cluster-configuration, or of the nodes, when empty")
 	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "root of the cgroup2 tree that services are translated in; found in /proc/self/mountinfo when empty")
 	f.StringVar(&o.proxyMode, "proxy-mode", "", "how services are translated: ebpf (in sockets, and by nftables what comes from outside) or nftables; the first that the kernel can do when empty")
+	f.BoolVar(&o.cni, "cni", true, "bring pods' network: the CNI plugin, its configuration, and routes to other nodes' pods")
+	f.BoolVar(&o.proxy, "proxy", true, "translate services")
+	f.StringVar(&o.procSys, "proc-sys", "/proc/sys", "where the kernel's settings can be written; in a container /proc/sys cannot")
 	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
-	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez")
-	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:10249", "address of /metrics and /proxyMode")
+	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez for balancers, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")
+	f.StringVar(&o.probes, "probe-bind-address", "127.0.0.1:10253", "address of /healthz and /livez for this node's kubelet, which no other proxy has; not served when empty")
+	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:10249", "address of /metrics and /proxyMode, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")
 	f.StringVar(&o.binary, "cni-binary", "/opt/orlop/orlop-cni", "CNI plugin to install")
 	f.StringVar(&o.binDir, "cni-bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.confDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configurations")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -12,16 +13,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
 )
 
-// serve answers HTTP at addr until ctx ends.
-func serve(ctx context.Context, addr string, h http.Handler) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("serve: %w", err)
+// serve answers HTTP at addr until ctx ends; nowhere when addr is empty. While somebody else has the address it is told once, and tried again and
+// again: beside a proxy that this one is to replace, nothing of the node may fail.
+func serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) error {
+	if addr == "" {
+		return nil
 	}
+	l, err := listen(ctx, addr, log)
+	if err != nil {
+		return err
+	}
+	return serveOn(ctx, l, h)
+}
+
+func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
@@ -31,8 +41,45 @@ func serve(ctx context.Context, addr string, h http.Handler) error {
 		<-done
 		return errors.Join(ctx.Err(), closeErr)
 	case err := <-done:
-		return fmt.Errorf("serve on %s: %w", addr, err)
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	}
+}
+
+// again is how long to wait before an address that is taken is tried once more.
+const again = 2 * time.Second
+
+func listen(ctx context.Context, addr string, log *slog.Logger) (net.Listener, error) {
+	for told := false; ; told = true {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		switch {
+		case err == nil && told:
+			log.Info("the address is free now: served", "address", addr)
+			return l, nil
+		case err == nil:
+			return l, nil
+		case !errors.Is(err, unix.EADDRINUSE):
+			return nil, fmt.Errorf("serve: %w", err)
+		case !told:
+			log.Warn("somebody else serves at this address, kube-proxy perhaps: it is tried again until it is free", "address", addr)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(again):
+		}
+	}
+}
+
+// serveProbes answers the kubelet's probes. The address is ours alone: were it taken, the kubelet would take another's health for this agent's.
+func serveProbes(ctx context.Context, addr string, h http.Handler) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve the kubelet's probes: %w (--probe-bind-address, and the port of the DaemonSet's probes)", err)
+	}
+	return serveOn(ctx, l, h)
 }
 
 // healthHandler says healthy once services are in force.

@@ -20,6 +20,7 @@ import (
 const (
 	modeEBPF     = "ebpf"
 	modeNftables = "nftables"
+	modeNone     = "none" // of an agent that leaves services to somebody else
 )
 
 // services is what translates on this node: in sockets with packets from outside beside them, or all by packets.
@@ -36,6 +37,10 @@ type services struct {
 // openServices decides the mode, by --proxy-mode or by what the kernel can do. It changes nothing that is in force.
 func openServices(o options, log *slog.Logger) (*services, error) {
 	s := &services{mode: o.proxyMode, log: log, pinDir: o.pinDir}
+	if !o.proxy {
+		s.mode = modeNone
+		return s, nil
+	}
 	switch o.proxyMode {
 	case "", modeEBPF:
 		lb, err := openLB(o)
@@ -106,6 +111,9 @@ func (s *services) Sweep(now time.Time) (more bool, err error) {
 // setNode says what the nodes are now. Node ports are asked at the primary addresses of this node, its first InternalIP of each family; sockets of the
 // cluster may ask at every node's.
 func (s *services) setNode(c *cluster) (again bool, err error) {
+	if s.mode == modeNone {
+		return false, nil
+	}
 	if s.lb != nil {
 		if err := s.lb.SetNodes(c.addrs, primary(c.inner)); err != nil {
 			return false, err

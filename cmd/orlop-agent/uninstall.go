@@ -159,5 +159,5 @@ func folders(o options) (list []effect, err error) {
 
 // ledger is where the agent and its plugin keep what the kernel's settings were.
 func (o options) ledger() sysctl.Ledger {
-	return sysctl.Ledger{Dir: filepath.Join(o.stateDir, sysctl.Folder)}
+	return sysctl.Ledger{Dir: filepath.Join(o.stateDir, sysctl.Folder), Root: o.procSys}
 }

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
-	"github.com/orlop-io/orlop/bpf/socklb"
 )
 
 // A node that has somebody else's links, routes, rules and files is after uninstall what it was before the agent came.
@@ -35,20 +34,7 @@ func TestKernelUninstallLeavesTheNodeAsItWas(t *testing.T) {
 }
 
 func leavesTheNodeAsItWas(t *testing.T) {
-	ns, outside, dir := netnstest.New(t), netnstest.New(t), t.TempDir()
-	if err := os.Symlink(netnstest.BPFFS(t), filepath.Join(dir, "bpf")); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := socklb.CgroupRoot(string(info))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("ORLOP_TEST_CGROUP", netnstest.Cgroup(t, root))
-	uplink(t, ns, outside)
+	ns, _, dir, _ := hosted(t)
 	others(t, ns, dir)
 	o := options{}.in(dir)
 	before := snapshot(t, ns, dir)
