@@ -167,6 +167,9 @@ func addPod(t *testing.T, ns *netnstest.NS, o options, pod *netnstest.NS, id str
 	}
 }
 
+// byItself says of an address that the kernel gives it to a link a moment after that is up.
+func byItself(ip net.IP) bool { return ip.IsLinkLocalUnicast() || ip.IsMulticast() }
+
 // expires is the clock of an element.
 var expires = regexp.MustCompile(` expires \w+`)
 
@@ -187,6 +190,7 @@ func snapshot(t *testing.T, ns *netnstest.NS, dir string) map[string][]string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		addrs = slices.DeleteFunc(addrs, func(a netlink.Addr) bool { return byItself(a.IP) })
 		a := l.Attrs()
 		s["links"] = append(s["links"], fmt.Sprint(a.Index, a.Name, l.Type(), a.MTU, a.HardwareAddr, a.MasterIndex, a.Promisc, addrs, qdiscs))
 	}
@@ -196,7 +200,7 @@ func snapshot(t *testing.T, ns *netnstest.NS, dir string) map[string][]string {
 		t.Fatal(err)
 	}
 	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() { // comes by itself, a second after its link
+		if r.Dst != nil && byItself(r.Dst.IP) {
 			continue
 		}
 		s["routes"] = append(s["routes"], r.String())
