@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,6 +31,9 @@ import (
 
 const networkName = "orlop"
 
+// resync is how often what is in the kernel is looked at although nothing is known to have changed.
+const resync = time.Minute
+
 // lockName is held in the run folder while an agent works.
 const lockName = "agent.lock"
 
@@ -51,7 +52,8 @@ type agent struct {
 	proxying chan struct{}           // closed once services are in force
 	changed  chan struct{}           // nodes have changed; holds one
 	routes   *routes.Reconciler
-	mtu      atomic.Int64 // of tunnels to other nodes, as last seen; -1 not yet
+	mtu      atomic.Int64    // of tunnels to other nodes, as last seen; -1 not yet
+	found    map[string]bool // what is wrong on the node and has been told
 }
 
 // runAgent works until ctx ends.
@@ -91,10 +93,10 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	defer table.Close()
 	a := &agent{
 		o: o, log: log, client: client, svc: svc, table: nat.New(networkName), direct: direct,
-		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1),
+		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1), found: map[string]bool{},
 	}
 	a.mtu.Store(-1)
-	a.routes, err = routes.New(routes.Config{Desired: a.view, Overlay: o.overlay(), Resync: time.Minute, Done: a.routesDone, Log: log}, table)
+	a.routes, err = routes.New(routes.Config{Desired: a.view, Overlay: o.overlay(), Resync: resync, Done: a.routesDone, Log: log}, table)
 	if err != nil {
 		return err
 	}
@@ -275,14 +277,20 @@ func (a *agent) routesDone() {
 // keepNode follows changes of nodes with all but routes. Pods may come only once services are in force.
 func (a *agent) keepNode(ctx context.Context) error {
 	var retry <-chan time.Time
+	again := time.NewTicker(resync) // somebody else may have changed a setting or rule
+	defer again.Stop()
 	for {
 		select {
+		case <-again.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-a.changed:
 		case <-retry:
 		}
 		retry = nil
+		if a.cluster.Load() == nil {
+			continue
+		}
 		if err := a.node(ctx, a.cluster.Load()); err != nil && ctx.Err() == nil {
 			a.log.Warn("set up node", "err", err)
 			retry = time.After(time.Second)
@@ -324,6 +332,9 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if len(direct) == 0 {
 		direct = c.allPods
 	}
+	if err := a.settings(c); err != nil {
+		return err
+	}
 	rules := nat.Config{Bridge: a.o.bridge, Subnets: c.podCIDRs, Masquerade: true, Direct: direct}
 	if err := errors.Join(a.table.Ensure(rules), a.table.SetNodes(c.addrs)); err != nil {
 		return err
@@ -333,8 +344,12 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		return ctx.Err()
 	case <-a.proxying:
 	}
+	tunnelMTU, known := a.routes.MTU()
+	if !known {
+		return nil // routesDone comes back
+	}
 	changed, err := install.Conflist(a.installConfig(), install.Network{
-		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir, Netfilter: a.svc.mode != modeEBPF,
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), RouteMTU: tunnelMTU, StateDir: a.o.stateDir, Netfilter: a.svc.mode != modeEBPF,
 	})
 	if err != nil {
 		return err
@@ -372,24 +387,4 @@ func (a *agent) clearUnavailable(ctx context.Context) error {
 
 func (a *agent) installConfig() install.Config {
 	return install.Config{Binary: a.o.binary, BinDir: a.o.binDir, ConfDir: a.o.confDir}
-}
-
-// mtuOf is that of the link that has one of the node's addresses; 0 when none has.
-func mtuOf(own []netip.Addr) int {
-	links, err := net.Interfaces()
-	if err != nil {
-		return 0
-	}
-	for _, l := range links {
-		addrs, err := l.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && slices.Contains(own, p.Addr().Unmap()) {
-				return l.MTU
-			}
-		}
-	}
-	return 0
 }

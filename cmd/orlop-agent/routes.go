@@ -44,7 +44,7 @@ func explainRoutes(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	lines, rest := routes.Explain(view, o.overlay(), paths, actual)
-	return printRoutes(out, lines, rest)
+	return printRoutes(out, lines, rest, foundHere(view, actual))
 }
 
 func nodesSeen(ctx context.Context, client kubernetes.Interface, self string) (routes.View, error) {
@@ -63,7 +63,7 @@ func nodesSeen(ctx context.Context, client kubernetes.Interface, self string) (r
 	return view, nil
 }
 
-func printRoutes(out io.Writer, lines []routes.Line, rest []routes.Action) error {
+func printRoutes(out io.Writer, lines []routes.Line, rest []routes.Action, found []string) error {
 	name := func(s string) string {
 		if s == "" {
 			return "-"
@@ -80,7 +80,10 @@ func printRoutes(out io.Writer, lines []routes.Line, rest []routes.Action) error
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Dst, name(l.Node), l.How, name(l.Wanted), there, l.Why)
 	}
 	for _, a := range rest {
-		fmt.Fprintf(w, "\n%s", a)
+		fmt.Fprintln(w, a)
+	}
+	for _, f := range found {
+		fmt.Fprintln(w, "found:", f)
 	}
 	return w.Flush()
 }

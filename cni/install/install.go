@@ -30,6 +30,7 @@ type Network struct {
 	PodCIDRs []netip.Prefix // of this node
 	Direct   []netip.Prefix // of the cluster: pods keep their own address to these
 	MTU      int            // 0: the kernel's default
+	RouteMTU int            // of pods' default routes, where a tunnel takes less than the link; 0: the link's
 	StateDir string         // of the plugin's leases; empty: its default
 	// Netfilter says that packets between pods of the bridge must pass netfilter, because services are translated there and not in sockets.
 	Netfilter bool
@@ -107,6 +108,9 @@ func (n Network) conflist() ([]byte, error) {
 	}
 	if n.MTU > 0 {
 		plugin["mtu"] = n.MTU
+	}
+	if n.RouteMTU > 0 && n.RouteMTU < n.MTU {
+		plugin["routeMTU"] = n.RouteMTU
 	}
 	if n.StateDir != "" {
 		plugin["stateDir"] = n.StateDir

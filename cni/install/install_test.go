@@ -106,3 +106,27 @@ func TestConflistIsWhatThePluginReads(t *testing.T) {
 		}
 	}
 }
+
+func TestRouteMTU(t *testing.T) {
+	for _, tt := range []struct{ mtu, tunnel, want int }{{1500, 0, 0}, {1500, 1450, 1450}, {1400, 1450, 0}} {
+		n := network
+		n.MTU, n.RouteMTU = tt.mtu, tt.tunnel
+		content, err := n.conflist()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list struct{ Plugins []map[string]any }
+		if err := json.Unmarshal(content, &list); err != nil {
+			t.Fatal(err)
+		}
+		list.Plugins[0]["name"], list.Plugins[0]["cniVersion"] = "n", "1.0.0"
+		conf, err := json.Marshal(list.Plugins[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := plugin.Parse(conf)
+		if err != nil || got.RouteMTU != tt.want || got.MTU != tt.mtu {
+			t.Errorf("link %d, tunnel %d: mtu %d, routeMTU %d, %v", tt.mtu, tt.tunnel, got.MTU, got.RouteMTU, err)
+		}
+	}
+}

@@ -39,6 +39,9 @@ type Config struct {
 	IPMasqBackend string
 	// MTU of both ends of the link, in bytes; 0: that of the link with the node's default route.
 	MTU int
+	// RouteMTU is that of the default routes that IsDefaultGateway adds, in bytes; 0: the link's. Where some packets go over a tunnel, containers need not
+	// find out, and among themselves still send as much as the link takes.
+	RouteMTU int
 	// HairpinMode lets the bridge send a frame back where it came from. Nil: as the node's netfilter needs it, see BridgeNetfilter.
 	HairpinMode *bool
 	PromiscMode bool
@@ -112,7 +115,7 @@ func (c *Config) fields() fields {
 		"prevResult": &c.RawPrev, "args": &c.Args, "cni.dev/valid-attachments": &c.ValidAttachments,
 		"dns":    part(fields{"nameservers": &c.DNS.Nameservers, "domain": &c.DNS.Domain, "search": &c.DNS.Search, "options": &c.DNS.Options}),
 		"bridge": &c.Bridge, "isGateway": &c.IsGateway, "isDefaultGateway": &c.IsDefaultGateway, "forceAddress": &c.ForceAddress,
-		"ipMasq": &c.IPMasq, "ipMasqBackend": &c.IPMasqBackend, "mtu": &c.MTU, "hairpinMode": &c.HairpinMode, "promiscMode": &c.PromiscMode,
+		"ipMasq": &c.IPMasq, "ipMasqBackend": &c.IPMasqBackend, "mtu": &c.MTU, "routeMTU": &c.RouteMTU, "hairpinMode": &c.HairpinMode, "promiscMode": &c.PromiscMode,
 		"vlan": &c.VLAN, "vlanTrunk": objects(&c.VLANTrunk, (*trunk).fields), "preserveDefaultVlan": &c.PreserveDefaultVLAN,
 		"macspoofchk": &c.MacSpoofChk, "disableContainerInterface": &c.DisableContainerInterface, "portIsolation": &c.PortIsolation,
 		"enabledad": &c.EnableDAD, "podCIDRs": &c.PodCIDRs, "podCIDRsFile": &c.PodCIDRsFile, "directCIDRs": &c.DirectCIDRs,
@@ -183,6 +186,9 @@ func (c *Config) validate() error {
 	}
 	if c.MTU < 0 || c.MTU > 65535 {
 		wrong("mtu %d is not between 0 and 65535", c.MTU)
+	}
+	if c.RouteMTU < 0 || c.RouteMTU > 65535 {
+		wrong("routeMTU %d is not between 0 and 65535", c.RouteMTU)
 	}
 	if c.MTU > 0 && c.MTU < 1280 && slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		wrong("mtu %d is less than the 1280 that IPv6 needs", c.MTU)

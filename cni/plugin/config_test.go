@@ -41,6 +41,7 @@ func TestParseRefuses(t *testing.T) {
 		{"wrong type", `{` + base + `,"mtu":"1500"}`, 7, "mtu: string, where a whole number is wanted"},
 		{"wrong type in ipam", `{` + bridge + `,"dataDir":7}}`, 7, "ipam.dataDir: number, where a string is wanted"},
 		{"mtu", `{` + base + `,"mtu":70000}`, 7, "mtu 70000 is not between"},
+		{"routeMTU", `{` + base + `,"routeMTU":-1}`, 7, "routeMTU -1 is not between"},
 		{"mtu for IPv6", `{"name":"n","podCIDRs":["fd00::/64"],"mtu":1000}`, 7, "IPv6 needs"},
 		{"iptables", `{` + base + `,"ipMasqBackend":"iptables"}`, 7, `allowed is "nftables"`},
 		{"hairpin and promiscuous", `{` + base + `,"hairpinMode":true,"promiscMode":true}`, 7, "exclude each other"},

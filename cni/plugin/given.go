@@ -143,7 +143,7 @@ func (a *attachment) begin(g *given) *current.Result {
 	for _, x := range g.addrs {
 		all := net.IPNet{IP: make([]byte, x.BitLen()/8), Mask: net.CIDRMask(0, x.BitLen())}
 		if x.gateway.IsValid() && !slices.ContainsFunc(r.Routes, func(o *types.Route) bool { return o.Dst.String() == all.String() }) {
-			r.Routes = append(r.Routes, &types.Route{Dst: all, GW: x.gateway.AsSlice()})
+			r.Routes = append(r.Routes, &types.Route{Dst: all, GW: x.gateway.AsSlice(), MTU: a.conf.RouteMTU})
 		}
 	}
 	return r

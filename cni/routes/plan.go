@@ -3,6 +3,8 @@ package routes
 import (
 	"crypto/sha256"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -129,6 +131,9 @@ func (s State) Put(items ...Item) {
 		}
 	}
 }
+
+// Items goes through the items, in no order.
+func (s State) Items() iter.Seq[Item] { return maps.Values(s) }
 
 // Action is one change to the kernel.
 type Action struct {
