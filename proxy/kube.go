@@ -43,7 +43,7 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 		}
 	}
 	for _, p := range s.Spec.Ports {
-		if proto, known := protocolOf(p.Protocol); known {
+		if proto, known := protocolOf(p.Protocol); known || proto == sctp {
 			out.Ports = append(out.Ports, Port{Name: p.Name, Protocol: proto, Port: uint16(p.Port), NodePort: uint16(p.NodePort)})
 		}
 	}
@@ -119,8 +119,10 @@ func protocolOf(p corev1.Protocol) (Protocol, bool) {
 		return TCP, true
 	case corev1.ProtocolUDP:
 		return UDP, true
+	case corev1.ProtocolSCTP:
+		return sctp, false
 	default:
-		return 0, false // SCTP has no hook on connect; it needs the netfilter backend
+		return 0, false
 	}
 }
 

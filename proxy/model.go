@@ -14,6 +14,8 @@ type Protocol uint8
 const (
 	TCP Protocol = 6
 	UDP Protocol = 17
+
+	sctp Protocol = 132 // no backend has it: a Service that does is refused
 )
 
 // Service is what the model needs to know of a Service.

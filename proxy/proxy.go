@@ -34,7 +34,11 @@ type Config struct {
 	ExternalIPs bool
 	// HealthChecks, if not nil, is told of all checks of healthCheckNodePorts before each new model.
 	HealthChecks func([]HealthCheck)
-	Log          *slog.Logger
+	// Mode is the backend's, which says what it cannot do; all backends cannot do what every mode cannot.
+	Mode string
+	// Refused, if not nil, is told what of a service (namespace/name) is not translated whenever that changes: nothing any more, when the list is empty.
+	Refused func(service string, why []Limit)
+	Log     *slog.Logger
 }
 
 // backend is what puts a model to work.
@@ -57,6 +61,7 @@ type Proxy struct {
 	slices   map[string]map[string]Slice // by service, then by the slice's own key
 	owner    map[string]string           // service by the slice's key
 	dirty    map[string]bool             // services to compute again
+	refused  map[string][]Limit          // by service
 	since    time.Time                   // when the first of dirty became so
 }
 
@@ -67,7 +72,7 @@ func New(cfg Config, b backend) (*Proxy, error) {
 	}
 	return &Proxy{
 		cfg: cfg, backend: b, place: Place{Node: cfg.Node}, poke: make(chan struct{}, 1),
-		services: map[string]Service{}, slices: map[string]map[string]Slice{}, owner: map[string]string{}, dirty: map[string]bool{},
+		services: map[string]Service{}, slices: map[string]map[string]Slice{}, owner: map[string]string{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
 	}, nil
 }
 
@@ -204,8 +209,10 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 		svc, known := p.services[key]
 		if !known {
 			checked = checked || had
+			delete(p.refused, key)
 			continue
 		}
+		svc = p.limitLocked(key, svc)
 		var list []Slice
 		for _, s := range p.slices[key] {
 			list = append(list, s)
@@ -226,4 +233,17 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 	}
 	clear(p.dirty)
 	return checked
+}
+
+// limitLocked takes from a service what the mode cannot do, and says so.
+func (p *Proxy) limitLocked(key string, svc Service) Service {
+	svc, why := svc.limit(p.cfg.Mode)
+	same := slices.EqualFunc(why, p.refused[key], func(a, b Limit) bool { return a.Feature == b.Feature })
+	if delete(p.refused, key); len(why) > 0 {
+		p.refused[key] = why
+	}
+	if !same && p.cfg.Refused != nil {
+		p.cfg.Refused(key, why)
+	}
+	return svc
 }

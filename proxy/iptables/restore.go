@@ -1,0 +1,98 @@
+package iptables
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// present is what of ours there is in the tables.
+type present struct {
+	chains map[chain]bool
+	jumps  map[jump]bool // with no packets named
+}
+
+// parse reads what iptables-save says of a table: the chains of our names, and the rules that lead to them.
+func (p present) parse(table, text string) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, ":") && len(fields) > 0:
+			if c := (chain{table, strings.TrimPrefix(fields[0], ":")}); owned(c) {
+				p.chains[c] = true
+			}
+		case len(fields) > 3 && fields[0] == "-A":
+			i := slices.Index(fields, "-j")
+			if i > 0 && i+1 < len(fields) && owned(chain{table, fields[i+1]}) && !owned(chain{table, fields[1]}) {
+				p.jumps[jump{table, fields[1], fields[i+1], ""}] = true
+			}
+		}
+	}
+}
+
+// foreign tells whether another proxy's chains are there.
+func (p present) foreign() bool {
+	return p.chains[chain{nat, services}] && !p.chains[chain{nat, owner}]
+}
+
+// change is the input of iptables-restore --noflush that makes a table's chains go from have to want: only what differs. It is "" when nothing does.
+// Chains of gone are deleted, and jumps of lost are put at the front.
+func change(table string, have, want layout, gone map[chain]bool, lost []jump) string {
+	var declare, rules, drop strings.Builder
+	for _, c := range slices.SortedFunc(maps.Keys(want), compareChains) {
+		old, there := have[c]
+		if c.table != table || there && slices.Equal(old, want[c]) {
+			continue
+		}
+		fmt.Fprintf(&declare, ":%s - [0:0]\n", c.name) // empties it, too
+		for _, r := range want[c] {
+			fmt.Fprintf(&rules, "-A %s %s\n", c.name, r)
+		}
+	}
+	for _, c := range slices.SortedFunc(maps.Keys(gone), compareChains) {
+		if _, wanted := want[c]; c.table == table && !wanted {
+			fmt.Fprintf(&declare, ":%s - [0:0]\n", c.name)
+			fmt.Fprintf(&drop, "-X %s\n", c.name)
+		}
+	}
+	for _, j := range lost {
+		if j.table == table {
+			fmt.Fprintf(&rules, "-I %s 1 %s\n", j.from, j.rule())
+		}
+	}
+	if declare.Len() == 0 && rules.Len() == 0 {
+		return ""
+	}
+	return "*" + table + "\n" + declare.String() + rules.String() + drop.String() + "COMMIT\n"
+}
+
+func compareChains(a, b chain) int {
+	return strings.Compare(a.table+" "+a.name, b.table+" "+b.name)
+}
+
+// removal is the input that takes away all of what is there of ours.
+func (p present) removal(saved map[string]string) string {
+	var out strings.Builder
+	for _, table := range []string{nat, filter} {
+		var declare, drop, rules strings.Builder
+		for _, c := range slices.SortedFunc(maps.Keys(p.chains), compareChains) {
+			if c.table == table {
+				fmt.Fprintf(&declare, ":%s - [0:0]\n", c.name)
+				fmt.Fprintf(&drop, "-X %s\n", c.name)
+			}
+		}
+		for line := range strings.Lines(saved[table]) { // as they were saved, whoever wrote them
+			fields := strings.Fields(line)
+			if i := slices.Index(fields, "-j"); len(fields) > 3 && fields[0] == "-A" && i > 0 && i+1 < len(fields) {
+				if p.chains[chain{table, fields[i+1]}] && !p.chains[chain{table, fields[1]}] {
+					rules.WriteString("-D" + strings.TrimPrefix(line, "-A"))
+				}
+			}
+		}
+		if declare.Len() > 0 {
+			out.WriteString("*" + table + "\n" + declare.String() + rules.String() + drop.String() + "COMMIT\n")
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,87 @@
+package modes
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+
+	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/iptables"
+	"github.com/orlop-io/orlop/proxy/nft"
+	"github.com/orlop-io/orlop/proxy/proxytest"
+)
+
+func TestMain(m *testing.M) { proxytest.Main(m) }
+
+func TestKernelIptables(t *testing.T) {
+	for _, flavour := range []iptables.Flavour{iptables.NFT, iptables.Legacy} {
+		t.Run(string(flavour), func(t *testing.T) {
+			first := true
+			proxytest.Suite(t, proxytest.Mode{
+				Name: proxy.ModeIptables, Changes: 20, Lacks: proxy.Lacks(proxy.ModeIptables),
+				Open: func(r *proxytest.Rig) proxytest.Backend {
+					if first { // a kubelet has been here
+						out, err := exec.Command("iptables-"+string(flavour), "-t", "mangle", "-N", "KUBE-KUBELET-CANARY").CombinedOutput()
+						if err != nil {
+							r.T.Fatalf("%v: %s", err, out)
+						}
+					}
+					first = false
+					b, err := iptables.Open(iptables.Config{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+					r.Must(err)
+					if b.Flavour() != flavour {
+						r.T.Fatalf("uses flavour %s, want the kubelet's, %s", b.Flavour(), flavour)
+					}
+					b.SetNode(proxytest.NodeOf())
+					return b
+				},
+				Remove: func(*proxytest.Rig) error { return iptables.Remove("") },
+				Left:   func(*proxytest.Rig) (string, error) { return saved(flavour) },
+			})
+		})
+	}
+}
+
+// saved is all that iptables of a flavour shows, but for what it always shows and the kubelet's sign.
+func saved(flavour iptables.Flavour) (string, error) {
+	var left []string
+	for _, v := range []string{"iptables-", "ip6tables-"} {
+		out, err := exec.Command(v + string(flavour) + "-save").Output()
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(string(out)) {
+			if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "*") && !strings.HasPrefix(line, "COMMIT") && !strings.Contains(line, " ACCEPT [") && !strings.Contains(line, "CANARY") {
+				left = append(left, line)
+			}
+		}
+	}
+	return strings.Join(left, ""), nil
+}
+
+func TestKernelNftables(t *testing.T) {
+	proxytest.Suite(t, proxytest.Mode{
+		Name: proxy.ModeNftables, Changes: 100, Lacks: proxy.Lacks(proxy.ModeNftables),
+		Open: func(*proxytest.Rig) proxytest.Backend {
+			b := nft.New(proxy.Everywhere)
+			b.SetNode(proxytest.NodeOf())
+			return b
+		},
+		Remove: func(*proxytest.Rig) error { return nft.Remove() },
+		Left: func(*proxytest.Rig) (string, error) {
+			conn, err := nftables.New()
+			if err != nil {
+				return "", err
+			}
+			tables, err := conn.ListTables()
+			if err != nil || len(tables) == 0 {
+				return "", err
+			}
+			return tables[0].Name, nil
+		},
+	})
+}
