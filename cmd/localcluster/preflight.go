@@ -42,6 +42,7 @@ func usage(format string, args ...any) error {
 type facts struct {
 	root             bool
 	missingPrograms  []string
+	missingRuntime   []string // of a containerd that was named
 	missingFiles     []string // beside the binary
 	staleImages      []string // archives there that hold images of another version
 	overlay          bool
@@ -77,6 +78,9 @@ func (f facts) complaints(nodes int) []error {
 		}
 		add("missing: %s; install with: apt-get install -y %s", strings.Join(f.missingPrograms, ", "), strings.Join(packages, " "))
 	}
+	if len(f.missingRuntime) > 0 {
+		add("--containerd: missing: %s; install containerd, containerd-shim-runc-v2 and ctr of one version into one folder", strings.Join(f.missingRuntime, ", "))
+	}
 	if len(f.missingFiles) > 0 {
 		add("missing: %s; build with: make build images", strings.Join(f.missingFiles, ", "))
 	}
@@ -111,7 +115,18 @@ func preflight(cfg UpConfig) error {
 
 func gather(cfg UpConfig) facts {
 	f := facts{root: os.Geteuid() == 0, overlay: hasOverlay()}
-	for _, p := range []string{"containerd", "ctr", "runc", "mount", "umount"} {
+	programs := []string{"runc", "mount", "umount"}
+	if cfg.Containerd == "" {
+		programs = append([]string{"containerd", "ctr"}, programs...)
+	} else {
+		beside := filepath.Dir(cfg.Containerd)
+		for _, p := range []string{cfg.Containerd, filepath.Join(beside, "containerd-shim-runc-v2"), filepath.Join(beside, "ctr")} {
+			if _, err := exec.LookPath(p); err != nil {
+				f.missingRuntime = append(f.missingRuntime, p)
+			}
+		}
+	}
+	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			f.missingPrograms = append(f.missingPrograms, p)
 		}

@@ -63,8 +63,9 @@ func TestComplaintsNameTheRemedy(t *testing.T) {
 		t.Errorf("a good machine: %v", errs)
 	}
 	bad := facts{missingPrograms: []string{"containerd", "ctr", "runc"}, missingFiles: []string{"bin/x"}, staleImages: []string{"old.tar"}, inotifyInstances: 1, pidMax: 1, busyPorts: []uint16{80}}
+	bad.missingRuntime = []string{"/x/ctr"}
 	all := errors.Join(bad.complaints(2)...).Error()
-	for _, want := range []string{"sudo", "apt-get install -y containerd runc\n", "make build images", "old.tar; build with: make images", "modprobe overlay", "fs.inotify.max_user_instances=1024", "kernel.pid_max", "port 80"} {
+	for _, want := range []string{"sudo", "--containerd: missing: /x/ctr", "apt-get install -y containerd runc\n", "make build images", "old.tar; build with: make images", "modprobe overlay", "fs.inotify.max_user_instances=1024", "kernel.pid_max", "port 80"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in:\n%s", want, all)
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -52,6 +53,11 @@ func upCommand(e *env) *cobra.Command {
 			if cfg.User, err = kubeconfig.Caller(e.getenv); err != nil {
 				return err
 			}
+			if cfg.Containerd != "" {
+				if cfg.Containerd, err = filepath.Abs(cfg.Containerd); err != nil {
+					return fmt.Errorf("--containerd: %w", err)
+				}
+			}
 			return e.up(cmd.Context(), cfg, reuse, output)
 		},
 	}
@@ -67,6 +73,7 @@ func upCommand(e *env) *cobra.Command {
 	f.DurationVar(&cfg.Wait, "wait", 2*time.Minute, "give up if the cluster is not ready in this time; 0 does not wait for readiness")
 	f.StringVarP(&output, "output", "o", "", "json prints what was made; steps go to standard error then")
 	f.BoolVar(&cfg.Offline, "offline", false, "let nothing be pulled")
+	f.StringVar(&cfg.Containerd, "containerd", "", "containerd program that hosts run, containerd-shim-runc-v2 and ctr of the same version beside it (default: that of $PATH)")
 	f.BoolVar(&reuse, "reuse", false, "if the cluster is there already, make sure that it is healthy, and change nothing else")
 	return cmd
 }

@@ -82,6 +82,7 @@ type Cluster struct {
 	Publish     []Publish        `json:"publish,omitempty"`
 	Registries  []uint16         `json:"registries,omitempty"` // loopback ports that hosts may pull from
 	Offline     bool             `json:"offline,omitempty"`
+	Containerd  string           `json:"containerd,omitempty"` // the program that hosts run, its shim and ctr beside it; empty: from PATH
 	Kubeconfig  *KubeconfigEntry `json:"kubeconfig,omitempty"`
 }
 

@@ -110,9 +110,11 @@ func proxyEnv(c *layout.Cluster) []string {
 
 // writeContainerdConfig prepares the host's containerd and returns how to start it.
 func writeContainerdConfig(ctx context.Context, c *layout.Cluster, h layout.Host, env []string) (argv, fullEnv []string, err error) {
-	exe, err := exec.LookPath("containerd")
-	if err != nil {
-		return nil, nil, fmt.Errorf("find containerd: %w", err)
+	exe := c.Containerd
+	if exe == "" {
+		if exe, err = exec.LookPath("containerd"); err != nil {
+			return nil, nil, fmt.Errorf("find containerd: %w", err)
+		}
 	}
 	out, err := exec.CommandContext(ctx, exe, "--version").Output()
 	if err != nil {

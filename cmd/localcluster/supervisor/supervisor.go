@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -37,16 +38,21 @@ type Supervisor struct {
 func New(c *layout.Cluster, h layout.Host, log *slog.Logger) *Supervisor {
 	return &Supervisor{
 		cluster: c, host: h, log: log,
-		env:    hostEnv(),
+		env:    hostEnv(c.Containerd),
 		reaper: &reaper{waiting: map[int]chan<- syscall.WaitStatus{}},
 	}
 }
 
 // hostEnv is the environment of everything in a host: none of the caller's is inherited, since
-// a supervisor outlives the shell it was started from.
-func hostEnv() []string {
+// a supervisor outlives the shell it was started from. A containerd of the cluster's own finds its
+// shim, and we find its ctr, before the machine's.
+func hostEnv(containerd string) []string {
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if containerd != "" {
+		path = filepath.Dir(containerd) + ":" + path
+	}
 	return []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=" + path,
 		"HOME=/root", "LANG=C.UTF-8",
 	}
 }

@@ -64,3 +64,15 @@ func TestParseFlagsEnv(t *testing.T) {
 		t.Errorf("got %q of nothing", got)
 	}
 }
+
+// A cluster's own containerd finds its shim, and not the machine's.
+func TestHostEnv(t *testing.T) {
+	for containerd, want := range map[string]string{
+		"":                   "PATH=/usr/local/sbin:",
+		"/opt/c2/containerd": "PATH=/opt/c2:/usr/local/sbin:",
+	} {
+		if env := hostEnv(containerd); !strings.HasPrefix(env[0], want) {
+			t.Errorf("with containerd %q the environment begins %q, want %q", containerd, env[0], want)
+		}
+	}
+}
