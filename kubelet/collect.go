@@ -106,6 +106,13 @@ func (k *Kubelet) listImages(ctx context.Context) ([]imagegc.Image, error) {
 	for _, c := range containers {
 		used[c.ImageRef], used[c.GetImage().GetImage()], used[c.ImageId] = true, true, true
 	}
+	for name := range k.volumeImages() { // the runtime knows nothing of what it has mounted of them
+		have, err := k.rt.Image(ctx, &runtimeapi.ImageSpec{Image: name})
+		if err != nil {
+			return nil, err
+		}
+		used[have.GetId()] = true
+	}
 	var out []imagegc.Image
 	for _, i := range list {
 		out = append(out, imagegc.Image{ID: i.Id, Size: int64(i.Size), Keep: keepImage(i, used)})

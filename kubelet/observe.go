@@ -38,7 +38,7 @@ func (k *Kubelet) factsOf(st *runtimeapi.ContainerStatus) lifecycle.Facts {
 	found, _ := criconfig.Find(st.Labels, st.Annotations)
 	f := lifecycle.Facts{
 		Name: found.Container, ID: st.Id, Attempt: found.Attempt, SpecImage: found.SpecImage, Image: st.GetImage().GetImage(), ImageID: st.ImageRef,
-		Resources: found.Resources,
+		Resources: found.Resources, Mounts: found.MountStatuses,
 		Running:   st.State == runtimeapi.ContainerState_CONTAINER_RUNNING,
 		Exited:    st.State == runtimeapi.ContainerState_CONTAINER_EXITED,
 		StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt), ExitCode: st.ExitCode, Reason: st.Reason, Message: st.Message, LogPath: st.LogPath,

@@ -44,6 +44,8 @@ type starting struct {
 	a    lifecycle.StartContainer
 	pod  *v1.Pod
 	spec *v1.Container
+	// mounted is what the status is to say of the mounts, where that is more than the spec tells; else nil.
+	mounted []v1.VolumeMountStatus
 }
 
 // startContainer brings a container up: image, configuration, creation, start, postStart hook.
@@ -53,12 +55,12 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 	w.k.metrics.containers.WithLabelValues(kind).Inc()
 	id, err := c.up(ctx)
 	if err != nil {
-		reason := "CreateContainerError"
+		reason, image := "CreateContainerError", ""
 		var se *startError
 		var ie *images.Error
 		switch {
 		case errors.As(err, &ie):
-			reason = ie.Reason
+			reason, image = ie.Reason, ie.Image
 		case errors.As(err, &se):
 			reason = se.reason
 			if ctx.Err() == nil {
@@ -68,7 +70,7 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 		if ctx.Err() == nil {
 			w.k.metrics.containerErrors.WithLabelValues(kind, reason).Inc()
 		}
-		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: cri.Words(err)})
+		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: cri.Words(err), Image: image})
 		return
 	}
 	w.post(lifecycle.HookDone{Name: a.Name, ID: id, Err: c.postStart(ctx, id)})
@@ -80,11 +82,15 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	img, err := c.image(ctx, sandbox)
+	vols, err := c.imageVolumes(ctx, sandbox)
 	if err != nil {
 		return "", err
 	}
-	cfg, err := c.config(ctx, img)
+	img, err := c.ensure(ctx, sandbox, c.a.Name, c.spec.Image, c.spec.ImagePullPolicy)
+	if err != nil {
+		return "", err
+	}
+	cfg, err := c.config(ctx, img, vols)
 	if err != nil {
 		return "", err
 	}
@@ -103,7 +109,7 @@ func (c *starting) up(ctx context.Context) (string, error) {
 	}
 	k.own(id, c.w.uid)
 	facts := lifecycle.Facts{Name: c.a.Name, ID: id, Sandbox: c.a.Sandbox, Attempt: c.a.Attempt, Image: c.spec.Image, SpecImage: c.spec.Image,
-		Resources: c.spec.Resources.DeepCopy(), ImageID: img.ID, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
+		Resources: c.spec.Resources.DeepCopy(), ImageID: img.ID, Mounts: c.mounted, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
 	c.w.post(lifecycle.ContainerCreated{Facts: facts})
 	k.events.Pod(c.pod, c.a.Name, false, "Created", "Container created")
 	if err := k.rt.StartContainer(ctx, id); err != nil {
@@ -141,19 +147,20 @@ func (c *starting) postStart(ctx context.Context, id string) error {
 	return err
 }
 
-func (c *starting) image(ctx context.Context, sandbox *runtimeapi.PodSandboxConfig) (images.Image, error) {
-	auths, err := c.auths(ctx)
+// ensure gets an image into the runtime. Its events name the container, or for an empty name the pod.
+func (c *starting) ensure(ctx context.Context, sandbox *runtimeapi.PodSandboxConfig, container, image string, policy v1.PullPolicy) (images.Image, error) {
+	auths, err := c.auths(ctx, image)
 	if err != nil {
 		c.w.log.Warn("image pull secrets", "err", err) // the image may be there, or be public
 	}
 	var pulling time.Time
 	img, err := c.w.k.puller.Ensure(ctx, images.Request{
-		Image: c.spec.Image, Policy: c.spec.ImagePullPolicy, Auths: auths, Sandbox: sandbox,
+		Image: image, Policy: policy, Auths: auths, Sandbox: sandbox,
 		Tell: func(warning bool, reason, message string) {
 			if reason == "Pulling" {
 				pulling = time.Now()
 			}
-			c.w.k.events.Pod(c.pod, c.a.Name, warning, reason, message)
+			c.w.k.events.Pod(c.pod, container, warning, reason, message)
 		},
 	})
 	if !pulling.IsZero() {
@@ -162,7 +169,7 @@ func (c *starting) image(ctx context.Context, sandbox *runtimeapi.PodSandboxConf
 	return img, err
 }
 
-func (c *starting) auths(ctx context.Context) ([]*runtimeapi.AuthConfig, error) {
+func (c *starting) auths(ctx context.Context, image string) ([]*runtimeapi.AuthConfig, error) {
 	var secrets []*v1.Secret
 	var errs []error
 	for _, ref := range c.pod.Spec.ImagePullSecrets {
@@ -173,12 +180,12 @@ func (c *starting) auths(ctx context.Context) ([]*runtimeapi.AuthConfig, error) 
 		}
 		secrets = append(secrets, s)
 	}
-	auths, err := images.Auths(c.spec.Image, secrets)
+	auths, err := images.Auths(image, secrets)
 	return auths, errors.Join(append(errs, err)...)
 }
 
 // config gathers what the container is made of.
-func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.ContainerConfig, error) {
+func (c *starting) config(ctx context.Context, img images.Image, vols imageVolumes) (*runtimeapi.ContainerConfig, error) {
 	k := c.w.k
 	services, err := k.sync.services(ctx, c.pod)
 	if err != nil {
@@ -193,14 +200,14 @@ func (c *starting) config(ctx context.Context, img images.Image) (*runtimeapi.Co
 	if err != nil {
 		return nil, failed("CreateContainerConfigError", err)
 	}
-	mounts, err := c.mounts(env, ips)
+	mounts, err := c.mounts(ctx, env, ips, vols)
 	if err != nil {
 		return nil, failed("CreateContainerConfigError", err)
 	}
 	cfg, err := criconfig.Container{
 		Pod: c.pod, Spec: c.spec, Attempt: c.a.Attempt, ImageRef: img.Ref, ImageUser: img.User, ImageUID: img.UID,
 		Command: environ.Expand(c.spec.Command, env), Args: environ.Expand(c.spec.Args, env),
-		Env: env, Mounts: mounts, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
+		Env: env, Mounts: mounts, MountStatuses: c.mounted, Target: c.target(), SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
 		Resources: criconfig.Resources(c.pod, c.spec, c.w.qos, k.cgroupFacts()),
 	}.Config()
 	return cfg, failed("CreateContainerConfigError", err)
@@ -217,24 +224,25 @@ func (c *starting) target() string {
 	return ""
 }
 
-func (c *starting) mounts(env []v1.EnvVar, ips []string) ([]*runtimeapi.Mount, error) {
+func (c *starting) mounts(ctx context.Context, env []v1.EnvVar, ips []string, images imageVolumes) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	ready := map[string]volumes.Mount{}
 	if m := c.w.mounts.Load(); m != nil {
 		ready = *m
 	}
+	recursive, err := c.recursive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mounted = mountStatuses(c.spec, recursive, images)
 	hostsMounted := false
 	for i := range c.spec.VolumeMounts {
 		vm := &c.spec.VolumeMounts[i]
-		vol, ok := ready[vm.Name]
-		if !ok {
-			return nil, fmt.Errorf("cannot find volume %q to mount into container %q%s", vm.Name, c.a.Name, c.whyNot(vm.Name))
-		}
-		path, err := c.hostPath(vm, vol, env)
+		m, err := c.mount(vm, ready, images, env)
 		if err != nil {
 			return nil, err
 		}
-		m := &runtimeapi.Mount{ContainerPath: vm.MountPath, HostPath: path, Readonly: vm.ReadOnly || vol.ReadOnly, Propagation: propagation(vm.MountPropagation)}
+		m.RecursiveReadOnly = recursive[vm.MountPath]
 		if !filepath.IsAbs(m.ContainerPath) {
 			m.ContainerPath = "/" + m.ContainerPath
 		}
@@ -259,14 +267,26 @@ func (c *starting) mounts(env []v1.EnvVar, ips []string) ([]*runtimeapi.Mount, e
 	return out, nil
 }
 
-// whyNot says why a volume is not there, if its kind is the reason.
-func (c *starting) whyNot(volume string) string {
-	for i := range c.pod.Spec.Volumes {
-		if v := &c.pod.Spec.Volumes[i]; v.Name == volume && v.Image != nil {
-			return ": this kubelet does not support image volumes"
+// mount is how the runtime is asked for one of the container's mounts.
+func (c *starting) mount(vm *v1.VolumeMount, ready map[string]volumes.Mount, images imageVolumes, env []v1.EnvVar) (*runtimeapi.Mount, error) {
+	sub, err := subPath(vm, env)
+	if err != nil {
+		return nil, err
+	}
+	if image, ok := images[vm.Name]; ok {
+		return &runtimeapi.Mount{ContainerPath: vm.MountPath, Image: image.spec(), ImageSubPath: sub, Readonly: true}, nil
+	}
+	vol, ok := ready[vm.Name]
+	if !ok {
+		return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.a.Name)
+	}
+	path := vol.HostPath
+	if sub != "" {
+		if path, err = c.w.k.vols.SubPath(c.pod, vol, sub); err != nil {
+			return nil, err
 		}
 	}
-	return ""
+	return &runtimeapi.Mount{ContainerPath: vm.MountPath, HostPath: path, Readonly: vm.ReadOnly || vol.ReadOnly, Propagation: propagation(vm.MountPropagation)}, nil
 }
 
 func (c *starting) readOnlyRoot() bool {
@@ -274,18 +294,12 @@ func (c *starting) readOnlyRoot() bool {
 	return sc != nil && sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem
 }
 
-func (c *starting) hostPath(vm *v1.VolumeMount, vol volumes.Mount, env []v1.EnvVar) (string, error) {
-	sub := vm.SubPath
+// subPath is the part of a volume that a mount is of, variables filled in; empty for the whole.
+func subPath(vm *v1.VolumeMount, env []v1.EnvVar) (string, error) {
 	if vm.SubPathExpr != "" {
-		var err error
-		if sub, err = environ.ExpandPath(vm.SubPathExpr, env); err != nil {
-			return "", err
-		}
+		return environ.ExpandPath(vm.SubPathExpr, env)
 	}
-	if sub == "" {
-		return vol.HostPath, nil
-	}
-	return c.w.k.vols.SubPath(c.pod, vol, sub)
+	return vm.SubPath, nil
 }
 
 func propagation(p *v1.MountPropagationMode) runtimeapi.MountPropagation {

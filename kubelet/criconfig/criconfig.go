@@ -33,6 +33,7 @@ const (
 	annGrace         = "io.kubernetes.pod.terminationGracePeriod"
 	annImage         = "io.orlop.container.image"
 	annResources     = "io.orlop.container.resources"
+	annMounts        = "io.orlop.container.mounts"
 )
 
 // Sandbox is what a sandbox is made of besides the pod.
@@ -143,6 +144,8 @@ type Container struct {
 	Command, Args []string
 	Env           []v1.EnvVar
 	Mounts        []*runtimeapi.Mount
+	// MountStatuses is to be found again with the container; nil for nothing.
+	MountStatuses []v1.VolumeMountStatus
 	// Target is the container whose processes an ephemeral container shares, by id.
 	Target         string
 	SeccompDefault bool
@@ -197,6 +200,13 @@ func (c Container) Config() (*runtimeapi.ContainerConfig, error) {
 	if g := c.Pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		cfg.Annotations[annGrace] = strconv.FormatInt(*g, 10)
 	}
+	if len(c.MountStatuses) > 0 {
+		text, err := json.Marshal(c.MountStatuses)
+		if err != nil {
+			return nil, fmt.Errorf("note mounts of container %s: %w", spec.Name, err)
+		}
+		cfg.Annotations[annMounts] = string(text)
+	}
 	for _, e := range c.Env {
 		cfg.Envs = append(cfg.Envs, &runtimeapi.KeyValue{Key: e.Name, Value: []byte(e.Value)})
 	}
@@ -214,6 +224,8 @@ type Found struct {
 	MessagePolicy   v1.TerminationMessagePolicy
 	// Resources are what the container was made with, nil if that is not noted.
 	Resources *v1.ResourceRequirements
+	// MountStatuses are those that were noted, nil for none.
+	MountStatuses []v1.VolumeMountStatus
 }
 
 // Find reads a container's (or, without container, a sandbox's) labels and annotations. Objects
@@ -229,6 +241,9 @@ func Find(labels, annotations map[string]string) (Found, bool) {
 	var res v1.ResourceRequirements
 	if text := annotations[annResources]; text != "" && json.Unmarshal([]byte(text), &res) == nil {
 		f.Resources = &res
+	}
+	if text := annotations[annMounts]; text != "" && json.Unmarshal([]byte(text), &f.MountStatuses) != nil {
+		f.MountStatuses = nil
 	}
 	return f, f.UID != "" && f.Name != ""
 }

@@ -46,12 +46,13 @@ func TestFoundAgain(t *testing.T) {
 	p.Spec.Containers[0].TerminationMessagePolicy = v1.TerminationMessageFallbackToLogsOnError
 	res := v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")}}
 	p.Spec.Containers[0].Resources = res
-	cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0], Attempt: 7, ImageRef: "sha256:1"}.Config()
+	mounts := []v1.VolumeMountStatus{{Name: "v", MountPath: "/v", VolumeStatus: &v1.VolumeStatus{Image: &v1.ImageVolumeStatus{ImageRef: "x@sha256:2"}}}}
+	cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0], Attempt: 7, ImageRef: "sha256:1", MountStatuses: mounts}.Config()
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, ok := Find(cfg.Labels, cfg.Annotations)
-	want := Found{UID: "u1", Namespace: "ns", Name: "p", Container: "c", Attempt: 7, SpecImage: "img", MessagePolicy: v1.TerminationMessageFallbackToLogsOnError, Resources: &res}
+	want := Found{UID: "u1", Namespace: "ns", Name: "p", Container: "c", Attempt: 7, SpecImage: "img", MessagePolicy: v1.TerminationMessageFallbackToLogsOnError, Resources: &res, MountStatuses: mounts}
 	if d := cmp.Diff(want, got); !ok || d != "" {
 		t.Error(d)
 	}

@@ -91,7 +91,7 @@ type Image struct {
 }
 
 // Error is why an image is not there, in the words of the container's status.
-type Error struct{ Reason, Message string }
+type Error struct{ Reason, Message, Image string }
 
 func (e *Error) Error() string { return e.Message }
 
@@ -112,14 +112,14 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
 	if _, err := reference.ParseNormalizedNamed(r.Image); err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", r.Image, r.Image, err)
 		r.Tell(true, "InspectFailed", msg)
-		return Image{}, &Error{"InvalidImageName", msg}
+		return Image{}, &Error{"InvalidImageName", msg, r.Image}
 	}
 	spec := &runtimeapi.ImageSpec{Image: r.Image, RuntimeHandler: r.Handler}
 	have, err := p.rt.Image(ctx, spec)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", r.Image, err)
 		r.Tell(true, "InspectFailed", msg)
-		return Image{}, &Error{"ImageInspectError", msg}
+		return Image{}, &Error{"ImageInspectError", msg, r.Image}
 	}
 	switch {
 	case have != nil && r.Policy != v1.PullAlways:
@@ -128,7 +128,7 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
 	case r.Policy == v1.PullNever:
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
 		r.Tell(true, "ErrImageNeverPull", msg)
-		return Image{}, &Error{"ErrImageNeverPull", msg}
+		return Image{}, &Error{"ErrImageNeverPull", msg, r.Image}
 	}
 	return p.pull(ctx, r, spec)
 }
@@ -150,7 +150,7 @@ func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec
 		msg := fmt.Sprintf("failed to pull image %q: %s", r.Image, cri.Words(err))
 		r.Tell(true, "Failed", "Failed to "+strings.TrimPrefix(msg, "failed to "))
 		r.Tell(true, "Failed", "Error: ErrImagePull")
-		return Image{}, &Error{"ErrImagePull", msg}
+		return Image{}, &Error{"ErrImagePull", msg, r.Image}
 	}
 	f.counted.Do(func() { p.pulled(got.Size, f.took) }) // however many waited for it
 	r.Tell(false, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",

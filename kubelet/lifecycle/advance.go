@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -213,7 +214,7 @@ func (m *machine) showPull(c *Container) {
 		m.wake(shownUntil)
 		return
 	}
-	image := Spec(m.Pod, c.Name).Image
+	image := cmp.Or(c.unpulled, Spec(m.Pod, c.Name).Image)
 	c.Waiting = "ImagePullBackOff"
 	c.Message = fmt.Sprintf("Back-off pulling image %q: %s", image, c.Message)
 	m.do(Tell{Container: c.Name, Reason: "BackOff", Message: fmt.Sprintf("Back-off pulling image %q", image)})

@@ -50,8 +50,9 @@ type (
 	ContainerSeen struct{ Facts Facts }
 	// ContainerMissing says that the runtime does not know a container any more.
 	ContainerMissing struct{ ID string }
-	// StartFailed ends a StartContainer that did not come as far as a running container.
-	StartFailed struct{ Name, Reason, Message string }
+	// StartFailed ends a StartContainer that did not come as far as a running container. Image is the one that could not
+	// be pulled, where that is the reason: the container's own, or one that it mounts.
+	StartFailed struct{ Name, Reason, Message, Image string }
 	// HookDone says that a container runs and its postStart hook, if any, has ended.
 	HookDone struct {
 		Name, ID string

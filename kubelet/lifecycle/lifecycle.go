@@ -164,6 +164,8 @@ type Container struct {
 	lastStart          time.Time
 	// stale: an input changed while the container was being started.
 	stale bool
+	// unpulled is the image that Waiting is about; empty: the container's own.
+	unpulled string
 }
 
 // Facts are what the runtime says of a container instance.
@@ -185,7 +187,9 @@ type Facts struct {
 	SpecImage string
 	// Resources are what the instance was made with; nil is not known.
 	Resources *v1.ResourceRequirements
-	LogPath   string
+	// Mounts is what the instance has mounted, where that is more than its spec tells; else nil.
+	Mounts  []v1.VolumeMountStatus
+	LogPath string
 }
 
 // retry counts failures of one act.

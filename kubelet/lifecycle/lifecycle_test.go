@@ -409,6 +409,19 @@ func TestPullBackOff(t *testing.T) {
 	w.want("start a/0")
 }
 
+// What is waited for is the image that could not be pulled, which may be a volume.
+func TestVolumePullBackOff(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.hold["start a/0"] = true
+	w.step(Tick{})
+	w.step(StartFailed{Name: "a", Reason: "ErrImagePull", Message: "no such image", Image: "r.example/art:1"})
+	w.now = t0.Add(2 * time.Second)
+	w.step(Tick{})
+	if m := w.status().ContainerStatuses[0].State.Waiting.Message; m != `Back-off pulling image "r.example/art:1": no such image` {
+		t.Errorf("message %s", m)
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	w := begin(t, pod(func(p *v1.Pod) { d := int64(60); p.Spec.ActiveDeadlineSeconds = &d }))
 	w.step(Tick{})

@@ -151,6 +151,9 @@ func (s *State) containerStatus(c *Container) v1.ContainerStatus {
 			st.Resources = c.Applied.DeepCopy()
 			st.AllocatedResources = spec.Resources.DeepCopy().Requests
 		}
+		if st.VolumeMounts = c.Facts.Mounts; st.VolumeMounts == nil {
+			st.VolumeMounts = MountStatuses(spec)
+		}
 	}
 	if c.Facts.ID != "" {
 		st.ContainerID = "containerd://" + c.Facts.ID
@@ -176,6 +179,20 @@ func (s *State) containerStatus(c *Container) v1.ContainerStatus {
 		}
 	}
 	return st
+}
+
+// MountStatuses is what a container's spec says of its mounts, in the words of its status.
+func MountStatuses(spec *v1.Container) []v1.VolumeMountStatus {
+	var out []v1.VolumeMountStatus
+	for i := range spec.VolumeMounts {
+		vm := &spec.VolumeMounts[i]
+		st := v1.VolumeMountStatus{Name: vm.Name, MountPath: vm.MountPath, ReadOnly: vm.ReadOnly}
+		if vm.ReadOnly {
+			st.RecursiveReadOnly = new(v1.RecursiveReadOnlyDisabled)
+		}
+		out = append(out, st)
+	}
+	return out
 }
 
 func (s *State) waiting(c *Container) *v1.ContainerStateWaiting {

@@ -253,7 +253,7 @@ func (m *machine) startFailed(ev StartFailed) {
 			c.Facts.FinishedAt = m.now
 		}
 	}
-	c.Waiting, c.Message = ev.Reason, ev.Message
+	c.Waiting, c.Message, c.unpulled = ev.Reason, ev.Message, ev.Image
 	if c.stale && ev.Reason == configError {
 		return
 	}
