@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,5 +168,28 @@ func TestWatchFallsBack(t *testing.T) {
 	}
 	if len(got) != 1 || got[0] != (Event{ID: "c1", Kind: Stopped}) {
 		t.Errorf("events %v, want one stop of c1", got)
+	}
+}
+
+// Containerd 1.x tells of its cgroup driver only in its configuration.
+func TestConfiguredDriver(t *testing.T) {
+	config := func(options string) string {
+		return `{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"runtimeType":"io.containerd.runc.v2","options":` + options + `},"other":{"runtimeType":"x"}}},"cni":{}}`
+	}
+	for _, tt := range []struct {
+		name, config string
+		driver       runtimeapi.CgroupDriver
+		ok           bool
+	}{
+		{"systemd", config(`{"BinaryName":"","SystemdCgroup":true}`), runtimeapi.CgroupDriver_SYSTEMD, true},
+		{"not said", config(`{}`), runtimeapi.CgroupDriver_CGROUPFS, true},
+		{"no options", config(`null`), runtimeapi.CgroupDriver_CGROUPFS, true},
+		{"another runtime by default", strings.Replace(config(`{"SystemdCgroup":true}`), `Name":"runc"`, `Name":"other"`, 1), 0, false},
+		{"another form", `{"containerd":[]}`, 0, false},
+		{"nothing", "", 0, false},
+	} {
+		if driver, ok := configuredDriver(tt.config); driver != tt.driver || ok != tt.ok {
+			t.Errorf("%s: %v %v, want %v %v", tt.name, driver, ok, tt.driver, tt.ok)
+		}
 	}
 }

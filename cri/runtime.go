@@ -2,6 +2,8 @@ package cri
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
 	"time"
 
@@ -36,15 +38,54 @@ func (c *Client) Status(ctx context.Context) (*runtimeapi.StatusResponse, error)
 	return r, wrap("ask runtime status", "", err)
 }
 
-// CgroupDriver says which cgroup driver the runtime uses, or ErrUnimplemented.
+// CgroupDriver says which cgroup driver the runtime uses. Where it has no call for that, as containerd 1.x, its
+// configuration tells; ErrUnimplemented if neither does.
 func (c *Client) CgroupDriver(ctx context.Context) (runtimeapi.CgroupDriver, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	r, err := c.runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
+	if err == nil && r.GetLinux() != nil {
+		return r.Linux.CgroupDriver, nil
+	}
+	if err == nil {
+		err = status.Error(codes.Unimplemented, "no cgroup driver in the runtime's answer")
+	}
+	unknown := wrap("ask runtime configuration", "", err)
+	if !errors.Is(unknown, ErrUnimplemented) {
+		return 0, unknown
+	}
+	told, err := c.runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
 	if err != nil {
 		return 0, wrap("ask runtime configuration", "", err)
 	}
-	return r.GetLinux().GetCgroupDriver(), nil
+	if driver, ok := configuredDriver(told.GetInfo()["config"]); ok {
+		return driver, nil
+	}
+	return 0, unknown
+}
+
+// configuredDriver reads the driver out of containerd 1.x's configuration: that of the runtime that pods run in by default.
+func configuredDriver(config string) (runtimeapi.CgroupDriver, bool) {
+	var cfg struct {
+		Containerd struct {
+			Default  string `json:"defaultRuntimeName"`
+			Runtimes map[string]struct {
+				Type    string         `json:"runtimeType"`
+				Options map[string]any `json:"options"`
+			} `json:"runtimes"`
+		} `json:"containerd"`
+	}
+	if json.Unmarshal([]byte(config), &cfg) != nil {
+		return 0, false
+	}
+	r, ok := cfg.Containerd.Runtimes[cfg.Containerd.Default]
+	if !ok || r.Type != "io.containerd.runc.v2" {
+		return 0, false
+	}
+	if systemd, _ := r.Options["SystemdCgroup"].(bool); systemd {
+		return runtimeapi.CgroupDriver_SYSTEMD, true
+	}
+	return runtimeapi.CgroupDriver_CGROUPFS, true
 }
 
 // SetPodCIDR tells the runtime the node's pod range, for runtimes that template CNI configuration.

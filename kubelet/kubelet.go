@@ -54,7 +54,8 @@ type Config struct {
 	ManifestDir string
 	// Endpoint and ImageEndpoint are the runtime's sockets.
 	Endpoint, ImageEndpoint string
-	// CgroupDriver is cgroupfs or systemd, CgroupRoot the cgroup above kubepods.
+	// CgroupDriver is cgroupfs or systemd, where the runtime does not say which it uses. CgroupRoot is the cgroup above
+	// kubepods.
 	CgroupDriver, CgroupRoot string
 	// CPUQuota enforces CPU limits over CPUPeriod.
 	CPUQuota  bool
@@ -134,6 +135,7 @@ type Kubelet struct {
 	rt      *cri.Client
 	puller  *images.Puller
 	vols    *volumes.Volumes
+	trees   []cgroups.Hierarchy
 	groups  *cgroups.Cgroups
 	probes  *probe.Probes
 	counts  *probe.Metrics
@@ -204,8 +206,8 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	}
 	trees, err := cgroups.Discover()
 	errs = append(errs, err)
-	k.groups, err = cgroups.New(cgroups.Config{Hierarchies: trees, Prefix: cfg.CgroupRoot, Driver: cgroups.Driver(cfg.CgroupDriver),
-		CPUQuota: cfg.CPUQuota, CPUPeriod: cfg.CPUPeriod, PodPids: cfg.PodPids}, log)
+	k.trees = trees
+	k.groups, err = k.cgroupsBy(cgroups.Driver(cfg.CgroupDriver))
 	errs = append(errs, err)
 	if err == nil { // a machine that is shared by several nodes gives each a part
 		_, part, err := k.groups.Machine()
@@ -235,6 +237,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
+	driver, err := k.agreeOnDriver(ctx)
+	if err != nil {
+		return err
+	}
 	k.capacity = k.facts.Capacity(k.cfg.Registration)
 	k.allocatable = node.Allocatable(k.capacity, k.cfg.Registration)
 	k.scoreSelf()
@@ -254,6 +260,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go(func() error { return k.serve(ctx) })
 	g.Go(func() error { return k.watchRuntime(ctx) })
 	g.Go(func() error { return k.watchNetwork(ctx) })
+	g.Go(func() error { return k.confirmDriver(ctx, driver) })
 	g.Go(func() error { return k.housekeeping(ctx) })
 	g.Go(func() error { return k.watchPressure(ctx) })
 	if k.cfg.ManifestDir != "" {

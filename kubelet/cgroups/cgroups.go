@@ -24,6 +24,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubectl/pkg/util/qos"
+
+	"github.com/orlop-io/orlop/kubelet/systemd"
 )
 
 // Config says where and how pods' cgroups are made.
@@ -34,6 +36,8 @@ type Config struct {
 	Prefix string
 	// Driver names the cgroups the way the container runtime expects; empty is Cgroupfs.
 	Driver Driver
+	// Slices are told of slices before they are made here; required for Systemd on cgroup v2.
+	Slices sliceKeeper
 	// CPUQuota makes CPU limits hold. Without it they only count for the pod's quality of service.
 	CPUQuota bool
 	// CPUPeriod is the time over which a CPU limit is measured, 1 ms to 1 s; zero is 100 ms. A short one makes
@@ -43,6 +47,12 @@ type Config struct {
 	PodPids int64
 }
 
+// sliceKeeper is systemd, which must know of its slices; *systemd.Bus is one.
+type sliceKeeper interface {
+	Set(slice string, bounds systemd.Bounds) error
+	Stop(slice string) error
+}
+
 // Cgroups keeps pods' cgroups. Its methods may be called at the same time for different pods.
 type Cgroups struct {
 	cfg  Config
@@ -50,6 +60,9 @@ type Cgroups struct {
 	log  *slog.Logger
 
 	weighing sync.Mutex // one at a time, else an older sum could be written last
+
+	mu   sync.Mutex
+	told map[string]systemd.Bounds // what systemd was told last, by slice
 }
 
 // New checks cfg; it touches no cgroup.
@@ -70,7 +83,11 @@ func New(cfg Config, log *slog.Logger) (*Cgroups, error) {
 	if cfg.CPUPeriod < time.Millisecond || cfg.CPUPeriod > time.Second {
 		errs = append(errs, fmt.Errorf("CPU period %v: want 1ms to 1s", cfg.CPUPeriod))
 	}
-	return &Cgroups{cfg: cfg, root: rootName(cfg.Prefix), log: log}, errors.Join(errs...)
+	c := &Cgroups{cfg: cfg, root: rootName(cfg.Prefix), log: log, told: map[string]systemd.Bounds{}}
+	if c.bySlices() && cfg.Slices == nil {
+		errs = append(errs, errors.New("cgroup driver systemd: no systemd to tell of slices"))
+	}
+	return c, errors.Join(errs...)
 }
 
 // EnsureRoot makes kubepods and its two classes, and bounds all pods together to what the node has to give. Call it
@@ -125,8 +142,12 @@ func (c *Cgroups) weighBurstable() error {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // no burstable pod was here yet
 		}
+		l := limits{Shares: min(max(sum, minShares), maxShares)}
 		if err == nil {
-			err = h.ensure(class, c.cfg.Driver, limits{Shares: min(max(sum, minShares), maxShares)})
+			err = c.tell(class, l)
+		}
+		if err == nil {
+			err = h.ensure(class, c.cfg.Driver, l)
 		}
 		errs = append(errs, err)
 	}
@@ -181,6 +202,9 @@ func (c *Cgroups) RootPath() string { return c.root.path(c.cfg.Driver) }
 
 // ensure makes one cgroup in every tree and writes its bounds. One tree's failure does not keep the others back.
 func (c *Cgroups) ensure(n name, l limits) error {
+	if err := c.tell(n, l); err != nil {
+		return err
+	}
 	var errs []error
 	for _, h := range c.cfg.Hierarchies {
 		errs = append(errs, h.ensure(n, c.cfg.Driver, l))
@@ -324,7 +348,7 @@ func (c *Cgroups) RemovePod(ctx context.Context, uid types.UID) error {
 		}
 		err := errors.Join(errs...)
 		if err == nil {
-			return c.weighBurstable()
+			return errors.Join(c.forget(uid), c.weighBurstable())
 		}
 		if !errors.Is(err, syscall.EBUSY) {
 			return err

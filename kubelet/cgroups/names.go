@@ -12,8 +12,8 @@ import (
 type Driver string
 
 // The two drivers a container runtime may be configured for; kubelet and runtime must agree. With Systemd the slices
-// are named as systemd names them, but their bounds are written to the kernel without telling systemd, which may undo
-// them when it reloads; Cgroupfs has no such second owner.
+// are named as systemd names them, and on cgroup v2 systemd is told of them and their bounds before they are written to
+// the kernel. On v1 it is not, and may undo the bounds when it reloads. Cgroupfs has no such second owner.
 const (
 	Cgroupfs Driver = "cgroupfs"
 	Systemd  Driver = "systemd"
