@@ -1,0 +1,494 @@
+//go:build ignore
+
+/* packetlb translates the packets of clients whose sockets no program sees: machines outside, and pods that bring a network stack of
+ * their own. A packet that comes in by a device and asks for a service gets a backend's address before the node's stack sees it; one that leaves by a device
+ * gets the service's back, or the node's where the answer must come back here, after the stack has seen it. */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "types.h"
+
+#define PASS (-1) /* TCX_NEXT, TC_ACT_UNSPEC: whoever else is on the device comes next */
+#define DROP 2 /* TCX_DROP, TC_ACT_SHOT */
+#define SECOND 1000000000ULL
+
+/* How long after its last packet the ports of a flow may go to another, in seconds. */
+#define IDLE_TCP 86400
+#define IDLE_UDP 180
+#define IDLE_CLOSED 10
+
+char LICENSE[] SEC("license") = "GPL";
+
+const enum reason *unused_reason __attribute__((unused));
+const enum part *unused_part __attribute__((unused));
+
+/* The ports that masqueraded flows leave from: port_first and the port_count-1 after it. The node's own sockets must not choose from them. */
+volatile const __u32 port_first = 1024;
+volatile const __u32 port_count = 28976;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 524288);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct fragment);
+	__type(value, struct ports);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct visitor);
+	__type(value, struct visit);
+} visits SEC(".maps");
+
+/* The node's own addresses to masquerade with, by family: IPv4, IPv6. Zero: none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct endpoint);
+} masquerade SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASON_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u64);
+} packets SEC(".maps");
+
+#include "packet.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct work);
+} works SEC(".maps");
+
+#include "icmp.h"
+
+enum scope { SCOPE_INSIDE, SCOPE_OUTSIDE };
+
+static __always_inline struct frontend *frontend_of(struct work *w, enum scope scope)
+{
+	struct frontend_key key = { .port = w->key.dport, .proto = w->key.proto, .kind = KIND_ADDRESS };
+	struct endpoint node = {};
+	struct frontend *fe;
+	__u32 *flags;
+
+	if (scope == SCOPE_OUTSIDE)
+		key.kind += KIND_OUTSIDE;
+	copy_addr(key.addr, w->key.daddr);
+	fe = bpf_map_lookup_elem(&frontends, &key);
+	if (fe)
+		return fe;
+	copy_addr(node.addr, w->key.daddr);
+	flags = bpf_map_lookup_elem(&nodes, &node);
+	if (!flags || (scope == SCOPE_OUTSIDE && !(*flags & NODE_PORTS)))
+		return 0;
+	/* One entry a family: an IPv4 client must not meet an IPv6 endpoint. */
+	key.addr[0] = key.addr[1] = key.addr[3] = 0;
+	key.addr[2] = w->p.v6 ? 0 : bpf_htonl(0xffff);
+	key.kind += KIND_NODEPORT;
+	return bpf_map_lookup_elem(&frontends, &key);
+}
+
+static __always_inline int is_member(__u32 service, const __be32 *addr, __be16 port)
+{
+	struct member m = { .service = service, .ep = { .port = port } };
+
+	copy_addr(m.ep.addr, addr);
+	return bpf_map_lookup_elem(&members, &m) != 0;
+}
+
+static __always_inline __u32 mix(__u32 h, __u32 word)
+{
+	h = (h ^ word) * 0x85ebca6b;
+	h ^= h >> 13;
+	h *= 0xc2b2ae35;
+	return h ^ (h >> 16);
+}
+
+/* hash is the same on all nodes: whichever gets a client's packets leads them to the same backend. A client that stays with its backend is all its
+ * connections, but for those to another address of the service. */
+static __always_inline __u32 hash(const struct tuple *t, __u32 affinity)
+{
+	__u32 h = mix(mix(mix(mix(0x9747b28c, t->saddr[0]), t->saddr[1]), t->saddr[2]), t->saddr[3]);
+
+	h = mix(mix(h, t->daddr[3]), ((__u32)t->dport << 8) | t->proto);
+	return affinity ? h : mix(h, t->sport);
+}
+
+/* pick leaves the backend of a hash in w->backend. */
+static __always_inline int pick(struct work *w, const struct frontend *fe, __u32 h)
+{
+	struct slot slot = { .generation = fe->generation };
+	struct endpoint *ep;
+	struct block *block;
+
+	if (fe->table) {
+		__u32 at = h % fe->table;
+
+		slot.index = at / BLOCK;
+		block = bpf_map_lookup_elem(&tables, &slot);
+		at &= BLOCK - 1;
+		slot.index = block ? block->slot[at] : 0;
+	} else {
+		slot.index = h % fe->count;
+	}
+	ep = bpf_map_lookup_elem(&backends, &slot);
+	if (!ep) {
+		slot.index = 0;
+		ep = bpf_map_lookup_elem(&backends, &slot);
+		if (!ep)
+			return -1;
+	}
+	w->backend = *ep;
+	return 0;
+}
+
+static __always_inline int admitted(const struct work *w, __u32 service)
+{
+	struct source s = { .bits = 32 + 128, .service = service };
+
+	copy_addr(s.addr, w->key.saddr);
+	return bpf_map_lookup_elem(&sources, &s) != 0;
+}
+
+/* choose leaves a backend of a frontend that has one in w->backend. */
+static __always_inline enum reason choose(struct work *w, const struct frontend *fe, __u32 now)
+{
+	struct visitor who = { .service = fe->service };
+	struct visit visit = { .seen = now }, *last;
+
+	if (!fe->affinity)
+		return pick(w, fe, hash(&w->key, 0)) ? REASON_LOST_SLOT : REASON_STARTED;
+	copy_addr(who.addr, w->key.saddr);
+	last = bpf_map_lookup_elem(&visits, &who);
+	if (last && now - last->seen < fe->affinity && is_member(fe->service, last->ep.addr, last->ep.port)) {
+		last->seen = now;
+		w->backend = last->ep;
+		return REASON_STARTED;
+	}
+	if (pick(w, fe, hash(&w->key, 1)))
+		return REASON_LOST_SLOT;
+	visit.ep = w->backend;
+	bpf_map_update_elem(&visits, &who, &visit, BPF_ANY);
+	return REASON_STARTED;
+}
+
+static __always_inline int over(const struct flow *fl, __u8 proto, __u32 now)
+{
+	__u32 idle = now - fl->seen;
+
+	return idle > (proto == IPPROTO_UDP ? IDLE_UDP : fl->closing ? IDLE_CLOSED : IDLE_TCP);
+}
+
+enum claim { CLAIM_MINE, CLAIM_TAKEN, CLAIM_FAILED };
+
+/* claim makes w->partner what becomes of w->other, unless that is another flow's. */
+static __always_inline enum claim claim(struct work *w, __u32 now)
+{
+	struct flow *old;
+	long err = bpf_map_update_elem(&flows, &w->other, &w->partner, BPF_NOEXIST);
+
+	if (!err)
+		return CLAIM_MINE;
+	old = bpf_map_lookup_elem(&flows, &w->other);
+	if (!old)
+		return CLAIM_FAILED;
+	if (equal_addr(old->saddr, w->partner.saddr) && equal_addr(old->daddr, w->partner.daddr) &&
+	    old->sport == w->partner.sport && old->dport == w->partner.dport) {
+		old->seen = now;
+		old->closing = 0;
+		return CLAIM_MINE;
+	}
+	if (!over(old, w->key.proto, now))
+		return CLAIM_TAKEN;
+	return bpf_map_update_elem(&flows, &w->other, &w->partner, BPF_ANY) ? CLAIM_FAILED : CLAIM_MINE;
+}
+
+#define PORT_TRIES 16
+
+/* claim_reply finds a port for the client that the backend knows it by, its own if it can be: two services may have the same backend, and a
+ * client may ask both from one port. */
+static __noinline enum claim claim_reply(struct work *w, __u32 now)
+{
+	__u32 h = hash(&w->key, 0);
+	enum claim got = CLAIM_FAILED;
+
+	copy_addr(w->other.saddr, w->flow.daddr);
+	copy_addr(w->other.daddr, w->flow.saddr);
+	w->other.sport = w->flow.dport;
+	w->other.proto = w->key.proto;
+	w->other.direction = DIRECTION_OUT;
+	w->other.pad = 0;
+	copy_addr(w->partner.saddr, w->key.daddr);
+	copy_addr(w->partner.daddr, w->key.saddr);
+	w->partner.sport = w->key.dport;
+	w->partner.dport = w->key.sport;
+	w->partner.service = w->flow.service;
+	w->partner.port = 0;
+	w->partner.closing = 0;
+	w->partner.seen = now;
+	w->partner.part = PART_REPLY;
+	for (int i = 0; i < PORT_TRIES; i++) {
+		w->other.dport = w->flow.sport;
+		got = claim(w, now);
+		if (got != CLAIM_TAKEN)
+			break;
+		h = mix(h, i);
+		w->flow.sport = bpf_htons((__u16)(1024 + h % 64512));
+	}
+	return got;
+}
+
+/* claim_masquerade finds a port of the node for the flow, the one it has if it has one, and writes both parts that go with it. */
+static __noinline enum reason claim_masquerade(struct work *w, __u32 now)
+{
+	__u32 family = w->p.v6, h = hash(&w->key, 0);
+	struct endpoint *node = bpf_map_lookup_elem(&masquerade, &family);
+	enum claim got = CLAIM_FAILED;
+	__be16 port = w->flow.port;
+
+	if (!node || !(node->addr[0] | node->addr[3]))
+		return REASON_NO_ADDRESS;
+	copy_addr(w->other.daddr, node->addr);
+	w->other.direction = DIRECTION_IN;
+	copy_addr(w->partner.saddr, w->flow.daddr);
+	copy_addr(w->partner.daddr, w->flow.saddr);
+	w->partner.sport = w->flow.dport;
+	w->partner.dport = w->flow.sport;
+	w->partner.part = PART_UNMASQUERADE;
+	for (int i = 0; i < PORT_TRIES; i++) {
+		if (!port)
+			port = bpf_htons((__u16)(port_first + h % port_count));
+		w->other.dport = port;
+		got = claim(w, now);
+		if (got != CLAIM_TAKEN)
+			break;
+		h = mix(h, i);
+		port = 0;
+	}
+	if (got != CLAIM_MINE)
+		return got == CLAIM_TAKEN ? REASON_NO_PORT : REASON_NO_ROOM;
+	w->flow.port = port;
+	copy_addr(w->other.saddr, w->flow.saddr);
+	copy_addr(w->other.daddr, w->flow.daddr);
+	w->other.sport = w->flow.sport;
+	w->other.dport = w->flow.dport;
+	w->other.direction = DIRECTION_OUT;
+	copy_addr(w->partner.saddr, node->addr);
+	copy_addr(w->partner.daddr, w->flow.daddr);
+	w->partner.sport = port;
+	w->partner.dport = w->flow.dport;
+	w->partner.part = PART_MASQUERADE;
+	return bpf_map_update_elem(&flows, &w->other, &w->partner, BPF_ANY) ? REASON_NO_ROOM : REASON_STARTED;
+}
+
+/* keep writes all parts of the flow in w->flow, or writes again what the map may have lost. */
+static __noinline enum reason keep(struct work *w, int masqueraded, __u32 now)
+{
+	enum claim got = claim_reply(w, now);
+	enum reason why = REASON_STARTED;
+
+	if (got != CLAIM_MINE)
+		return got == CLAIM_TAKEN ? REASON_NO_PORT : REASON_NO_ROOM;
+	if (masqueraded)
+		why = claim_masquerade(w, now);
+	if (why != REASON_STARTED)
+		return why;
+	w->flow.seen = now;
+	w->flow.closing = 0;
+	w->flow.part = PART_REQUEST;
+	return bpf_map_update_elem(&flows, &w->key, &w->flow, BPF_ANY) ? REASON_NO_ROOM : REASON_STARTED;
+}
+
+/* refuse leads a packet to port 0 of the node, at which nobody can listen: the stack answers for us, with what suits the protocol, and by the flow
+ * the client has the answer from whom it asked. */
+static __noinline enum reason refuse(struct work *w, __u32 now)
+{
+	__u32 family = w->p.v6;
+	struct endpoint *node = bpf_map_lookup_elem(&masquerade, &family);
+
+	if (!node || !(node->addr[0] | node->addr[3]))
+		return REASON_NO_ADDRESS;
+	copy_addr(w->flow.saddr, w->key.saddr);
+	copy_addr(w->flow.daddr, node->addr);
+	w->flow.sport = w->key.sport;
+	w->flow.dport = 0;
+	return claim_reply(w, now) == CLAIM_MINE ? REASON_REFUSED : REASON_NO_PORT;
+}
+
+/* start begins a flow: w->flow is what becomes of the packet. */
+static __noinline enum reason start(struct work *w, enum scope scope, __u32 now)
+{
+	struct frontend *found = frontend_of(w, scope), fe;
+	enum reason why;
+
+	if (!found)
+		return REASON_NOT_SERVICE;
+	fe = *found;
+	if (fe.flags & FRONTEND_LIMITED && !admitted(w, fe.service))
+		return REASON_SOURCE;
+	if (!fe.count)
+		return fe.flags & FRONTEND_KEEP_SOURCE ? REASON_NO_ENDPOINT_HERE : refuse(w, now);
+	why = choose(w, &fe, now);
+	if (why == REASON_LOST_SLOT) {
+		/* The service changed between its frontend and its slot: what it has now is there. */
+		found = frontend_of(w, scope);
+		if (!found || !found->count)
+			return REASON_LOST_SLOT;
+		fe = *found;
+		why = choose(w, &fe, now);
+	}
+	if (why != REASON_STARTED)
+		return why;
+	copy_addr(w->flow.saddr, w->key.saddr);
+	copy_addr(w->flow.daddr, w->backend.addr);
+	w->flow.sport = w->key.sport;
+	w->flow.dport = w->backend.port;
+	w->flow.service = fe.service;
+	w->flow.port = 0;
+	/* A backend elsewhere would answer the client past this node, and one that asked itself would answer itself. */
+	int masqueraded = (scope == SCOPE_OUTSIDE && !(w->backend.flags & BACKEND_HERE)) || equal_addr(w->backend.addr, w->key.saddr);
+
+	return keep(w, masqueraded, now);
+}
+
+/* go_on is a packet of a flow that is known. w->flow is what becomes of it. */
+static __always_inline enum reason go_on(struct work *w, struct flow *fl, enum scope scope, __u32 now)
+{
+	__u8 part = fl->part;
+
+	w->flow = *fl;
+	if (part == PART_REQUEST) {
+		/* A backend that has left keeps the connections that it has; new ones, and datagrams, go elsewhere. */
+		if ((w->p.syn || w->key.proto == IPPROTO_UDP) && !is_member(w->flow.service, w->flow.daddr, w->flow.dport))
+			return start(w, scope, now);
+		if (w->p.syn || w->flow.seen != now) {
+			enum reason why = keep(w, w->flow.port != 0, now);
+
+			if (why != REASON_STARTED)
+				return why;
+		}
+		if (w->p.ends)
+			fl->closing = 1;
+		return REASON_REQUEST;
+	}
+	if (fl->seen != now)
+		fl->seen = now;
+	if (w->p.ends)
+		fl->closing = 1;
+	return part == PART_REPLY ? REASON_REPLY : part == PART_MASQUERADE ? REASON_MASQUERADED : REASON_UNMASQUERADED;
+}
+
+/* ports_of_fragment gives a fragment the ports of its packet, which only the first has. */
+static __always_inline int ports_of_fragment(struct work *w)
+{
+	struct ports *ports;
+
+	ports = bpf_map_lookup_elem(&fragments, &w->fragment);
+	if (!ports)
+		return -1;
+	w->key.sport = ports->sport;
+	w->key.dport = ports->dport;
+	return 0;
+}
+
+static __always_inline void name_fragment(struct work *w)
+{
+	copy_addr(w->fragment.saddr, w->key.saddr);
+	copy_addr(w->fragment.daddr, w->key.daddr);
+	w->fragment.id = w->p.id;
+	w->fragment.proto = w->key.proto;
+	w->fragment.direction = w->key.direction;
+	w->fragment.pad = 0;
+}
+
+/* decide is all that is done to a packet, but for counting. The clock is an argument, so that tests can set it. */
+static __always_inline enum reason decide(struct __sk_buff *skb, enum direction direction, enum scope scope, __u32 now)
+{
+	__u32 zero = 0;
+	struct work *w = bpf_map_lookup_elem(&works, &zero);
+	enum reason why;
+	struct flow *fl;
+
+	if (!w || skb->vlan_present) /* the device of the VLAN sees it too */
+		return REASON_NOT_SERVICE;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		w->p.v6 = 0;
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		w->p.v6 = 1;
+	else
+		return REASON_NOT_SERVICE;
+	w->p.l3 = ETH_HLEN;
+	if (parse_ip(skb, &w->p, &w->key))
+		return REASON_MALFORMED;
+	w->key.direction = direction;
+	w->key.pad = 0;
+	if (w->key.proto == (w->p.v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return translate_error(skb, w);
+	if (w->key.proto != IPPROTO_TCP && w->key.proto != IPPROTO_UDP)
+		return REASON_NOT_SERVICE;
+	if (w->p.later) {
+		name_fragment(w);
+		if (ports_of_fragment(w))
+			return REASON_LONE_FRAGMENT;
+	} else if (parse_ports(skb, &w->p, &w->key)) {
+		return REASON_MALFORMED;
+	}
+	fl = bpf_map_lookup_elem(&flows, &w->key);
+	if (w->p.later) {
+		if (!fl)
+			return REASON_LONE_FRAGMENT;
+		w->flow = *fl;
+		why = REASON_FRAGMENT;
+	} else if (fl) {
+		why = go_on(w, fl, scope, now);
+	} else if (direction == DIRECTION_OUT || (scope == SCOPE_INSIDE && w->key.proto == IPPROTO_TCP && !w->p.syn)) {
+		return REASON_NOT_SERVICE;
+	} else {
+		why = start(w, scope, now);
+	}
+	if (why < REASON_STARTED || why > REASON_REFUSED)
+		return why;
+	if (w->p.fragment) {
+		struct ports ports = { w->key.sport, w->key.dport };
+
+		name_fragment(w);
+		bpf_map_update_elem(&fragments, &w->fragment, &ports, BPF_ANY);
+	}
+	return rewrite(skb, w) ? REASON_NOT_WRITTEN : why;
+}
+
+/* verdict is the one way out: it counts why, and says whether the packet goes on. */
+static __always_inline int verdict(enum reason why)
+{
+	__u32 key = why;
+	__u64 *n = bpf_map_lookup_elem(&packets, &key);
+
+	if (n)
+		(*n)++;
+	return why > REASON_REFUSED ? DROP : PASS;
+}
+
+static __always_inline __u32 clock(void) { return bpf_ktime_get_boot_ns() / SECOND; }
+
+SEC("tc") int from_outside(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock())); }
+SEC("tc") int from_pod(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_INSIDE, clock())); }
+SEC("tc") int to_device(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, clock())); }

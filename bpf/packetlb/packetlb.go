@@ -1,0 +1,179 @@
+// Package packetlb translates services' addresses in packets, by BPF programs at a node's devices: for clients outside, and for pods whose
+// sockets no program of package socklb sees.
+//
+// It reads the maps of services that socklb keeps, and owns what packets chose: flows both ways, in a map that forgets the longest idle, and
+// who stays with which backend. Programs are attached by TCX, or by the qdisc clsact where the kernel has no TCX. What is
+// attached and chosen outlives the process; SetDevices puts newer programs in the place of older ones, in one step each.
+//
+// The node's own stack sees the connection of client and backend: a request is translated before it, an answer after it. So
+// routes, filters and conntrack work as without translation, and the node must forward (ip_forward).
+package packetlb
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+)
+
+// ErrUnsupported is returned by Open when the kernel lacks what the programs need; the text names it.
+var ErrUnsupported = errors.New("the kernel cannot translate services in packets by BPF")
+
+// layout names the folder of this package's own maps. It changes whenever the key, value or meaning of a map does.
+const layout = "packets-v1"
+
+// The ways to attach programs to a device.
+const (
+	TCX    = "tcx"    // Linux 6.6
+	Clsact = "clsact" // before it
+)
+
+// Config says where the programs live.
+type Config struct {
+	PinDir string // that of an open socklb.LB, whose maps of services are read
+	Attach string // TCX or Clsact; empty: what the kernel has
+	// FirstPort to LastPort are what masqueraded flows leave from; the node's own sockets must not choose from them (net.ipv4.ip_local_port_range).
+	// Both 0: 1024 to 29999.
+	FirstPort, LastPort uint16
+}
+
+// LB is the loaded programs and the open maps, in the network namespace that Open was called in.
+type LB struct {
+	cfg  Config
+	objs objectObjects
+	nl   *netlink.Handle
+}
+
+// Open loads the programs, and opens or makes the pinned maps. Nothing is attached yet. It returns ErrUnsupported when this
+// kernel cannot do it.
+func Open(cfg Config) (_ *LB, err error) {
+	if cfg.LastPort == 0 {
+		cfg.FirstPort, cfg.LastPort = 1024, 29999
+	}
+	if cfg.FirstPort == 0 || cfg.LastPort < cfg.FirstPort {
+		return nil, fmt.Errorf("ports from %d to %d are no range", cfg.FirstPort, cfg.LastPort)
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	lb := &LB{cfg: cfg}
+	if lb.nl, err = netlink.NewHandle(); err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lb.nl.Close()
+		}
+	}()
+	if lb.cfg.Attach == "" {
+		if lb.cfg.Attach, err = lb.probe(); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := loadObject()
+	if err != nil {
+		return nil, fmt.Errorf("read BPF object: %w", err)
+	}
+	if err := lb.load(spec, &lb.objs); err != nil {
+		return nil, err
+	}
+	return lb, nil
+}
+
+// load puts the programs of spec into the kernel, on the pinned maps.
+func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
+	err := errors.Join(spec.Variables[objectVarPortFirst].Set(uint32(l.cfg.FirstPort)),
+		spec.Variables[objectVarPortCount].Set(uint32(l.cfg.LastPort-l.cfg.FirstPort)+1))
+	if err != nil {
+		return fmt.Errorf("set BPF constants: %w", err)
+	}
+	own := filepath.Join(l.cfg.PinDir, layout)
+	if err := os.MkdirAll(own, 0o700); err != nil {
+		return fmt.Errorf("make pin folder: %w", err)
+	}
+	shared := map[string]*ebpf.Map{}
+	defer func() {
+		for _, m := range shared {
+			m.Close()
+		}
+	}()
+	for _, name := range []string{objectMapFrontends, objectMapBackends, objectMapTables, objectMapMembers, objectMapSources, objectMapNodes} {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(socklb.Maps(l.cfg.PinDir), name), nil)
+		if err != nil {
+			return fmt.Errorf("open the map of %s: %w", name, err)
+		}
+		shared[name] = m
+	}
+	err = spec.LoadAndAssign(into, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: own}, MapReplacements: shared})
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		return fmt.Errorf("the maps in %s are another program's: %w", l.cfg.PinDir, err)
+	}
+	if err != nil {
+		return fmt.Errorf("load BPF programs: %w", err)
+	}
+	return nil
+}
+
+// Attachment says how programs are attached: TCX or Clsact.
+func (l *LB) Attachment() string { return l.cfg.Attach }
+
+// SetMasquerade makes the first of addrs in each family the node's address, by which backends elsewhere see clients.
+func (l *LB) SetMasquerade(addrs []netip.Addr) error {
+	for family, v4 := range []bool{true, false} {
+		var e objectEndpoint
+		for _, a := range addrs {
+			if a.Is4() == v4 {
+				e.Addr = words(a)
+				break
+			}
+		}
+		if err := l.objs.Masquerade.Put(uint32(family), &e); err != nil {
+			return fmt.Errorf("set the address to masquerade with: %w", err)
+		}
+	}
+	return nil
+}
+
+// Counters returns how often each reason decided a packet since the maps were made.
+func (l *LB) Counters() (map[string]uint64, error) {
+	out := map[string]uint64{}
+	for r, name := range reasonNames() {
+		var perCPU []uint64
+		if err := l.objs.Packets.Lookup(uint32(r), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counter %s: %w", name, err)
+		}
+		for _, n := range perCPU {
+			out[name] += n
+		}
+	}
+	return out, nil
+}
+
+func reasonNames() []string {
+	return []string{
+		"not_service", "malformed", "lone_fragment", "started", "request", "reply", "masqueraded", "unmasqueraded", "fragment", "icmp", "refused",
+		"no_endpoint_here", "source", "lost_slot", "no_address", "no_port", "no_room", "redirect", "not_written",
+	}
+}
+
+// Close lets go of programs and maps; what is attached stays in charge.
+func (l *LB) Close() error {
+	l.nl.Close()
+	return l.objs.Close()
+}
+
+func words(a netip.Addr) (w [4]uint32) {
+	b := a.As16()
+	for i := range w {
+		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return w
+}

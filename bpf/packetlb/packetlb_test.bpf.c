@@ -1,0 +1,10 @@
+//go:build ignore
+
+/* The same programs at a time that the test sets. */
+#include "packetlb.bpf.c"
+
+volatile __u32 now = 1000;
+
+SEC("tc") int from_outside_now(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, now)); }
+SEC("tc") int from_pod_now(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_INSIDE, now)); }
+SEC("tc") int to_device_now(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, now)); }
