@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -50,6 +51,9 @@ type LB struct {
 	cfg  Config
 	objs objectObjects
 	nl   *netlink.Handle
+	poke chan struct{}
+
+	mu sync.Mutex // held while devices are attached to
 }
 
 // Open loads the programs, and opens or makes the pinned maps. Nothing is attached yet. It returns ErrUnsupported when this
@@ -64,7 +68,7 @@ func Open(cfg Config) (_ *LB, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	lb := &LB{cfg: cfg}
+	lb := &LB{cfg: cfg, poke: make(chan struct{}, 1)}
 	if lb.nl, err = netlink.NewHandle(); err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}

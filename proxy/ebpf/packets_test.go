@@ -2,10 +2,14 @@ package ebpf
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/packetlb"
@@ -67,7 +71,7 @@ func newField(t *testing.T, attach string) *field {
 		pod.Addrs("eth0", fmt.Sprintf("10.1.%d.%d/24", i/2, last), fmt.Sprintf("fd10:%d::%d/64", i/2, last))
 		pod.Route("default", fmt.Sprintf("10.1.%d.1", i/2))
 		pod.Route("default", fmt.Sprintf("fd10:%d::1", i/2))
-		at, at6 := fmt.Sprintf("10.1.%d.%d:8080", i/2, last), fmt.Sprintf("[fd10:%d::%d]:8080", i/2, last)
+		at, at6 := fmt.Sprintf("10.1.%d.%d:8080", i/2, last), netip.MustParseAddrPort(fmt.Sprintf("[fd10:%d::%d]:8080", i/2, last)).String()
 		pod.Serve(at, at6)
 		f.node.Meet(at)
 		f.node.Meet(at6)
@@ -167,17 +171,168 @@ func published(change func(*proxy.Group), pods ...int) proxy.Model {
 	return m
 }
 
-func TestKernelPacketsNodePort(t *testing.T) {
-	f := newField(t, "")
-	f.set(published(nil, 1))
-	got := f.client.Ask("tcp", "192.0.2.1:30080", 5)
-	if got.Who["10.1.0.2"] != 5 || got.Saw["198.51.100.9"] != 5 {
-		t.Errorf("a backend here: %+v %v", got, f.counters())
+// each runs f on a field with programs attached in each of the two ways.
+func each(t *testing.T, run func(t *testing.T, f *field)) {
+	for _, attach := range []string{packetlb.TCX, packetlb.Clsact} {
+		t.Run(attach, func(t *testing.T) { run(t, newField(t, attach)) })
 	}
-	f.set(published(nil, 3))
-	got = f.client.Ask("tcp", "192.0.2.1:30080", 5)
-	if got.Who["10.1.1.2"] != 5 || got.Saw["192.0.2.1"] != 5 {
-		t.Errorf("a backend elsewhere: %+v %v", got, f.counters())
+}
+
+const clientAddr, clientAddr6 = "198.51.100.9", "fd98::9"
+
+func TestKernelPacketsFromOutside(t *testing.T) {
+	each(t, func(t *testing.T, f *field) {
+		f.set(published(nil, 1, 2, 3))
+		for _, network := range []string{"tcp", "udp"} {
+			for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080", "203.0.113.50:80", "[fd03::50]:80"} {
+				f.announce()
+				got := f.client.Ask(network, addr, 40)
+				own, node, far := clientAddr, "192.0.2.1", "10.1.1.2"
+				if strings.HasPrefix(addr, "[") {
+					own, node, far = clientAddr6, "fd02::1", "fd10:1::2"
+				}
+				if len(got.Who) != 3 || len(got.Failed) > 0 || got.Saw[node] != got.Who[far] || got.Saw[own] != 40-got.Who[far] {
+					t.Errorf("%s %s: %+v; want all three, those here to see the client and the other the node: %v", network, addr, got, f.counters())
+				}
+			}
+		}
+		if got := f.client.Ask("tcp", "203.0.113.50:81", 1); len(got.Failed) != 1 {
+			t.Errorf("another port of the balancer's address: %+v", got)
+		}
+	})
+}
+
+// announce makes the router send what is for balancers' addresses to the node.
+func (f *field) announce() {
+	f.router.Route("203.0.113.50/32", "192.0.2.1")
+	f.router.Route("fd03::50/128", "fd02::1")
+}
+
+// Pods whose sockets no program sees ask as others do, and see whom others see.
+func TestKernelPacketsFromPods(t *testing.T) {
+	each(t, func(t *testing.T, f *field) {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, addr := range []string{vip + ":80", "[" + vip6 + "]:80", "192.0.2.1:30080", "192.0.2.2:30080", "[fd02::1]:30080", "203.0.113.50:80"} {
+				own, node := "10.1.0.2", "192.0.2.1"
+				if strings.HasPrefix(addr, "[") {
+					own, node = "fd10::2", "fd02::1"
+				}
+				for _, pod := range []int{2, 3} {
+					f.set(published(nil, pod))
+					if got := f.pods[0].Ask(network, addr, 5); got.Saw[own] != 5 {
+						t.Errorf("%s %s on pod %d: %+v %v", network, addr, pod, got, f.counters())
+					}
+				}
+				f.set(published(nil, 1))
+				if got := f.pods[0].Ask(network, addr, 5); got.Who[own] != 5 || got.Saw[node] != 5 {
+					t.Errorf("%s %s on itself: %+v, want itself to see the node: %v", network, addr, got, f.counters())
+				}
+			}
+		}
+	})
+}
+
+func TestKernelPacketsExternalLocal(t *testing.T) {
+	f := newField(t, "")
+	f.announce()
+	local := func(pods ...int) proxy.Model {
+		m := published(nil, 1, 2, 3)
+		for name, g := range published(func(g *proxy.Group) { g.KeepSource = true }, pods...) {
+			for i := range g.Frontends {
+				g.Frontends[i].Scope &= proxy.Outside
+				m[name].Frontends[i].Scope &= proxy.Inside
+			}
+			g.Frontends = g.Frontends[1:]
+			m[name+"/outside"] = g
+		}
+		return m
+	}
+	f.set(local(1, 2))
+	for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080", "203.0.113.50:80"} {
+		got := f.client.Ask("tcp", addr, 20)
+		if len(got.Who) != 2 || got.Saw[clientAddr]+got.Saw[clientAddr6] != 20 {
+			t.Errorf("%s: %+v, want the backends here to see the client", addr, got)
+		}
+	}
+	if got := f.pods[0].Ask("tcp", "192.0.2.1:30080", 30); len(got.Who) != 3 {
+		t.Errorf("from inside: %+v, want all backends", got)
+	}
+	f.set(local())
+	if got := f.client.Ask("tcp", "192.0.2.1:30080", 1); got.Failed[os.ErrDeadlineExceeded.Error()] != 1 || f.counters()["no_endpoint_here"] == 0 {
+		t.Errorf("without one here: %+v, want silence: %v", got, f.counters())
+	}
+}
+
+func TestKernelPacketsRefusedAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *field) {
+		f.announce()
+		f.set(published(nil))
+		for _, network := range []string{"tcp", "udp"} {
+			for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080", "203.0.113.50:80", "[fd03::50]:80"} {
+				if got := f.client.Ask(network, addr, 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
+					t.Errorf("%s %s: %+v %v", network, addr, got, f.counters())
+				}
+			}
+			if got := f.pods[0].Ask(network, vip+":80", 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
+				t.Errorf("%s from a pod: %+v %v", network, got, f.counters())
+			}
+		}
+	})
+}
+
+func TestKernelPacketsSourceRanges(t *testing.T) {
+	f := newField(t, "")
+	f.announce()
+	only := func(ranges ...string) proxy.Model {
+		return published(func(g *proxy.Group) {
+			for _, s := range ranges {
+				g.Sources = append(g.Sources, netip.MustParsePrefix(s))
+			}
+		}, 1)
+	}
+	for _, tt := range []struct {
+		ranges []string
+		v4, v6 int
+	}{
+		{[]string{"198.51.100.0/24", "fd98::/64"}, 1, 1},
+		{[]string{"198.51.100.8/32", "fd98::9/128"}, 0, 1},
+		{[]string{"::/0"}, 0, 1},
+		{[]string{"0.0.0.0/0", "198.51.0.0/16"}, 1, 0},
+		{nil, 1, 1},
+	} {
+		f.set(only(tt.ranges...))
+		if got := f.client.Ask("tcp", "203.0.113.50:80", 1); got.Who["10.1.0.2"] != tt.v4 {
+			t.Errorf("%v: IPv4 %+v", tt.ranges, got)
+		}
+		if got := f.client.Ask("tcp", "[fd03::50]:80", 1); got.Saw[clientAddr6] != tt.v6 {
+			t.Errorf("%v: IPv6 %+v", tt.ranges, got)
+		}
+	}
+}
+
+func TestKernelPacketsAffinity(t *testing.T) {
+	f := newField(t, "")
+	stay := func(g *proxy.Group) { g.Affinity = time.Hour }
+	f.set(published(stay, 1, 2, 3))
+	got := f.client.Ask("tcp", "192.0.2.1:30080", 20)
+	if len(got.Who) != 1 || len(got.Failed) > 0 {
+		t.Fatalf("%+v, want one backend", got)
+	}
+	var left []int
+	for i, a := range []string{"10.1.0.2", "10.1.0.3", "10.1.1.2"} {
+		if got.Who[a] == 0 {
+			left = append(left, i+1)
+		}
+	}
+	f.set(published(stay, left...)) // without the chosen one
+	got = f.client.Ask("tcp", "192.0.2.1:30080", 20)
+	if len(got.Who) != 1 || len(got.Failed) > 0 {
+		t.Fatalf("%+v after the chosen backend went, want one of the others", got)
+	}
+	f.open() // a restart forgets nothing
+	f.set(published(stay, 1, 2, 3))
+	if again := f.client.Ask("tcp", "192.0.2.1:30080", 20); !maps.Equal(again.Who, got.Who) {
+		t.Errorf("%+v after a restart, want %+v", again, got)
 	}
 }
 

@@ -1,0 +1,120 @@
+package packetlb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Sync attaches the programs to the devices there are now; pods are the ranges of the node's own pods. The calling thread must be in the
+// namespace of Open.
+func (l *LB) Sync(pods []netip.Prefix) ([]Device, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	links, err := l.list()
+	if err != nil {
+		return nil, err
+	}
+	list := DevicesOf(links, pods)
+	return list, l.SetDevices(list)
+}
+
+// Follow keeps the programs on all devices as they come and go, until ctx ends; then it returns its error. pods is asked each time.
+func (l *LB) Follow(ctx context.Context, pods func() []netip.Prefix, log *slog.Logger) error {
+	for {
+		err := l.follow(ctx, pods, log)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.Warn("follow devices", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// follow does so until the kernel has no more to say, as when its messages were too many to keep.
+func (l *LB) follow(ctx context.Context, pods func() []netip.Prefix, log *slog.Logger) error {
+	done := make(chan struct{})
+	defer close(done)
+	links, addrs := make(chan netlink.LinkUpdate, 100), make(chan netlink.AddrUpdate, 100)
+	if err := errors.Join(netlink.LinkSubscribe(links, done), netlink.AddrSubscribe(addrs, done)); err != nil {
+		return err
+	}
+	var last []Device
+	for {
+		wait := time.Minute
+		list, err := l.Sync(pods())
+		if err != nil {
+			log.Warn("attach to devices", "err", err)
+			wait = time.Second
+		}
+		if !slices.Equal(list, last) {
+			log.Info("services are translated in packets", "by", l.cfg.Attach, "devices", list)
+			last = list
+		}
+		more := true
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, more = <-links:
+		case _, more = <-addrs:
+		case <-l.poke:
+		case <-time.After(wait):
+		}
+		for settled := time.After(5 * time.Millisecond); more && settled != nil; { // one pod is several messages
+			select {
+			case _, more = <-links:
+			case _, more = <-addrs:
+			case <-settled:
+				settled = nil
+			}
+		}
+		if !more {
+			return errors.New("the kernel's messages have ended")
+		}
+	}
+}
+
+// Poke says that pods have changed. It never blocks.
+func (l *LB) Poke() {
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
+
+// list asks the kernel for all devices.
+func (l *LB) list() ([]Link, error) {
+	links, err := l.nl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	all, err := l.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	addrs := map[int][]netip.Addr{}
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap().IsGlobalUnicast() {
+			addrs[a.LinkIndex] = append(addrs[a.LinkIndex], ip.Unmap())
+		}
+	}
+	var out []Link
+	for _, lk := range links {
+		a := lk.Attrs()
+		out = append(out, Link{
+			Index: a.Index, Name: a.Name, Type: lk.Type(), Master: a.MasterIndex,
+			Ethernet: a.EncapType == "ether", Loopback: a.EncapType == "loopback", Addrs: addrs[a.Index],
+		})
+	}
+	return out, nil
+}
