@@ -17,7 +17,7 @@ import (
 
 const (
 	filterName     = "orlop"
-	filterPriority = 49152 // after those of others, unless they ask for it
+	filterPriority = 2 // early: a filter that sends packets elsewhere, to limit a pod, ends the row
 )
 
 // hook is a program at one side of a device.
@@ -40,18 +40,25 @@ func (l *LB) hooks(d Device) []hook {
 	}
 }
 
-// SetDevices attaches the programs to all of list, in the place of an earlier process's where there are any, and to no other device. A device that
-// goes meanwhile is no error. The calling thread must be in the namespace of Open.
-func (l *LB) SetDevices(list []Device) error {
+// SetDevices attaches the programs to all of list, in the place of an earlier process's where there are any, and to no other device. It
+// returns those that they are on now. A device that goes meanwhile is no error. The calling thread must be in the namespace of Open.
+func (l *LB) SetDevices(list []Device) (on []Device, err error) {
 	var errs []error
 	for _, d := range list {
+		var failed error
 		for _, h := range l.hooks(d) {
-			if err := l.attach(h); err != nil && !errors.Is(err, unix.ENODEV) {
-				errs = append(errs, fmt.Errorf("attach to %s, %s: %w", d.Name, h.side, err))
+			if failed = l.attach(h); failed != nil {
+				break
 			}
 		}
+		switch {
+		case failed == nil:
+			on = append(on, d)
+		case !errors.Is(failed, unix.ENODEV):
+			errs = append(errs, fmt.Errorf("attach to %s: %w", d.Name, failed))
+		}
 	}
-	return errors.Join(append(errs, l.detachOthers(list))...)
+	return on, errors.Join(append(errs, l.detachOthers(list))...)
 }
 
 func (l *LB) attach(h hook) error {
@@ -98,10 +105,28 @@ func (h hook) pin() string { return fmt.Sprintf("%d-%s", h.dev.Index, h.side) }
 
 func (l *LB) attachFilter(h hook) error {
 	dev := netlink.QdiscAttrs{LinkIndex: h.dev.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
-	if err := l.nl.QdiscAdd(&netlink.Clsact{QdiscAttrs: dev}); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := l.nl.QdiscAdd(&netlink.Clsact{QdiscAttrs: dev})
+	if errors.Is(err, unix.EEXIST) {
+		err = l.isClsact(h.dev)
+	}
+	if err != nil {
 		return fmt.Errorf("add qdisc clsact: %w", err)
 	}
 	return l.nl.FilterReplace(filter(h.dev.Index, h.parent, h.prog.FD()))
+}
+
+// isClsact makes sure that what is there is it, and not its older half, which would run the program for what leaves on what comes in.
+func (l *LB) isClsact(d Device) error {
+	list, err := l.nl.QdiscList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: d.Index}})
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT && q.Type() != "clsact" {
+			return fmt.Errorf("somebody else's qdisc %s is in its place", q.Type())
+		}
+	}
+	return nil
 }
 
 func filter(index int, parent uint32, fd int) *netlink.BpfFilter {
@@ -173,6 +198,13 @@ func removeFilters(nl *netlink.Handle, keep func(index int) bool) error {
 
 // probe says how programs can be attached here.
 func (l *LB) probe() (string, error) {
+	links, err := l.list()
+	if err != nil {
+		return "", err
+	}
+	if !slices.ContainsFunc(DevicesOf(links, nil), func(d Device) bool { return !d.Pod }) {
+		return "", fmt.Errorf("%w: no device to the network has Ethernet headers", ErrUnsupported)
+	}
 	lo, err := l.nl.LinkByName("lo")
 	if err != nil {
 		return "", fmt.Errorf("look at lo: %w", err)

@@ -39,7 +39,7 @@ func DevicesOf(links []Link, pods []netip.Prefix) []Device {
 	for _, l := range links {
 		outer := slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return !inside(a) })
 		switch {
-		case l.Loopback || !l.Ethernet:
+		case l.Loopback || !l.Ethernet || l.Type == "ifb": // packets on an ifb are between a device and the node's stack
 		case l.Type == "veth" && (l.Master != 0 && bridges[l.Master] || l.Master == 0 && !outer):
 			out = append(out, Device{l.Index, l.Name, true})
 		case l.Master != 0 || l.Type == "bridge" && !outer:

@@ -49,7 +49,7 @@ func newBench(t *testing.T) *bench {
 	b.svc, err = socklb.Open(socklb.Config{PinDir: pins, Cgroup: root}) // attached to nothing
 	must(err)
 	must(netnstest.New(t).Do(func() (err error) {
-		b.lb, err = Open(Config{PinDir: pins})
+		b.lb, err = Open(Config{PinDir: pins, Attach: TCX})
 		return err
 	}))
 	spec, err := loadObjectTest()

@@ -23,7 +23,8 @@ func TestDevicesOf(t *testing.T) {
 		{"a card and pods on our bridge", []Link{lo,
 			{Index: 2, Name: "eth0", Type: "device", Ethernet: true, Addrs: a("192.0.2.1")},
 			{Index: 3, Name: "orlop0", Type: "bridge", Ethernet: true, Addrs: a("10.244.0.1", "fd44::1")},
-			{Index: 4, Name: "orlaaaa", Type: "veth", Ethernet: true, Master: 3}}, []Device{{2, "eth0", false}, {4, "orlaaaa", true}}},
+			{Index: 4, Name: "orlaaaa", Type: "veth", Ethernet: true, Master: 3},
+			{Index: 5, Name: "orbaaaa", Type: "ifb", Ethernet: true}}, []Device{{2, "eth0", false}, {4, "orlaaaa", true}}},
 		{"a node that is itself a container", []Link{lo, {Index: 2, Name: "eth0", Type: "veth", Ethernet: true, Addrs: a("192.0.2.1")}}, []Device{{2, "eth0", false}}},
 		{"pods on links of their own, with a gateway or without", []Link{
 			{Index: 5, Name: "veth5", Type: "veth", Ethernet: true, Addrs: a("10.244.0.1")}, {Index: 6, Name: "cali6", Type: "veth", Ethernet: true}},
@@ -47,5 +48,16 @@ func TestDevicesOf(t *testing.T) {
 func TestEveryReasonHasItsName(t *testing.T) {
 	if got, want := len(reasonNames()), int(objectReasonREASON_MAX); got != want {
 		t.Errorf("%d names for %d reasons", got, want)
+	}
+}
+
+func TestPortsBeside(t *testing.T) {
+	for local, want := range map[string][2]uint16{
+		"32768\t60999\n": {1024, 29999}, "20000 60999": {1024, 19999}, "1024 60000": {60001, 65535}, "1024 65535": {}, "": {}, "1 x": {}, "70000 80000": {},
+	} {
+		first, last, err := PortsBeside(local)
+		if [2]uint16{first, last} != want || (err != nil) != (want == [2]uint16{}) {
+			t.Errorf("%q: %d to %d, %v, want %v", local, first, last, err, want)
+		}
 	}
 }

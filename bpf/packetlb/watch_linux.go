@@ -12,17 +12,16 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Sync attaches the programs to the devices there are now; pods are the ranges of the node's own pods. The calling thread must be in the
-// namespace of Open.
-func (l *LB) Sync(pods []netip.Prefix) ([]Device, error) {
+// Sync attaches the programs to the devices there are now, and returns those that they are on; pods are the ranges of the node's own pods. The
+// calling thread must be in the namespace of Open.
+func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	links, err := l.list()
 	if err != nil {
 		return nil, err
 	}
-	list := DevicesOf(links, pods)
-	return list, l.SetDevices(list)
+	return l.SetDevices(DevicesOf(links, pods))
 }
 
 // Follow keeps the programs on all devices as they come and go, until ctx ends; then it returns its error. pods is asked each time.
@@ -50,12 +49,16 @@ func (l *LB) follow(ctx context.Context, pods func() []netip.Prefix, log *slog.L
 		return err
 	}
 	var last []Device
+	told := ""
 	for {
 		wait := time.Minute
 		list, err := l.Sync(pods())
 		if err != nil {
-			log.Warn("attach to devices", "err", err)
-			wait = time.Second
+			if told != err.Error() {
+				log.Warn("attach to devices", "err", err)
+			}
+			told = err.Error()
+			wait = 10 * time.Second
 		}
 		if !slices.Equal(list, last) {
 			log.Info("services are translated in packets", "by", l.cfg.Attach, "devices", list)

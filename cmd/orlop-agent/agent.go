@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
+	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/cni/install"
 	"github.com/orlop-io/orlop/cni/nat"
@@ -121,6 +122,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	group.Go(func() error { return w.run(ctx) })
 	if o.proxy {
 		group.Go(func() error { return p.Run(ctx) })
+		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
 	}
 	if o.cni {
 		group.Go(func() error { return a.routes.Run(ctx) })
@@ -129,7 +131,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 	group.Go(func() error { return serveProbes(ctx, o.probes, a.healthHandler()) })
 	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(), log) })
 	group.Go(func() error { return serve(ctx, o.metrics, m.handler(), log) })
-	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode)
+	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode, "proxyExternal", svc.external())
 	return group.Wait()
 }
 
@@ -137,7 +139,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 func (a *agent) prepare() error {
 	if !a.o.proxy {
 		close(a.proxying)
-		if err := errors.Join(socklb.Remove(a.o.pinDir), nft.Remove()); err != nil {
+		if err := errors.Join(packetlb.Remove(a.o.pinDir), socklb.Remove(a.o.pinDir), nft.Remove()); err != nil {
 			return err
 		}
 	}

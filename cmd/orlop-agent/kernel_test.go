@@ -58,6 +58,7 @@ func (o options) in(dir string) options {
 	o.overlayWhen, o.vni, o.vxlanPort = "auto", 1, 4789
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
 	o.cgroupRoot, o.proxyMode = os.Getenv("ORLOP_TEST_CGROUP"), os.Getenv("ORLOP_TEST_MODE")
+	o.proxyExternal = os.Getenv("ORLOP_TEST_EXTERNAL")
 	return o
 }
 
@@ -112,9 +113,10 @@ func clientMain(url string) int {
 }
 
 func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
-	for _, mode := range []string{modeEBPF, modeNftables} {
-		t.Run(mode, func(t *testing.T) {
-			t.Setenv("ORLOP_TEST_MODE", mode)
+	for _, way := range [][2]string{{modeEBPF, externalTCX}, {modeEBPF, externalClsact}, {modeEBPF, externalNft}, {modeNftables, ""}} {
+		t.Run(way[0]+" "+way[1], func(t *testing.T) {
+			t.Setenv("ORLOP_TEST_MODE", way[0])
+			t.Setenv("ORLOP_TEST_EXTERNAL", way[1])
 			survivesKillsAndCleansUp(t)
 		})
 	}

@@ -47,6 +47,7 @@ type options struct {
 	cgroupRoot           string
 	pinDir               string
 	proxyMode            string
+	proxyExternal        string
 	cni, proxy           bool
 	procSys              string
 	probes               string
@@ -89,6 +90,7 @@ func command() *cobra.Command {
 	f.BoolVar(&o.cni, "cni", true, "bring pods' network: the CNI plugin, its configuration, and routes to other nodes' pods")
 	f.BoolVar(&o.proxy, "proxy", true, "translate services")
 	f.StringVar(&o.procSys, "proc-sys", "/proc/sys", "where the kernel's settings can be written; in a container /proc/sys cannot")
+	f.StringVar(&o.proxyExternal, "proxy-external", externalNft, "how packets from outside are translated in ebpf mode: by BPF programs on devices (tcx, or clsact before Linux 6.6) or by nft; the first that the kernel can do when empty")
 	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
 	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez for balancers, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")
 	f.StringVar(&o.probes, "probe-bind-address", "127.0.0.1:10253", "address of /healthz and /livez for this node's kubelet, which no other proxy has; not served when empty")

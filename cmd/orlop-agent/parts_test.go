@@ -59,6 +59,7 @@ func TestKernelProxyAloneBesideAnother(t *testing.T) {
 
 // An agent without a proxy lets go of the services that one with it left, and keeps the pods' network.
 func TestKernelNetworkAlone(t *testing.T) {
+	t.Setenv("ORLOP_TEST_EXTERNAL", externalNft)
 	ns, _, dir, _ := hosted(t)
 	agent := startAgent(t, ns, dir)
 	conflist := filepath.Join(dir, "net.d", "10-orlop.conflist")

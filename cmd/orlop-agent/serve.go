@@ -14,8 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
-
-	"github.com/orlop-io/orlop/bpf/socklb"
 )
 
 // serve answers HTTP at addr until ctx ends; nowhere when addr is empty. While somebody else has the address it is told once, and tried again and
@@ -113,11 +111,13 @@ type metrics struct {
 	waited   prometheus.Histogram
 	last     prometheus.Gauge
 	mode     string
+	external string
 }
 
 func newMetrics(s *services) *metrics {
 	m := &metrics{
 		mode:     s.mode,
+		external: s.external(),
 		registry: prometheus.NewRegistry(),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Time to put changed services in force.",
@@ -132,9 +132,19 @@ func newMetrics(s *services) *metrics {
 		}),
 	}
 	if s.lb != nil {
-		m.registry.MustRegister(calls{s.lb, prometheus.NewDesc(
+		m.registry.MustRegister(counts{s.lb.Counters, prometheus.NewDesc(
 			"orlop_proxy_socket_calls_total", "Calls of connect and sendmsg by what was decided.", []string{"reason"}, nil)})
 	}
+	if s.outside != nil {
+		m.registry.MustRegister(counts{s.outside.lb.Counters, prometheus.NewDesc(
+			"orlop_proxy_packets_total", "Packets at devices by what was decided.", []string{"reason"}, nil)})
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "orlop_proxy_info", Help: "1: the mode, and how packets from outside are translated.",
+		ConstLabels: prometheus.Labels{"mode": m.mode, "external": m.external},
+	})
+	info.Set(1)
+	m.registry.MustRegister(info)
 	m.registry.MustRegister(m.took, m.waited, m.last,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -150,24 +160,25 @@ func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.mode) })
+	mux.HandleFunc("GET /proxyExternal", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.external) })
 	return mux
 }
 
-// calls reads the programs' counters when asked.
-type calls struct {
-	lb   *socklb.LB
+// counts reads programs' counters when asked.
+type counts struct {
+	read func() (map[string]uint64, error)
 	desc *prometheus.Desc
 }
 
-func (c calls) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c counts) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-func (c calls) Collect(ch chan<- prometheus.Metric) {
-	counts, err := c.lb.Counters()
+func (c counts) Collect(ch chan<- prometheus.Metric) {
+	all, err := c.read()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.desc, err)
 		return
 	}
-	for reason, n := range counts {
+	for reason, n := range all {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), reason)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/cni/sysctl"
 	"github.com/orlop-io/orlop/proxy"
@@ -28,7 +29,8 @@ type services struct {
 	mode    string
 	lb      *socklb.LB // nil where no sockets are translated
 	sockets *ebpf.Backend
-	packets *nft.Backend
+	outside *outside     // nil where packets translates what comes from outside
+	packets *nft.Backend // nil where outside does
 	log     *slog.Logger
 	pinDir  string
 	swept   bool // what another mode left is gone
@@ -46,8 +48,8 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 		lb, err := openLB(o)
 		switch {
 		case err == nil:
-			s.mode, s.lb, s.sockets, s.packets = modeEBPF, lb, ebpf.New(lb, proxy.Inside), nft.New(proxy.Outside)
-			return s, nil
+			s.mode, s.lb = modeEBPF, lb
+			return s, s.openPackets(o)
 		case o.proxyMode == modeEBPF || !errors.Is(err, socklb.ErrUnsupported):
 			return nil, err
 		}
@@ -61,6 +63,20 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 	}
 	s.packets = nft.New(proxy.Everywhere)
 	return s, nil
+}
+
+// openPackets decides how packets are translated that no hook in sockets sees.
+func (s *services) openPackets(o options) (err error) {
+	if s.outside, err = openOutside(o, s.log); err != nil {
+		s.Close()
+		return err
+	}
+	if s.outside != nil {
+		s.sockets = ebpf.New(s.lb, proxy.Everywhere)
+		return nil
+	}
+	s.sockets, s.packets = ebpf.New(s.lb, proxy.Inside), nft.New(proxy.Outside)
+	return nil
 }
 
 // bridgedPackets has the kernel show packets between pods of a bridge to netfilter: the answer to a translated one must be translated back.
@@ -84,9 +100,19 @@ func (s *services) Set(m proxy.Model) error {
 	if s.sockets != nil {
 		errs = append(errs, s.sockets.Set(m))
 	}
-	errs = append(errs, s.packets.Set(m))
+	if s.packets != nil {
+		errs = append(errs, s.packets.Set(m))
+	}
 	if err := errors.Join(errs...); err != nil || s.swept {
 		return err
+	}
+	if err := s.outside.attach(); err != nil {
+		return err
+	}
+	if s.outside == nil {
+		if err := packetlb.Remove(s.pinDir); err != nil {
+			return err
+		}
 	}
 	if s.sockets == nil {
 		if err := socklb.Remove(s.pinDir); err != nil {
@@ -104,6 +130,9 @@ func (s *services) Sweep(now time.Time) (more bool, err error) {
 			return more, err
 		}
 	}
+	if s.packets == nil {
+		return more, nil
+	}
 	again, err := s.packets.Sweep(now)
 	return more || again, err
 }
@@ -119,6 +148,12 @@ func (s *services) setNode(c *cluster) (again bool, err error) {
 			return false, err
 		}
 	}
+	if err := s.outside.setNode(c.podCIDRs, primary(c.inner)); err != nil {
+		return false, err
+	}
+	if s.packets == nil {
+		return false, nil
+	}
 	return s.packets.SetNode(proxy.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
 }
 
@@ -131,8 +166,21 @@ func primary(addrs []netip.Addr) (out []netip.Addr) {
 	return out
 }
 
+// external is how packets from outside are translated.
+func (s *services) external() string {
+	switch s.mode {
+	case modeEBPF:
+		return s.outside.way()
+	case modeNftables:
+		return externalNft
+	default:
+		return s.mode
+	}
+}
+
 // Close closes files; what is in force stays.
 func (s *services) Close() {
+	s.outside.close()
 	if s.lb != nil {
 		s.lb.Close()
 	}

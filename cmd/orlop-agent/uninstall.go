@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/cni/install"
 	"github.com/orlop-io/orlop/cni/sysctl"
@@ -126,7 +127,7 @@ func pinned(o options) ([]effect, error) {
 		return nil, fmt.Errorf("list pinned programs: %w", err)
 	}
 	what := fmt.Sprintf("remove folder %s with %d pinned BPF links and maps", o.pinDir, count)
-	return []effect{{what, func() error { return socklb.Remove(o.pinDir) }}}, nil
+	return []effect{{what, func() error { return errors.Join(packetlb.Remove(o.pinDir), socklb.Remove(o.pinDir)) }}}, nil
 }
 
 func settings(o options) (list []effect, err error) {

@@ -51,12 +51,14 @@ func (n *namespace) limitOut(l netlink.Link, name string, out shape) error {
 	if err := n.bucket(ifb, out); err != nil {
 		return err
 	}
-	ingress := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
-	if err := n.nl.QdiscAdd(ingress); err != nil && !errors.Is(err, unix.EEXIST) {
+	// Whoever else looks at the link's packets, as programs that translate services do, uses the same queue, and must come first: what is sent on does
+	// not come back to it.
+	both := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if err := n.nl.QdiscAdd(both); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add ingress queue: %w", err)
 	}
 	redirect := &netlink.U32{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: ingress.Handle, Priority: 1, Protocol: unix.ETH_P_ALL},
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Priority: 100, Protocol: unix.ETH_P_ALL},
 		ClassId:     netlink.MakeHandle(1, 1),
 		Actions:     []netlink.Action{netlink.NewMirredAction(ifb.Attrs().Index)},
 	}

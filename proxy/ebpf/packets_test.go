@@ -138,7 +138,8 @@ func (f *field) set(m proxy.Model) {
 		for _, name := range []string{"up", "orl1", "orl2"} {
 			list = append(list, packetlb.Device{Index: f.node.Link(name).Attrs().Index, Name: name, Pod: strings.HasPrefix(name, "orl")})
 		}
-		return f.lb.SetDevices(list)
+		_, err := f.lb.SetDevices(list)
+		return err
 	})
 	if err != nil {
 		f.t.Fatal(err)
