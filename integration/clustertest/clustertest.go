@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,15 +64,12 @@ func Main(m *testing.M, name string, nodes int, set func(*Cluster)) int {
 	return m.Run()
 }
 
-// Up makes a cluster. Whatever a killed run left under the same name goes first.
-func Up(name string, nodes int) (*Cluster, error) {
-	bin := os.Getenv("ORLOP_BIN") // another build than the checkout's
-	if bin == "" {
-		root, err := moduleRoot()
-		if err != nil {
-			return nil, err
-		}
-		bin = filepath.Join(root, "bin")
+// Up makes a cluster, with more flags of orlop up if there are any. Whatever a killed run left under the same name goes
+// first. $ORLOP_CONTAINERD names a containerd to run it on instead of the machine's.
+func Up(name string, nodes int, flags ...string) (*Cluster, error) {
+	bin, err := binDir()
+	if err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "orlop-test-*")
 	if err != nil {
@@ -87,7 +85,11 @@ func Up(name string, nodes int) (*Cluster, error) {
 	if _, err := c.Orlop("down", "--name", name); err != nil {
 		return c, fmt.Errorf("remove what an earlier run left: %w", err)
 	}
-	out, err := c.Orlop("up", "--name", name, "--nodes", fmt.Sprint(nodes), "--kubeconfig", c.Kubeconfig, "--wait", "4m")
+	args := append([]string{"up", "--name", name, "--nodes", fmt.Sprint(nodes), "--kubeconfig", c.Kubeconfig, "--wait", "4m"}, flags...)
+	if other := os.Getenv("ORLOP_CONTAINERD"); other != "" && !slices.Contains(flags, "--containerd") {
+		args = append(args, "--containerd", other)
+	}
+	out, err := c.Orlop(args...)
 	if err != nil {
 		return c, err
 	}
@@ -107,6 +109,15 @@ func Up(name string, nodes int) (*Cluster, error) {
 		c.version = f[len(f)-1]
 	}
 	return c, nil
+}
+
+// binDir is the folder of the programs to test.
+func binDir() (string, error) {
+	if bin := os.Getenv("ORLOP_BIN"); bin != "" { // another build than the checkout's
+		return bin, nil
+	}
+	root, err := moduleRoot()
+	return filepath.Join(root, "bin"), err
 }
 
 // Down removes the cluster.

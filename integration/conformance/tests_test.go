@@ -14,7 +14,7 @@ import (
 func tests() map[string]test {
 	all := map[string]test{}
 	for _, area := range []map[string]test{
-		architectureTests(), budgetTests(), preemptionTests(), lifecycleTests(), apiTests(), containerTests(), volumeTests(), appTests(), batchTests(), statefulTests(), workloadTests(), podTests(), networkTests(), kubectlTests(), webhookTests(), crdTests(), schedulingTests(), openAPITests(), extensionTests(), resizeTests(), trustTests(), resourceTests(), semanticsTests(),
+		architectureTests(), budgetTests(), preemptionTests(), lifecycleTests(), apiTests(), containerTests(), volumeTests(), appTests(), batchTests(), statefulTests(), workloadTests(), podTests(), networkTests(), kubectlTests(), webhookTests(), crdTests(), schedulingTests(), openAPITests(), extensionTests(), resizeTests(), trustTests(), resourceTests(), semanticsTests(), imageVolumeTests(),
 	} {
 		maps.Copy(all, area)
 	}
