@@ -1,7 +1,10 @@
 package modes
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/orlop-io/orlop/proxy/iptables"
 	"github.com/orlop-io/orlop/proxy/nft"
 	"github.com/orlop-io/orlop/proxy/proxytest"
+	"github.com/orlop-io/orlop/proxy/userspace"
 )
 
 func TestMain(m *testing.M) { proxytest.Main(m) }
@@ -61,6 +65,48 @@ func saved(flavour iptables.Flavour) (string, error) {
 		}
 	}
 	return strings.Join(left, ""), nil
+}
+
+func TestKernelUserspace(t *testing.T) {
+	var b *userspace.Backend
+	stop := func() {}
+	proxytest.Suite(t, proxytest.Mode{
+		Name: proxy.ModeUserspace, Changes: 100, Lacks: proxy.Lacks(proxy.ModeUserspace),
+		Open: func(r *proxytest.Rig) proxytest.Backend {
+			var err error
+			b, err = userspace.Open(userspace.Config{
+				Capture: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd96::/112")},
+				In:      r.Node.Do, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+				Unserved: func(port string, at netip.AddrPort, err error) {
+					r.T.Errorf("%s is not served at %s: %v", port, at, err)
+				},
+			})
+			r.Must(err)
+			b.SetNode(proxytest.NodeOf())
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = b.Run(ctx)
+			}()
+			stop = func() { cancel(); <-done }
+			return b
+		},
+		Remove: func(*proxytest.Rig) error {
+			stop()
+			return userspace.Remove()
+		},
+		Left: func(r *proxytest.Rig) (string, error) {
+			routes, err := userspace.Routes()
+			if len(routes) > 0 {
+				return fmt.Sprint(routes), err
+			}
+			if out := r.Ask(r.Node, "tcp", "127.0.0.1:30080", 1); len(out.Failed) == 0 {
+				return "a listener", err
+			}
+			return "", err
+		},
+	})
 }
 
 func TestKernelNftables(t *testing.T) {
