@@ -57,10 +57,11 @@ func newAPISide(k *Kubelet) *apiSide { return &apiSide{k: k, connected: make(cha
 
 // run connects, and keeps everything that goes over the connection until ctx ends.
 func (a *apiSide) run(ctx context.Context) error {
-	client, err := a.k.cfg.Connect(ctx, a.k.metrics.asked)
+	clients, err := a.k.cfg.Connect(ctx, a.k.metrics.asked)
 	if err != nil {
 		return fmt.Errorf("connect to API server: %w", err)
 	}
+	client := clients.API
 	c := &connection{client: client}
 	c.objects = objects.New(objects.Config{Client: client, Node: a.k.cfg.Node, NodeUID: a.nodeUID, Changed: a.objectChanged, Log: a.k.log})
 	c.services = cache.NewSharedIndexInformerWithOptions(listWatch(client.CoreV1().Services("").List, client.CoreV1().Services("").Watch, ""),
@@ -83,9 +84,9 @@ func (a *apiSide) run(ctx context.Context) error {
 		g.Go(func() error { a.k.cfg.Served(ctx, client); return ctx.Err() })
 	}
 	g.Go(func() error { return c.objects.Run(ctx) })
-	g.Go(func() error { return n.Run(ctx, client) })
-	g.Go(func() error { return a.k.events.Run(ctx, eventSink{client}) })
-	g.Go(func() error { return a.k.reports.Run(ctx, client, n.UID) })
+	g.Go(func() error { return n.Run(ctx, client, clients.Heartbeats) })
+	g.Go(func() error { return a.k.events.Run(ctx, eventSink{clients.Events}) })
+	g.Go(func() error { return a.k.reports.Run(ctx, clients.Statuses, n.UID) })
 	g.Go(func() error { c.services.RunWithContext(ctx); return ctx.Err() })
 	g.Go(func() error { return a.followPods(ctx, c) })
 	return g.Wait()

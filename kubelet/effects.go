@@ -85,6 +85,9 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers { // older runtimes ignore it in silence
 		return "", nil, errors.New("hostUsers: false: this kubelet does not support user namespaces")
 	}
+	if err := k.groups.EnsurePod(pod); err != nil {
+		return "", nil, fmt.Errorf("make cgroup: %w", err)
+	}
 	cfg, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return "", nil, err
@@ -149,17 +152,13 @@ func (w *worker) awaitNetwork(ctx context.Context, pod *v1.Pod) error {
 
 func (w *worker) sandboxConfig(pod *v1.Pod, attempt int) (*runtimeapi.PodSandboxConfig, error) {
 	k := w.k
-	parent, err := k.groups.EnsurePod(pod)
-	if err != nil {
-		return nil, fmt.Errorf("make cgroup: %w", err)
-	}
 	hostname, err := environ.KernelHostname(pod, k.cfg.ClusterDomain)
 	if err != nil {
 		return nil, err
 	}
 	dns := environ.ResolvConf(pod, k.dns, k.cfg.ClusterDNS, k.cfg.ClusterDomain)
 	return criconfig.Sandbox{
-		Pod: pod, Attempt: attempt, CgroupParent: parent, Hostname: hostname, SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
+		Pod: pod, Attempt: attempt, CgroupParent: k.groups.PodParent(pod), Hostname: hostname, SeccompDefault: k.cfg.SeccompDefault, SeccompDir: k.seccompDir(),
 		Sysctls: sysctls.Set(pod, k.cfg.DefaultSysctls),
 		LogDir:  criconfig.LogDir(k.cfg.PodLogsDir, pod.Namespace, pod.Name, pod.UID),
 		DNS:     &runtimeapi.DNSConfig{Servers: dns.Servers, Searches: dns.Searches, Options: dns.Options},

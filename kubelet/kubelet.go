@@ -109,14 +109,21 @@ type Config struct {
 	// ParallelStarts bounds sandboxes and containers being made at once; 0 is twice the processors, at least 4. More only
 	// make each slower, fewer leave the machine idle while the runtime waits for the disk.
 	ParallelStarts int
-	// Connect waits until there are credentials and gives a client that tells asked of each request; nil without an API server.
-	Connect func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error)
+	// Connect waits until there are credentials and gives clients that tell asked of each request; nil without an API server.
+	Connect func(ctx context.Context, asked func(method, host, code string)) (Clients, error)
 	// Served keeps the serving certificate through the client until ctx ends; nil if nothing is to be kept.
 	Served func(context.Context, kubernetes.Interface)
 	// Metrics are served beside the kubelet's own.
 	Metrics []prometheus.Collector
 	// Version is the version told to the API, probed servers and users.
 	Version string
+}
+
+// Clients reach the API server, each with a bound of its own on how often: what a crowd of pods asks for must hold up
+// neither what is told of them nor the node's sign of life.
+type Clients struct {
+	// API is for all that is not for the others.
+	API, Statuses, Events, Heartbeats kubernetes.Interface
 }
 
 // Reservation is a part of the node that is kept for programs that are not pods.

@@ -241,7 +241,7 @@ func TestMetricsOfFailedStarts(t *testing.T) {
 	same(t, map[string]float64{
 		"started_pods_total": 2, "started_pods_errors_total": 1,
 		`started_containers_total{container_type="init_container"}`: 1, `started_containers_total{container_type="container"}`: 1,
-		`started_containers_errors_total{code="CreateContainerError",container_type="init_container"}`: 1,
+		`started_containers_errors_total{code="InvalidImageName",container_type="init_container"}`: 1,
 	}, only(scrape(t, k), "started_"))
 }
 

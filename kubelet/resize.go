@@ -166,7 +166,7 @@ func (k *Kubelet) notedAllocation(uid types.UID) (lifecycle.Resources, error) {
 func (w *worker) resizeContainers(ctx context.Context, pod *v1.Pod, a lifecycle.ResizeContainers) {
 	done := lifecycle.Resized{Applied: lifecycle.Resources{}}
 	begun := time.Now()
-	_, err := w.k.groups.EnsurePod(a.Cover)
+	err := w.k.groups.EnsurePod(a.Cover)
 	if err == nil {
 		var errs []error
 		for name, id := range a.IDs {
@@ -178,7 +178,7 @@ func (w *worker) resizeContainers(ctx context.Context, pod *v1.Pod, a lifecycle.
 			done.Applied[name] = *spec.Resources.DeepCopy()
 		}
 		if err = errors.Join(errs...); err == nil {
-			_, err = w.k.groups.EnsurePod(pod)
+			err = w.k.groups.EnsurePod(pod)
 		}
 	}
 	w.k.metrics.resizeTook.WithLabelValues(strconv.FormatBool(err == nil)).Observe(float64(time.Since(begun).Milliseconds()))

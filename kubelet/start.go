@@ -53,7 +53,7 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 	c := &starting{w: w, s: s, a: a, pod: s.Pod, spec: lifecycle.Spec(s.Pod, a.Name)}
 	kind := containerType(&s, a.Name)
 	w.k.metrics.containers.WithLabelValues(kind).Inc()
-	id, err := c.up(ctx)
+	facts, err := c.up(ctx)
 	if err != nil {
 		reason, image := "CreateContainerError", ""
 		var se *startError
@@ -73,53 +73,61 @@ func (w *worker) startContainer(ctx context.Context, s lifecycle.State, a lifecy
 		w.post(lifecycle.StartFailed{Name: a.Name, Reason: reason, Message: cri.Words(err), Image: image})
 		return
 	}
-	w.post(lifecycle.HookDone{Name: a.Name, ID: id, Err: c.postStart(ctx, id)})
+	hooked := c.spec.Lifecycle != nil && c.spec.Lifecycle.PostStart != nil
+	if !hooked {
+		w.post(lifecycle.ContainerSeen{Facts: facts}, lifecycle.HookDone{Name: a.Name, ID: facts.ID})
+	} else {
+		w.post(lifecycle.ContainerSeen{Facts: facts})
+	}
+	w.k.linkLog(c.pod, a.Name, facts.ID, facts.LogPath)
+	if hooked {
+		w.post(lifecycle.HookDone{Name: a.Name, ID: facts.ID, Err: c.postStart(ctx, facts.ID)})
+	}
 }
 
-func (c *starting) up(ctx context.Context) (string, error) {
+// up makes and starts the container, and says what it is then.
+func (c *starting) up(ctx context.Context) (facts lifecycle.Facts, err error) {
 	k := c.w.k
 	sandbox, err := c.w.sandboxConfig(c.pod, c.s.Sandbox.Attempt)
 	if err != nil {
-		return "", err
+		return facts, err
 	}
 	vols, err := c.imageVolumes(ctx, sandbox)
 	if err != nil {
-		return "", err
+		return facts, err
 	}
 	img, err := c.ensure(ctx, sandbox, c.a.Name, c.spec.Image, c.spec.ImagePullPolicy)
 	if err != nil {
-		return "", err
+		return facts, err
 	}
 	cfg, err := c.config(ctx, img, vols)
 	if err != nil {
-		return "", err
+		return facts, err
 	}
 	release, err := k.slots.forContainer(ctx)
 	if err != nil {
-		return "", err
+		return facts, err
 	}
 	defer release()
 	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, c.a.Name), 0o755); err != nil {
-		return "", failed("CreateContainerError", fmt.Errorf("make log directory: %w", err))
+		return facts, failed("CreateContainerError", fmt.Errorf("make log directory: %w", err))
 	}
 	id, err := k.rt.CreateContainer(ctx, c.a.Sandbox, cfg, sandbox)
 	if err != nil {
 		c.dropHalfMade(ctx)
-		return "", failed("CreateContainerError", err)
+		return facts, failed("CreateContainerError", err)
 	}
 	k.own(id, c.w.uid)
-	facts := lifecycle.Facts{Name: c.a.Name, ID: id, Sandbox: c.a.Sandbox, Attempt: c.a.Attempt, Image: c.spec.Image, SpecImage: c.spec.Image,
+	facts = lifecycle.Facts{Name: c.a.Name, ID: id, Sandbox: c.a.Sandbox, Attempt: c.a.Attempt, Image: c.spec.Image, SpecImage: c.spec.Image,
 		Resources: c.spec.Resources.DeepCopy(), ImageID: img.ID, Mounts: c.mounted, LogPath: filepath.Join(sandbox.LogDirectory, cfg.LogPath)}
 	c.w.post(lifecycle.ContainerCreated{Facts: facts})
 	k.events.Pod(c.pod, c.a.Name, false, "Created", "Container created")
 	if err := k.rt.StartContainer(ctx, id); err != nil {
-		return "", failed("RunContainerError", err)
+		return facts, failed("RunContainerError", err)
 	}
 	k.events.Pod(c.pod, c.a.Name, false, "Started", "Container started")
 	facts.Running, facts.StartedAt = true, time.Now()
-	c.w.post(lifecycle.ContainerSeen{Facts: facts})
-	k.linkLog(c.pod, c.a.Name, id, facts.LogPath)
-	return id, nil
+	return facts, nil
 }
 
 // dropHalfMade removes what a try that was cut off, or a kubelet that died, has left of this very instance, for its name
@@ -137,9 +145,6 @@ func (c *starting) dropHalfMade(ctx context.Context) {
 }
 
 func (c *starting) postStart(ctx context.Context, id string) error {
-	if c.spec.Lifecycle == nil || c.spec.Lifecycle.PostStart == nil {
-		return nil
-	}
 	err := c.w.k.hooks.Run(ctx, c.spec, id, c.w.podIP(&c.s), c.spec.Lifecycle.PostStart)
 	if err != nil && ctx.Err() == nil {
 		c.w.log.Warn("postStart hook", "container", c.a.Name, "err", err)

@@ -72,10 +72,10 @@ func (k *Kubelet) newWorker(pod *v1.Pod, static bool, state lifecycle.State) *wo
 	return w
 }
 
-// post gives the worker an event. It never blocks.
-func (w *worker) post(ev lifecycle.Event) {
+// post gives the worker events; what comes together is told to the API server as one change. It never blocks.
+func (w *worker) post(evs ...lifecycle.Event) {
 	w.mu.Lock()
-	w.inbox = append(w.inbox, ev)
+	w.inbox = append(w.inbox, evs...)
 	w.mu.Unlock()
 	select {
 	case w.poke <- struct{}{}:

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/kubernetes"
 	cliflag "k8s.io/component-base/cli/flag"
 	baseversion "k8s.io/component-base/version"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -74,16 +73,34 @@ func configure(fs *pflag.FlagSet, f *flags, file *kubeletconfig.KubeletConfigura
 		out.Served = signed.Run
 	}
 	if f.kubeconfig != "" {
-		id := identity.Config{Node: name, Kubeconfig: f.kubeconfig, Bootstrap: f.bootstrap, CertDir: certDir, Rotate: file.RotateCertificates,
-			QPS: float32(value(file.KubeAPIQPS, 50)), Burst: int(or(file.KubeAPIBurst, 100)), Metrics: certificates}
-		out.Connect = func(ctx context.Context, asked func(method, host, code string)) (kubernetes.Interface, error) {
+		id := identity.Config{Node: name, Kubeconfig: f.kubeconfig, Bootstrap: f.bootstrap, CertDir: certDir, Rotate: file.RotateCertificates, Metrics: certificates}
+		out.Connect = func(ctx context.Context, asked func(method, host, code string)) (kubelet.Clients, error) {
 			id.Asked = asked
-			return identity.Connect(ctx, id, log)
+			c, err := identity.Connect(ctx, id, log)
+			if err != nil {
+				return kubelet.Clients{}, err
+			}
+			return clients(c, file)
 		}
 	} else if f.bootstrap != "" {
 		errs = append(errs, errors.New("--bootstrap-kubeconfig needs --kubeconfig, where the result is kept"))
 	}
 	return out, errors.Join(errs...)
+}
+
+// clients are bounded by what the file says of requests in general, and of events.
+func clients(c *identity.Connection, file *kubeletconfig.KubeletConfiguration) (out kubelet.Clients, err error) {
+	qps, burst := float32(value(file.KubeAPIQPS, 50)), int(or(file.KubeAPIBurst, 100))
+	eventQPS := float32(value(file.EventRecordQPS, 50))
+	if eventQPS == 0 {
+		eventQPS = -1 // of events alone, 0 is no bound
+	}
+	var errs [4]error
+	out.API, errs[0] = c.Client(qps, burst)
+	out.Statuses, errs[1] = c.Client(qps, burst)
+	out.Events, errs[2] = c.Client(eventQPS, int(or(file.EventBurst, 100)))
+	out.Heartbeats, errs[3] = c.Client(-1, 0)
+	return out, errors.Join(errs[:]...)
 }
 
 // override writes the flags that were given, and defaults, over the file.

@@ -62,6 +62,8 @@ func fieldFlags() map[string]fieldFlag {
 		"minimum-image-ttl-duration":                   {"imageMinimumGCAge", text},
 		"kube-api-qps":                                 {"kubeAPIQPS", number},
 		"kube-api-burst":                               {"kubeAPIBurst", number},
+		"event-qps":                                    {"eventRecordQPS", number},
+		"event-burst":                                  {"eventBurst", number},
 		"kube-reserved":                                {"kubeReserved", pairs},
 		"kube-reserved-cgroup":                         {"kubeReservedCgroup", text},
 		"system-reserved":                              {"systemReserved", pairs},

@@ -127,8 +127,8 @@ enableDebugFlagsHandler: true
 enableDebuggingHandlers: true
 enableServer: true
 enableSystemLogHandler: true
-eventBurst: 100
-eventRecordQPS: 50
+eventBurst: 200
+eventRecordQPS: 0
 hairpinMode: promiscuous-bridge
 iptablesDropBit: 15
 localStorageCapacityIsolation: true

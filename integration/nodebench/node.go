@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,8 +35,8 @@ type Config struct {
 	Starts int
 	// Pods are the numbers of pods at which memory is measured, from few to many; at most 500.
 	Pods []int
-	// Parts are what to measure: starts, ready, resize, exec, curve, requests, density; none is all.
-	Parts []string
+	// Rows are what to measure of starts, ready, resize, exec, curve, requests and density. Required.
+	Rows *regexp.Regexp
 	// Idle is for how long processor time is measured.
 	Idle time.Duration
 }
@@ -78,7 +79,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (err error) {
 		name    string
 		measure func(context.Context) error
 	}{{"starts", b.starts}, {"ready", b.ready}, {"resize", b.resizes}, {"exec", b.execs}, {"curve", b.curve}, {"requests", b.requests}, {"density", b.density}} {
-		if len(cfg.Parts) > 0 && !slices.Contains(cfg.Parts, part.name) {
+		if !cfg.Rows.MatchString(part.name) {
 			continue
 		}
 		if err := part.measure(ctx); err != nil {

@@ -185,11 +185,19 @@ func (h Hierarchy) childShares(dir string) (uint64, error) {
 	return sum, nil
 }
 
-// EnsurePod makes the pod's cgroup with its bounds, or corrects them, and returns the name of it to give to the
-// container runtime as the sandbox's cgroup parent.
-func (c *Cgroups) EnsurePod(pod *v1.Pod) (string, error) {
-	n := podName(c.root, qos.ComputePodQOS(pod), pod.UID)
-	return n.parent(c.cfg.Driver), errors.Join(c.ensure(n, podLimits(pod, c.cfg)), c.weighBurstable())
+// EnsurePod makes the pod's cgroup with its bounds, or corrects them.
+func (c *Cgroups) EnsurePod(pod *v1.Pod) error {
+	class := qos.ComputePodQOS(pod)
+	err := c.ensure(podName(c.root, class, pod.UID), podLimits(pod, c.cfg))
+	if class == v1.PodQOSBurstable { // the others are not in the sum, which is read from every pod's cgroup
+		err = errors.Join(err, c.weighBurstable())
+	}
+	return err
+}
+
+// PodParent is the name of the pod's cgroup to give to the container runtime as the sandbox's cgroup parent.
+func (c *Cgroups) PodParent(pod *v1.Pod) string {
+	return podName(c.root, qos.ComputePodQOS(pod), pod.UID).parent(c.cfg.Driver)
 }
 
 // PodPath is the pod's cgroup below the mount point of each tree, for whoever reads its statistics.

@@ -150,7 +150,7 @@ func TestKernelPodLife(t *testing.T) {
 		if err := c.EnsureRoot(list("1", "512Mi")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.EnsurePod(p); err != nil {
+		if err := c.EnsurePod(p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +172,7 @@ func TestKernelPodLife(t *testing.T) {
 	for uid, cpu := range map[types.UID]string{"4": "500m", "5": "250m"} {
 		b := pod(v1.ResourceRequirements{Requests: list(cpu, "")})
 		b.UID = uid
-		if _, err := c.EnsurePod(b); err != nil {
+		if err := c.EnsurePod(b); err != nil {
 			t.Fatal(err)
 		}
 	}

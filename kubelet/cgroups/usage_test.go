@@ -43,7 +43,7 @@ func TestKernelUsage(t *testing.T) {
 	if all, each, err := c.PodUsage(p); err != nil || all != (Usage{}) || len(each) != 0 {
 		t.Errorf("a pod without a cgroup holds %+v %v, %v", all, each, err)
 	}
-	if _, err := c.EnsurePod(p); err != nil {
+	if err := c.EnsurePod(p); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sh", "-c", "x=$(head -c 8000000 /dev/zero | tr '\\0' x); read y")

@@ -26,6 +26,9 @@ const (
 	// burst events of one source on one object go out at once, then one per refill.
 	burst  = 25
 	refill = 5 * time.Minute
+	// behind is how much later than it happened what is normal is sent: the start that it tells of needs the machine, and
+	// the API server, more.
+	behind = 250 * time.Millisecond
 )
 
 // Sink is where events go; the API server's events resource is one.
@@ -140,6 +143,13 @@ func (r *Recorder) Run(ctx context.Context, sink Sink) error {
 				return ctx.Err()
 			case <-r.wake:
 				continue
+			}
+		}
+		if e.Type == v1.EventTypeNormal {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Until(e.FirstTimestamp.Add(behind))):
 			}
 		}
 		for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {

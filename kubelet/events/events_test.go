@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,6 +38,7 @@ func TestRepetitionsAreCounted(t *testing.T) {
 			synctest.Wait()
 		}
 		r.Pod(pod, "c", false, "Started", "Container started")
+		time.Sleep(behind)
 		synctest.Wait()
 		cancel()
 		<-done

@@ -39,9 +39,6 @@ type Config struct {
 	CertDir string
 	// Rotate renews the client certificate before it ends.
 	Rotate bool
-	// QPS and Burst bound the requests to the API server.
-	QPS   float32
-	Burst int
 	// Asked hears of every request to the API server that was answered or failed, the code being "<error>" then; nil hears
 	// nothing. It is called from many goroutines.
 	Asked func(method, host, code string)
@@ -49,14 +46,27 @@ type Config struct {
 	Metrics *Metrics
 }
 
-// Connect waits until there are credentials, asking for them if need be, and gives a client. The
-// client's certificate is renewed in the background until ctx ends.
-func Connect(ctx context.Context, cfg Config, log *slog.Logger) (kubernetes.Interface, error) {
+// Connection is the way to the API server with this kubelet's credentials. All its clients share it.
+type Connection struct {
+	config *rest.Config
+	http   *http.Client
+}
+
+// Client gives a client that asks at most qps times a second, after burst times at once; below 0 is no bound. Each has a
+// bound of its own: what one asks never makes another wait.
+func (c *Connection) Client(qps float32, burst int) (kubernetes.Interface, error) {
+	own := rest.CopyConfig(c.config)
+	own.QPS, own.Burst = qps, burst
+	return kubernetes.NewForConfigAndClient(own, c.http)
+}
+
+// Connect waits until there are credentials, asking for them if need be. The client certificate is renewed in the
+// background until ctx ends.
+func Connect(ctx context.Context, cfg Config, log *slog.Logger) (*Connection, error) {
 	rc, err := await(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	rc.QPS, rc.Burst = cfg.QPS, cfg.Burst
 	rc.UserAgent = "kubelet/orlop"
 	rc.ContentType = "application/vnd.kubernetes.protobuf"
 	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
@@ -68,7 +78,11 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (kubernetes.Inte
 	if cfg.Asked != nil {
 		rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return counted{next, cfg.Asked} })
 	}
-	return kubernetes.NewForConfig(rc)
+	shared, err := rest.HTTPClientFor(rc)
+	if err != nil {
+		return nil, fmt.Errorf("connect to API server: %w", err)
+	}
+	return &Connection{rc, shared}, nil
 }
 
 func current(cfg Config) string { return filepath.Join(cfg.CertDir, "kubelet-client-current.pem") }

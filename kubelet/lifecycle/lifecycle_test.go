@@ -113,6 +113,30 @@ func TestPauseBeforeContainers(t *testing.T) {
 	w.want("")
 }
 
+// A pod is not Running before its first container is: not when that was made, and not while its postStart hook runs.
+func TestMadeIsNotRunning(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.hold["start a/0"] = true
+	w.step(Tick{})
+	f := Facts{Name: "a", ID: "a0", Sandbox: "sb0"}
+	steps := []struct {
+		ev   Event
+		want v1.PodPhase
+	}{{ContainerCreated{f}, v1.PodPending}, {ContainerSeen{Facts{Name: "a", ID: "a0", Sandbox: "sb0", Running: true}}, v1.PodPending}, {HookDone{Name: "a", ID: "a0"}, v1.PodRunning}}
+	for _, tt := range steps {
+		w.step(tt.ev)
+		if st := w.status(); st.Phase != tt.want {
+			t.Errorf("after %T it is %s, want %s", tt.ev, st.Phase, tt.want)
+		}
+	}
+	w.hold["start a/1"] = true // its second instance is made: it ran before
+	w.exit("a", 1)
+	w.step(ContainerCreated{Facts{Name: "a", ID: "a1", Sandbox: "sb0", Attempt: 1}})
+	if st := w.status(); st.Phase != v1.PodRunning {
+		t.Errorf("a pod that starts again is %s", st.Phase)
+	}
+}
+
 func TestVolumesHoldContainersNotSandbox(t *testing.T) {
 	w := begin(t, pod(nil))
 	w.hold["set up volumes"] = true

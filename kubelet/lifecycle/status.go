@@ -108,8 +108,8 @@ func (s *State) phase() v1.PodPhase {
 			}
 		case c.Phase == Running:
 			running++
-		case c.Next == 0:
-			waiting++
+		case c.Next == 0, c.Phase == Starting && c.Next == 1 && !c.Facts.Exited:
+			waiting++ // also where it was made already, but has not begun, or its postStart hook has not ended
 		case c.Phase == Exited || c.Phase == Starting:
 			if c.Phase == Starting || restarts(s.Pod, c) {
 				again++

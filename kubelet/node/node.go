@@ -175,11 +175,11 @@ func subtract(list v1.ResourceList, name v1.ResourceName, n int64) {
 }
 
 // Run registers the node and keeps status and lease until ctx ends.
-func (n *Node) Run(ctx context.Context, client kubernetes.Interface) error {
+func (n *Node) Run(ctx context.Context, client, heartbeats kubernetes.Interface) error {
 	n.tell(false, "Starting", "Starting kubelet.")
 	var group sync.WaitGroup
 	defer group.Wait()
-	group.Go(func() { n.renew(ctx, client) })
+	group.Go(func() { n.renew(ctx, heartbeats) })
 	tick := time.NewTicker(n.cfg.StatusEvery)
 	defer tick.Stop()
 	retry := time.Duration(0)

@@ -1,8 +1,9 @@
 // Package report tells the API server how pods are, mirrors static pods there, and makes the last
 // deletion of pods that have ended.
 //
-// Only the newest status of a pod counts: it is sent at once, and again until it came through.
-// Callers never wait; with no API server, what would be told is kept.
+// Only the newest status of a pod counts: it is sent at once, and again until it came through. Steps between, which
+// nobody acts on, wait a moment for what makes them out of date: see passing. Callers never wait; with no API server,
+// what would be told is kept.
 package report
 
 import (
@@ -28,6 +29,9 @@ import (
 
 // writers send statuses side by side.
 const writers = 6
+
+// moment is how long a step between may wait for the next: longer than a start, or an end, takes when all goes well.
+const moment = 300 * time.Millisecond
 
 // again is how long it waits before it contradicts: whoever insists on another status must not make it busy.
 const again = time.Second
@@ -90,7 +94,44 @@ func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
 	if e.since.IsZero() {
 		e.since = time.Now()
 	}
+	if passing(pod, e.last, &st) {
+		r.queue.AddAfter(key{uid: pod.UID}, moment)
+		return
+	}
 	r.queue.Add(key{uid: pod.UID})
+}
+
+// passing says whether a status is but a step on a way that goes on by itself: of a pod that is being started, or of one
+// that was deleted and has become unready, as was told. Each status costs the API server as much as a whole
+// container costs the runtime.
+func passing(pod *v1.Pod, told, st *v1.PodStatus) bool {
+	if st.Reason != "" || st.Message != "" {
+		return false
+	}
+	if pod.DeletionTimestamp != nil {
+		return told != nil && told.Phase == st.Phase && agree(&v1.PodStatus{Phase: told.Phase, Conditions: readiness(told)}, st) &&
+			!slices.ContainsFunc(st.ContainerStatuses, func(c v1.ContainerStatus) bool { return c.State.Terminated == nil })
+	}
+	if st.Phase != v1.PodPending || told != nil && told.Phase != v1.PodPending {
+		return false
+	}
+	for _, c := range slices.Concat(st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses) {
+		if w := c.State.Waiting; w == nil || w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" || c.LastTerminationState.Terminated != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// readiness are the conditions that others send traffic by.
+func readiness(st *v1.PodStatus) []v1.PodCondition {
+	var out []v1.PodCondition
+	for _, c := range st.Conditions {
+		if c.Type == v1.PodReady || c.Type == v1.ContainersReady {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Seen gives a pod as the API server has it. If somebody has written over what was told of it since, it is told again: a

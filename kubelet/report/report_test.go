@@ -55,6 +55,90 @@ func TestStatusPatch(t *testing.T) {
 	}
 }
 
+// A start that goes well is told once, and a deletion in two words; whatever somebody may wait for is told at once.
+func TestStepsBetweenWait(t *testing.T) {
+	waiting := func(reason string) v1.PodStatus {
+		return v1.PodStatus{Phase: v1.PodPending, ContainerStatuses: []v1.ContainerStatus{{State: v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason}}}}}
+	}
+	with := func(st v1.PodStatus, ready v1.ConditionStatus) v1.PodStatus {
+		st.Conditions = []v1.PodCondition{{Type: v1.PodReady, Status: ready}}
+		return st
+	}
+	running := with(v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: []v1.ContainerStatus{{State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}}}}, v1.ConditionTrue)
+	ended := with(v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: []v1.ContainerStatus{{State: v1.ContainerState{Terminated: &v1.ContainerStateTerminated{}}}}}, v1.ConditionFalse)
+	over := ended
+	over.Phase = v1.PodSucceeded
+	withIP := ended
+	withIP.PodIP = "10.0.0.1"
+	evicted := ended
+	evicted.Reason = "Evicted"
+	initDone := waiting("PodInitializing")
+	initDone.InitContainerStatuses = []v1.ContainerStatus{{State: v1.ContainerState{Terminated: &v1.ContainerStateTerminated{}}}}
+	for _, tt := range []struct {
+		name    string
+		deleted bool
+		told    *v1.PodStatus
+		st      v1.PodStatus
+		want    bool
+	}{
+		{"the first word", false, nil, waiting("ContainerCreating"), true},
+		{"a sandbox", false, ref(waiting("ContainerCreating")), waiting("ContainerCreating"), true},
+		{"a failed pull", false, nil, waiting("ErrImagePull"), false},
+		{"an init container that ended", false, nil, initDone, false},
+		{"running", false, ref(waiting("ContainerCreating")), running, false},
+		{"containers that ended by themselves", false, &running, ended, false},
+		{"no longer ready", true, &running, ended, false},
+		{"the sandbox ended", true, &ended, withIP, true},
+		{"the last word", true, &ended, over, false},
+		{"evicted", true, &ended, evicted, false},
+		{"one container of two ended", true, ref(with(running, v1.ConditionFalse)), with(running, v1.ConditionFalse), false},
+		{"nothing told yet", true, nil, ended, false},
+	} {
+		pod := &v1.Pod{}
+		if tt.deleted {
+			pod.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		}
+		if got := passing(pod, tt.told, &tt.st); got != tt.want {
+			t.Errorf("%s: passing is %v", tt.name, got)
+		}
+	}
+}
+
+func ref(st v1.PodStatus) *v1.PodStatus { return &st }
+
+// What waits is overtaken by what does not, and is told by itself if nothing comes.
+func TestStepsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pods := []*v1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "fast", UID: "f"}}, {ObjectMeta: metav1.ObjectMeta{Name: "slow", UID: "s"}}}
+		client := fake.NewClientset(pods[0], pods[1])
+		told := map[string][]time.Duration{}
+		begun := time.Now()
+		client.PrependReactor("patch", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			name := a.(clienttesting.PatchAction).GetName()
+			told[name] = append(told[name], time.Since(begun))
+			return true, pods[0], nil
+		})
+		r := New("n", nil, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx, client, func() types.UID { return "nu" }) }()
+		for _, p := range pods {
+			r.Set(p, false, v1.PodStatus{Phase: v1.PodPending})
+		}
+		time.Sleep(100 * time.Millisecond)
+		r.Set(pods[0], false, v1.PodStatus{Phase: v1.PodRunning})
+		time.Sleep(time.Second)
+		cancel()
+		<-done
+		if fast := told["fast"]; len(fast) != 1 || fast[0] != 100*time.Millisecond {
+			t.Errorf("the pod that runs at once was told of at %v", fast)
+		}
+		if slow := told["slow"]; len(slow) != 1 || slow[0] != moment {
+			t.Errorf("the pod that takes its time was told of at %v", slow)
+		}
+	})
+}
+
 func TestMirror(t *testing.T) {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "etcd-n", Namespace: "kube-system", UID: "h", Annotations: map[string]string{manifests.AnnConfigHash: "h"}}}
 	m := mirrorOf(p, "n", "nu")
