@@ -2,6 +2,8 @@ package kubelet
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,10 +13,31 @@ import (
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
 )
 
-// fits says which resource of the node the pods do not leave enough of.
+// shortage is a resource of which the node does not have what a pod needs beside the others.
+type shortage struct {
+	name             v1.ResourceName
+	want, used, have int64 // as messages have them
+}
+
+func (s shortage) missing() int64 { return s.used + s.want - s.have }
+
+func (s shortage) rejection() *lifecycle.Rejected {
+	return &lifecycle.Rejected{Reason: "OutOf" + string(s.name), Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+		s.name, s.want, s.used, s.have)}
+}
+
+// fits says why the node cannot have one pod more beside the others.
 func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle.Rejected {
+	if short := shortages(pod, others, allocatable); len(short) > 0 {
+		return short[0].rejection()
+	}
+	return nil
+}
+
+// shortages lists the resources of the node that the pods do not leave enough of: places for pods, then the others by name.
+func shortages(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) (out []shortage) {
 	if most, ok := allocatable[v1.ResourcePods]; ok && int64(len(others))+1 > most.Value() {
-		return &lifecycle.Rejected{Reason: "OutOfpods", Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", len(others), most.Value())}
+		out = append(out, shortage{v1.ResourcePods, 1, int64(len(others)), most.Value()})
 	}
 	wants := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	used := v1.ResourceList{}
@@ -25,7 +48,8 @@ func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle
 			used[name] = sum
 		}
 	}
-	for name, want := range wants {
+	for _, name := range slices.Sorted(maps.Keys(wants)) {
+		want := wants[name]
 		have, ok := allocatable[name]
 		if !ok || want.IsZero() { // what the node does not count is not its to refuse
 			continue
@@ -34,11 +58,10 @@ func fits(pod *v1.Pod, others []*v1.Pod, allocatable v1.ResourceList) *lifecycle
 		total := taken.DeepCopy()
 		total.Add(want)
 		if total.Cmp(have) > 0 {
-			return &lifecycle.Rejected{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-				name, amount(name, want), amount(name, taken), amount(name, have))}
+			out = append(out, shortage{name, amount(name, want), amount(name, taken), amount(name, have)})
 		}
 	}
-	return nil
+	return out
 }
 
 // portsFree says whether the pod's host ports are taken.

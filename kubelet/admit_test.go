@@ -99,7 +99,7 @@ func requires(label, value string) *v1.Pod {
 func TestAdmit(t *testing.T) {
 	k := &Kubelet{cfg: Config{UnsafeSysctls: []string{"kernel.msg*"}}, log: slog.New(slog.DiscardHandler), workers: map[types.UID]*worker{}}
 	k.sync = newAPISide(k)
-	if k.admit(&v1.Pod{}) != nil {
+	if _, r := k.admit(&v1.Pod{}); r != nil {
 		t.Error("without an API server a pod is refused")
 	}
 	n, err := node.New(node.Config{Name: "n", IPs: []string{"192.0.2.1"}, MaxPods: 9}, node.Machine{CPUs: 2, Memory: 1 << 30}, nil, nil, k.log)
@@ -129,7 +129,7 @@ func TestAdmit(t *testing.T) {
 	} {
 		k.short.Store(&tt.short)
 		got := lifecycle.Rejected{}
-		if r := k.admit(tt.pod); r != nil {
+		if _, r := k.admit(tt.pod); r != nil {
 			got = *r
 		}
 		if want := (lifecycle.Rejected{Reason: tt.reason, Message: tt.message}); got != want {

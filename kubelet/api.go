@@ -410,12 +410,46 @@ func (s nodeSource) Runtime(ctx context.Context) string {
 func (s nodeSource) Images(ctx context.Context) []v1.ContainerImage { return s.k.nodeImages(ctx) }
 
 // admit says why this node cannot run a pod, nil if it can. The scheduler has looked already; this
-// is for pods that were bound past it, or side by side.
-func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
+// is for pods that were bound past it, or side by side. A critical pod takes the room of others, and has to wait for the
+// end of those that are returned.
+func (k *Kubelet) admit(pod *v1.Pod) ([]*worker, *lifecycle.Rejected) {
 	n := k.sync.node.Load()
 	if n == nil {
+		return nil, nil
+	}
+	if r := k.forbids(pod, n); r != nil {
+		return nil, r
+	}
+	others := k.othersLocked(pod.UID)
+	short, ports := shortages(pod, others, n.Allocatable()), portsFree(pod, others)
+	switch {
+	case len(short) == 0:
+		return nil, ports
+	case ports != nil || !(eviction.Pod{Pod: pod}).Critical():
+		return nil, short[0].rejection()
+	}
+	behind, err := k.makeRoomLocked(pod, false, short)
+	if err != nil {
+		return nil, &lifecycle.Rejected{Reason: "UnexpectedAdmissionError", Message: "Pod was rejected: Unexpected error while attempting to recover from admission failure: " + err.Error()}
+	}
+	return behind, nil
+}
+
+// admitStatic makes room for a static pod as far as there is any: without it the node may not be one.
+func (k *Kubelet) admitStatic(pod *v1.Pod) []*worker {
+	short := shortages(pod, k.othersLocked(pod.UID), k.allocatable)
+	if len(short) == 0 {
 		return nil
 	}
+	behind, err := k.makeRoomLocked(pod, true, short)
+	if err != nil {
+		k.log.Warn("a static pod runs though the node has no room for it", "pod", fullName(pod), "err", err)
+	}
+	return behind
+}
+
+// forbids says why a pod could not run here even if nothing else did.
+func (k *Kubelet) forbids(pod *v1.Pod, n *node.Node) *lifecycle.Rejected {
 	if !selects(pod, n.Object()) {
 		return &lifecycle.Rejected{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 	}
@@ -428,11 +462,7 @@ func (k *Kubelet) admit(pod *v1.Pod) *lifecycle.Rejected {
 	if why := eviction.Admits(eviction.Pod{Pod: pod}, qos.GetPodQOS(pod), k.pressures()); why != "" {
 		return &lifecycle.Rejected{Reason: "Evicted", Message: "Pod was rejected: " + why}
 	}
-	others := k.othersLocked(pod.UID)
-	if r := fits(pod, others, n.Allocatable()); r != nil {
-		return r
-	}
-	return portsFree(pod, others)
+	return nil
 }
 
 // othersLocked lists the pods beside one that hold something of the node, with the resources that they hold.

@@ -32,9 +32,9 @@ type metrics struct {
 
 	resizesAsked, resizesInfeasible, resizesDeferred *prometheus.CounterVec
 
-	evictions   *prometheus.CounterVec
-	evictionAge *prometheus.HistogramVec
-	resizeTook  *prometheus.HistogramVec
+	evictions, preemptions *prometheus.CounterVec
+	evictionAge            *prometheus.HistogramVec
+	resizeTook             *prometheus.HistogramVec
 }
 
 func newMetrics(k *Kubelet) *metrics {
@@ -97,6 +97,7 @@ func newMetrics(k *Kubelet) *metrics {
 		Help: "Number of HTTP requests, partitioned by status code, method, and host."}, []string{"code", "host", "method"})
 	r.MustRegister(m.requests)
 	m.evictions = counters("evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
+	m.preemptions = counters("preemptions", "Cumulative number of pod preemptions by preemption resource", "preemption_signal")
 	m.resizeTook = histograms("pod_resize_duration_milliseconds", "Duration in milliseconds to actuate a pod resize", prometheus.ExponentialBuckets(10, 2, 19), "success")
 	m.evictionAge = histograms("eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
 		prometheus.DefBuckets, "eviction_signal")

@@ -129,6 +129,7 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 		return
 	}
 	state := lifecycle.New(pod, time.Now())
+	var behind []*worker
 	r, restored := k.found[pod.UID]
 	if restored {
 		state = lifecycle.Restore(pod, r.sandboxes, r.containers, time.Now())
@@ -138,8 +139,11 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 		}
 		state = lifecycle.Reallocate(state, noted)
 		delete(k.found, pod.UID)
-	} else if state.Stage == lifecycle.Active && !static {
-		if rejected := k.admit(pod); rejected != nil {
+	} else if state.Stage == lifecycle.Active && static {
+		behind = k.admitStatic(pod)
+	} else if state.Stage == lifecycle.Active {
+		var rejected *lifecycle.Rejected
+		if behind, rejected = k.admit(pod); rejected != nil {
 			state, _ = lifecycle.Step(state, *rejected, time.Now())
 			k.events.Pod(pod, "", true, rejected.Reason, rejected.Message)
 			k.metrics.rejected(rejected.Reason)
@@ -147,6 +151,7 @@ func (k *Kubelet) startLocked(pod *v1.Pod, static bool) {
 	}
 	state.CrashMax = k.cfg.CrashMax
 	w := k.newWorker(pod, static, state)
+	w.behind = behind
 	if !restored {
 		w.start.seen = time.Now()
 	}

@@ -46,6 +46,9 @@ type worker struct {
 	// Guarded by the kubelet's mu.
 	room string
 
+	// behind are pods whose room this one was given: it begins when they have ended.
+	behind []*worker
+
 	// start measures how long the pod takes to start.
 	start startup
 
@@ -97,6 +100,7 @@ func (w *worker) run(ctx context.Context) {
 	// starting is cancelled when the pod begins to end: no pull or start is waited for then.
 	starting, stopStarting := context.WithCancel(ctx)
 	defer stopStarting()
+	w.awaitRoom(ctx)
 	timer := time.NewTimer(0) // the first tick begins the pod
 	defer timer.Stop()
 	for {

@@ -76,7 +76,10 @@ type (
 	// Evicted says that the pod has to go, within a grace that the node can bear.
 	Evicted struct {
 		Reason, Message string
-		Grace           time.Duration
+		// Grace, unless 0, is all that it has to end in.
+		Grace time.Duration
+		// Condition is the message of the condition that names the disruption; Message if empty.
+		Condition string
 	}
 	// Allocated answers Allocate. Reason is empty if the node has what Resources ask for, else v1.PodReasonDeferred or
 	// v1.PodReasonInfeasible.

@@ -87,8 +87,9 @@ type Verdict struct {
 	Reason, Message string
 	// Grace, unless 0, is all that the containers have to end in.
 	Grace time.Duration
-	// Disruption: the pod did nothing wrong, the node needs what it holds.
+	// Disruption: the pod did nothing wrong, the node needs what it holds; Condition is what the condition says of that.
 	Disruption bool
+	Condition  string
 }
 
 // Sandbox is the pod's pause container and its namespaces.

@@ -43,7 +43,7 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 	st.Conditions = append(s.conditions(st.Phase), s.resizeConditions()...)
 	if v := s.Verdict; v != nil && v.Disruption {
 		st.Conditions = append(st.Conditions, v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue,
-			Reason: v1.PodReasonTerminationByKubelet, Message: v.Message})
+			Reason: v1.PodReasonTerminationByKubelet, Message: v.Condition})
 	}
 	for i := range st.Conditions {
 		c := &st.Conditions[i]

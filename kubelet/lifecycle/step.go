@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func (m *machine) evicted(ev Evicted) {
 	if m.Stage > Ending || m.Verdict != nil || m.finished() {
 		return // it holds nothing more, or soon will not
 	}
-	m.Verdict = &Verdict{Reason: ev.Reason, Message: ev.Message, Grace: ev.Grace, Disruption: true}
+	m.Verdict = &Verdict{Reason: ev.Reason, Message: ev.Message, Grace: ev.Grace, Disruption: true, Condition: cmp.Or(ev.Condition, ev.Message)}
 	if m.Stage == Ending {
 		m.EndSince = m.now // the shorter grace counts from here
 	}
