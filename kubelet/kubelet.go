@@ -168,6 +168,9 @@ type Kubelet struct {
 	// answered is when the runtime answered last.
 	answered atomic.Pointer[time.Time]
 
+	// counting: pods' storage is being counted.
+	counting atomic.Bool
+
 	mu      sync.Mutex
 	workers map[types.UID]*worker
 	// found are pods of the runtime that no source has named yet.

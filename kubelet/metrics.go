@@ -104,7 +104,7 @@ func newMetrics(k *Kubelet) *metrics {
 	for _, static := range []string{"", "true"} {
 		m.restarted.WithLabelValues(static)
 	}
-	r.MustRegister(newCensus(k), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(newCensus(k), newVolumeMetrics(k), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

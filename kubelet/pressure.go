@@ -2,13 +2,11 @@ package kubelet
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/orlop-io/orlop/kubelet/criconfig"
 	"github.com/orlop-io/orlop/kubelet/eviction"
 	"github.com/orlop-io/orlop/kubelet/lifecycle"
 	"github.com/orlop-io/orlop/kubelet/measure"
@@ -205,23 +203,17 @@ func (w *worker) stored(ctx context.Context, layers map[string]eviction.Containe
 	defer cancel()
 	s := &w.shown.Load().state
 	out := eviction.Pod{Pod: s.Pod, Static: w.static, Containers: map[string]eviction.ContainerUse{}}
-	volumes, err := measure.Volumes(ctx, filepath.Join(w.k.cfg.RootDir, "pods", string(w.uid)))
+	n, err := w.countStored(ctx)
 	if err != nil {
-		w.log.Warn("measure pod", "err", err)
+		w.log.Warn("count what the pod has stored", "err", err)
 		out.Unknown = true
 		return out
 	}
-	out.Volumes = volumes
-	logs, err := measure.Logs(ctx, criconfig.LogDir(w.k.cfg.PodLogsDir, s.Pod.Namespace, s.Pod.Name, s.Pod.UID))
-	if err != nil {
-		w.log.Warn("measure pod", "err", err)
-		out.Unknown = true
-		return out
-	}
+	out.Volumes = n.volumes
 	for i := range s.Containers {
 		c := &s.Containers[i]
 		u := layers[c.Facts.ID]
-		u.Logs, u.LogInodes = logs[c.Name].Bytes, logs[c.Name].Inodes
+		u.Logs, u.LogInodes = n.logs[c.Name].Bytes, n.logs[c.Name].Inodes
 		out.Containers[c.Name] = u
 	}
 	return out

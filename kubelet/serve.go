@@ -31,7 +31,7 @@ func (k *Kubelet) serve(ctx context.Context) error {
 func (k *Kubelet) serveOnce(ctx context.Context) error {
 	cfg := k.cfg.Server
 	cfg.NodeName, cfg.Runtime, cfg.Pods, cfg.Health = k.cfg.Node, k.rt, k.pods, k.health
-	cfg.RootDir, cfg.Log = k.cfg.RootDir, k.log
+	cfg.RootDir, cfg.Log, cfg.Storage = k.cfg.RootDir, k.log, k.storage
 	probes := prometheus.NewRegistry()
 	probes.MustRegister(k.counts)
 	cfg.Metrics, cfg.ProbeMetrics = k.metrics.registry, probes

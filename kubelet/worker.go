@@ -37,6 +37,8 @@ type worker struct {
 	shown atomic.Pointer[view]
 	// mounts are the pod's volumes once they are set up.
 	mounts atomic.Pointer[map[string]volumes.Mount]
+	// counted is what the pod had stored when that was counted last.
+	counted atomic.Pointer[count]
 	// refreshes counts what asked for the volumes to be brought up to date since that was begun; 0: it is not being done.
 	refreshes atomic.Int32
 

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -60,6 +61,8 @@ type Config struct {
 	Runtime runtime
 	// Pods lists all pods that the kubelet knows, with their newest status. The pods are not changed. Required.
 	Pods func() []*v1.Pod
+	// Storage tells what pods have stored; nil tells nothing of that.
+	Storage func(context.Context) map[types.UID]Storage
 	// Health is nil while the kubelet works. Required.
 	Health func() error
 	// Settings is what /configz shows as the kubelet's configuration; nil is nothing.

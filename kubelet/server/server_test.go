@@ -30,9 +30,11 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	api "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/orlop-io/orlop/cri"
 )
@@ -108,7 +110,11 @@ func newServer(t *testing.T, e *engine, auth AuthConfig) *Server {
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("not in this test") },
 		Pods:        func() []*v1.Pod { return []*v1.Pod{aPod()} },
 		Health:      func() error { return nil },
-		Log:         slog.New(slog.DiscardHandler),
+		Storage: func(context.Context) map[types.UID]Storage {
+			return map[types.UID]Storage{"u": {At: time.Unix(1000, 0), Local: Amount{Bytes: 5000, Inodes: 2}, Logs: map[string]Amount{"c": {Bytes: 300, Inodes: 1}},
+				Volumes: []stats.VolumeStats{{Name: "data", PVCRef: &stats.PVCReference{Name: "claim", Namespace: "ns"}}}}}
+		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +159,11 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/metrics/resource", 200, `container_start_time_seconds{container="c",namespace="ns",pod="p"} 7`},
 		{"GET", "/metrics/resource", 200, `resource_scrape_error 0`},
 		{"GET", "/stats/summary", 200, `"usageCoreNanoSeconds":3000000000`},
+		{"GET", "/stats/summary", 200, `"volume":[{"time":null,"name":"data","pvcRef":{"name":"claim","namespace":"ns"}}]`},
+		{"GET", "/stats/summary", 200, `"ephemeral-storage":{"time":"1970-01-01T00:16:40Z","availableBytes":`},
+		{"GET", "/stats/summary", 200, `"usedBytes":5300,`},
+		{"GET", "/stats/summary", 200, `"inodesUsed":3}`},
+		{"GET", "/stats/summary", 200, `"usedBytes":300,`},
 		{"GET", "/metrics/cadvisor", 404, ""},
 	} {
 		req, err := http.NewRequest(tt.method, srv.URL+tt.path, nil)

@@ -21,6 +21,9 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if only, err := strconv.ParseBool(r.URL.Query().Get("only_cpu_and_memory")); (err != nil || !only) && s.cfg.Storage != nil {
+		addStorage(sum, s.cfg.Storage(r.Context()))
+	}
 	if only, err := strconv.ParseBool(r.URL.Query().Get("only_cpu_and_memory")); err == nil && only {
 		sum.Node.Fs, sum.Node.Runtime, sum.Node.Network = nil, nil, nil
 		for i := range sum.Pods {
