@@ -2,7 +2,9 @@ package bootstrap
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net/netip"
 	"os"
@@ -15,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/certificate"
 	"sigs.k8s.io/yaml"
 )
 
@@ -125,7 +128,25 @@ func TestKubeconfigs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cert, err := parseCert(cfg.CertData)
+		data := cfg.CertData
+		if name == "kubelet.conf" { // where the kubelet's own store has it, and renews it
+			store, err := certificate.NewFileStore("kubelet-client", p.kubelet("pki"), p.kubelet("pki"), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.CertFile != store.CurrentPath() || cfg.KeyFile != store.CurrentPath() {
+				t.Errorf("kubelet.conf names %s and %s, the kubelet renews %s", cfg.CertFile, cfg.KeyFile, store.CurrentPath())
+			}
+			pair, err := store.Current()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Update(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), ecKey(t, pair.PrivateKey)); err != nil {
+				t.Errorf("the kubelet cannot renew it: %v", err)
+			}
+			data = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
+		}
+		cert, err := parseCert(data)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,6 +163,15 @@ func TestKubeconfigs(t *testing.T) {
 	if err := ensureKubeconfigs(p, c, foreign["ca"], now); err == nil || !strings.Contains(err.Error(), "another authority") {
 		t.Errorf("kubeconfigs of another cluster pass: %v", err)
 	}
+}
+
+func ecKey(t *testing.T, key crypto.PrivateKey) []byte {
+	t.Helper()
+	out, err := keyPEM(key.(crypto.Signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func TestStaticPods(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -60,11 +61,33 @@ func ensureKubeconfigs(p Paths, c Config, ca identity, now time.Time) error {
 			return err
 		}
 		auth := &clientcmdapi.AuthInfo{ClientCertificateData: id.certPEM(), ClientKeyData: key}
+		if f.name == "kubelet.conf" {
+			if auth, err = kubeletIdentity(p, id.certPEM(), key, now); err != nil {
+				return err
+			}
+		}
 		if err := writeKubeconfig(path, f.server, ca.certPEM(), f.user, auth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// kubeletIdentity keeps a kubelet's client certificate where kubelets keep what they were signed, and gives its user: from
+// there on the kubelet renews it by itself.
+func kubeletIdentity(p Paths, cert, key []byte, now time.Time) (*clientcmdapi.AuthInfo, error) {
+	const current = "pki/kubelet-client-current.pem"
+	file := "kubelet-client-" + now.UTC().Format("2006-01-02-15-04-05") + ".pem"
+	if err := writeFile(p.kubelet("pki/"+file), slices.Concat(cert, key), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(p.kubelet(current)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.Symlink(file, p.kubelet(current)); err != nil {
+		return nil, fmt.Errorf("name the kubelet's client certificate: %w", err)
+	}
+	return &clientcmdapi.AuthInfo{ClientCertificate: p.kubelet(current), ClientKey: p.kubelet(current)}, nil
 }
 
 func checkKubeconfig(path string, have *clientcmdapi.Config, ca *x509.Certificate) error {
