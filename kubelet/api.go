@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -63,7 +64,7 @@ func (a *apiSide) run(ctx context.Context) error {
 	}
 	client := clients.API
 	c := &connection{client: client}
-	c.objects = objects.New(objects.Config{Client: client, Node: a.k.cfg.Node, NodeUID: a.nodeUID, Changed: a.objectChanged, Log: a.k.log})
+	c.objects = objects.New(objects.Config{Client: client, Node: a.k.cfg.Node, NodeUID: a.nodeUID, Changed: a.objectChanged, Needed: a.k.hasNamespace, Log: a.k.log})
 	c.services = cache.NewSharedIndexInformerWithOptions(listWatch(client.CoreV1().Services("").List, client.CoreV1().Services("").Watch, ""),
 		&v1.Service{}, cache.SharedIndexInformerOptions{})
 	own := fields.OneTermEqualSelector("spec.nodeName", a.k.cfg.Node).String()
@@ -248,6 +249,11 @@ func (a *apiSide) handler(ctx context.Context, pod *v1.Pod) (string, error) {
 		return "", fmt.Errorf("RuntimeClass %q: %w", *pod.Spec.RuntimeClassName, err)
 	}
 	return class.Handler, nil
+}
+
+// hasNamespace says whether there is a pod of a namespace here.
+func (k *Kubelet) hasNamespace(namespace string) bool {
+	return slices.ContainsFunc(k.all(), func(w *worker) bool { return w.shown.Load().state.Pod.Namespace == namespace })
 }
 
 // ConfigMap gives a ConfigMap that a pod of this node names.

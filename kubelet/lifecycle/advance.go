@@ -197,10 +197,12 @@ func (m *machine) start(c *Container) {
 		m.wake(c.start.at)
 		return
 	}
+	c.crashBefore = c.crash
 	if c.Phase == Exited && !c.Again && !(c.Kind == Init && c.Facts.ExitCode == 0) && !m.crashOver(c) {
 		return
 	}
 	c.Phase, c.stale = Starting, false
+	c.tried = c.Next
 	m.do(StartContainer{Name: c.Name, Sandbox: m.Sandbox.ID, Attempt: c.Next})
 }
 

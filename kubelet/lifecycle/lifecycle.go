@@ -162,7 +162,11 @@ type Container struct {
 	Again bool
 
 	crash, start, kill retry
-	lastStart          time.Time
+	// crashBefore is crash as it was before the start that is under way: one that makes no instance is no crash.
+	crashBefore retry
+	lastStart   time.Time
+	// tried is the number of the instance that the last start was to make.
+	tried int
 	// stale: an input changed while the container was being started.
 	stale bool
 	// unpulled is the image that Waiting is about; empty: the container's own.

@@ -377,6 +377,29 @@ func TestSandboxDeathBringsAllBack(t *testing.T) {
 	w.want("start a/1", "start b/1")
 }
 
+// Where a shim dies, the container's end may be heard of before the sandbox's: the start that fails for it costs no wait.
+func TestShimDeathIsNoCrash(t *testing.T) {
+	w := begin(t, pod(nil))
+	w.step(Tick{})
+	w.took()
+	w.hold["start a/1"] = true
+	w.exit("a", 137)
+	w.want("start a/1")
+	w.step(StartFailed{Name: "a", Reason: "CreateContainerError", Message: "no running task found"})
+	w.took()
+	w.hold = map[string]bool{}
+	w.now = w.now.Add(time.Millisecond)
+	w.step(SandboxSeen{ID: "sb0"})
+	w.want("tell SandboxChanged: Pod sandbox changed, it will be killed and re-created.", "stop sandbox sb0", "remove sandbox sb0", "make sandbox 1", "start a/1")
+	if st := w.status(); st.ContainerStatuses[0].RestartCount != 1 || st.ContainerStatuses[0].State.Running == nil {
+		t.Errorf("status %+v", st.ContainerStatuses[0])
+	}
+	w.exit("a", 1) // the next end is the second, and waits
+	if got := w.took(); !strings.Contains(got, "BackOff") {
+		t.Errorf("no wait after the second end: %s", got)
+	}
+}
+
 func TestLivenessKillsAndRestarts(t *testing.T) {
 	w := begin(t, pod(func(p *v1.Pod) { p.Spec.Containers[0].LivenessProbe = &v1.Probe{} }))
 	w.step(Tick{})

@@ -97,6 +97,9 @@ func (m *machine) evicted(ev Evicted) {
 	m.enter(Ending)
 }
 
+// createError is the reason of a start that the runtime could not begin.
+const createError = "CreateContainerError"
+
 // configError is the reason of a start that failed for want of an input.
 const configError = "CreateContainerConfigError"
 
@@ -165,6 +168,9 @@ func (m *machine) sandboxStopped(ev SandboxStopped) {
 	m.Sandbox.retry = retry{}
 	for i := range m.Containers { // a stopped sandbox has nothing running
 		c := &m.Containers[i]
+		if c.Waiting == createError { // there was no sandbox to make it in
+			c.start = retry{}
+		}
 		if c.Phase == Running {
 			m.exit(c, Facts{Exited: true, ExitCode: 137, Reason: "Error", FinishedAt: m.now})
 		}
@@ -253,6 +259,9 @@ func (m *machine) startFailed(ev StartFailed) {
 			c.Facts.ExitCode, c.Facts.Reason, c.Facts.Message = 128, "StartError", ev.Message
 			c.Facts.FinishedAt = m.now
 		}
+	}
+	if c.Next == c.tried && c.Phase == Exited { // the sandbox had died with the container, but nobody knew yet
+		c.crash = c.crashBefore
 	}
 	c.Waiting, c.Message, c.unpulled = ev.Reason, ev.Message, ev.Image
 	if c.stale && ev.Reason == configError {

@@ -55,18 +55,21 @@ func (e *entry) touch(now time.Time) {
 	e.used = now
 }
 
-// idleSince ends the watch if nobody asked for the object since before.
+// idleSince says whether nobody asked for the object since before.
 func (e *entry) idleSince(before time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.used.Before(before) {
-		return false
-	}
+	return e.used.Before(before)
+}
+
+// drop ends the watch.
+func (e *entry) drop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.dropped = true
 	if e.stop != nil {
 		e.stop()
 	}
-	return true
 }
 
 func (e *entry) object() runtime.Object {

@@ -58,6 +58,9 @@ type Config struct {
 	// Idle is how long an object is watched after it was asked for the last time; zero is 5 minutes. It should be longer
 	// than the time between two refreshes of a pod's volumes, else each refresh lists anew.
 	Idle time.Duration
+	// Needed says whether a namespace has a pod here. Where none is left the node has no right to look any more, and its
+	// objects are let go soon. Nil is always.
+	Needed func(namespace string) bool
 	// Wait is how long to wait for the first answer; zero is 10 s.
 	Wait time.Duration
 	// Log is told of watches that end. Required.
@@ -86,6 +89,9 @@ func New(cfg Config) *Objects {
 	if cfg.Wait == 0 {
 		cfg.Wait = 10 * time.Second
 	}
+	if cfg.Needed == nil {
+		cfg.Needed = func(string) bool { return true }
+	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(Key) {}
 	}
@@ -100,7 +106,7 @@ func New(cfg Config) *Objects {
 func (o *Objects) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	sweep := time.NewTicker(o.cfg.Idle / 4)
+	sweep := time.NewTicker(min(o.cfg.Idle/4, leftFor))
 	defer sweep.Stop()
 	for {
 		select {
@@ -109,16 +115,20 @@ func (o *Objects) Run(ctx context.Context) error {
 		case follow := <-o.starts:
 			group.Go(func() { follow(ctx) })
 		case <-sweep.C:
-			o.dropIdle(time.Now().Add(-o.cfg.Idle))
+			o.dropIdle(time.Now())
 		}
 	}
 }
 
-func (o *Objects) dropIdle(before time.Time) {
+// leftFor is how long objects are watched after the last pod of a namespace went: often another follows.
+const leftFor = 15 * time.Second
+
+func (o *Objects) dropIdle(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for key, e := range o.entries {
-		if e.idleSince(before) {
+		if e.idleSince(now.Add(-o.cfg.Idle)) || e.idleSince(now.Add(-leftFor)) && !o.cfg.Needed(key.Namespace) {
+			e.drop()
 			delete(o.entries, key)
 		}
 	}

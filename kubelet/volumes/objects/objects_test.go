@@ -90,6 +90,36 @@ func TestWatchedObject(t *testing.T) {
 	}
 }
 
+// Where no pod is left the node has no right to look, so it must not go on asking; it does not hurry, for another may follow.
+func TestLeftNamespace(t *testing.T) {
+	other := configMap("1")
+	other.Namespace = "other"
+	needed := func(ns string) bool { return ns == "other" }
+	o := New(Config{Client: fake.NewClientset(configMap("1"), other), Needed: needed, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.Run(ctx) }()
+	for _, ns := range []string{"ns", "other"} {
+		if _, err := o.ConfigMap(ctx, ns, "cm"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := o.entries[Key{ConfigMap, "ns", "cm"}]
+	o.dropIdle(time.Now().Add(leftFor / 2))
+	if len(o.entries) != 2 {
+		t.Error("it is let go at once")
+	}
+	o.dropIdle(time.Now().Add(2 * leftFor))
+	if len(o.entries) != 1 || !gone.dropped || o.entries[Key{ConfigMap, "other", "cm"}] == nil {
+		t.Errorf("%d are watched, that of the namespace without pods: %v", len(o.entries), !gone.dropped)
+	}
+	if _, err := o.ConfigMap(ctx, "ns", "cm"); err != nil { // a pod has come again
+		t.Error(err)
+	}
+	cancel()
+	<-done
+}
+
 func TestWithoutServer(t *testing.T) {
 	o := New(Config{Log: slog.New(slog.DiscardHandler)})
 	if _, err := o.Secret(t.Context(), "ns", "s"); !errors.Is(err, ErrNoServer) {
