@@ -3,6 +3,7 @@ package kubeletclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -48,27 +49,32 @@ func New(cfg Config, node func(ctx context.Context, name string) (*corev1.Node, 
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 5 * time.Second
 	}
-	tls := transport.TLSConfig{CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, CAFile: cfg.CAFile, ReloadTLSFiles: true}
-	tls.Insecure = cfg.CAFile == ""
-	verified, err := roundTripper(tls, cfg.DialTimeout)
+	files := transport.TLSConfig{CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, CAFile: cfg.CAFile, ReloadTLSFiles: true}
+	files.Insecure = cfg.CAFile == ""
+	verified, err := roundTripper(files, cfg.DialTimeout)
 	if err != nil {
 		return nil, err
 	}
-	tls.CAFile, tls.Insecure = "", true
-	insecure, err := roundTripper(tls, cfg.DialTimeout)
+	files.CAFile, files.Insecure = "", true
+	insecure, err := roundTripper(files, cfg.DialTimeout)
 	if err != nil {
 		return nil, err
 	}
 	return &Client{cfg.AddressTypes, node, verified, insecure}, nil
 }
 
-func roundTripper(tls transport.TLSConfig, dial time.Duration) (*http.Transport, error) {
-	config, err := transport.TLSConfigFor(&transport.Config{TLS: tls})
+// resumed is how many kubelets' TLS sessions are kept for the next connection.
+const resumed = 1000
+
+func roundTripper(files transport.TLSConfig, dial time.Duration) (*http.Transport, error) {
+	config, err := transport.TLSConfigFor(&transport.Config{TLS: files})
 	if err != nil {
 		return nil, fmt.Errorf("kubelet client certificate: %w", err)
 	}
 	// Connections are few and streams long: HTTP/1.1 alone, so that upgrades work on the same transport.
 	config.NextProtos = []string{"http/1.1"}
+	// Each stream takes a connection of its own over: from the second on to a kubelet the handshake is a short one.
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(resumed)
 	dialer := &net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}
 	return utilnet.SetOldTransportDefaults(&http.Transport{
 		DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second,

@@ -2,11 +2,58 @@ package kubeletclient
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	certutil "k8s.io/client-go/util/cert"
 )
+
+// The second connection to a kubelet resumes the first one's TLS session, and the kubelet knows the caller all the same.
+func TestSessionsAreResumed(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+	cert, key, err := certutil.GenerateSelfSignedCertKey("caller", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(certFile, cert, 0o600), os.WriteFile(keyFile, key, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var resumed []bool
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+		if len(r.TLS.PeerCertificates) == 0 {
+			t.Error("the caller shows no certificate")
+		}
+	}))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	srv.StartTLS()
+	defer srv.Close()
+	c, err := New(Config{CertFile: certFile, KeyFile: keyFile, AddressTypes: []corev1.NodeAddressType{corev1.NodeInternalIP}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		resp, err := (&http.Client{Transport: c.verified}).Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body) // tickets come after the handshake
+		resp.Body.Close()
+		c.verified.CloseIdleConnections()
+	}
+	if len(resumed) != 2 || resumed[0] || !resumed[1] {
+		t.Errorf("sessions resumed: %v", resumed)
+	}
+}
 
 func TestKubelet(t *testing.T) {
 	node := &corev1.Node{Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
