@@ -30,8 +30,9 @@ import (
 // writers send statuses side by side.
 const writers = 6
 
-// moment is how long a step between may wait for the next: longer than a start, or an end, takes when all goes well.
-const moment = 300 * time.Millisecond
+// moment is how long a step between may wait for the next: longer than a start, or an end, takes when all goes well. Of many
+// pods at once most are told of twice then.
+const moment = time.Second
 
 // again is how long it waits before it contradicts: whoever insists on another status must not make it busy.
 const again = time.Second
@@ -102,15 +103,14 @@ func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
 }
 
 // passing says whether a status is but a step on a way that goes on by itself: of a pod that is being started, or of one
-// that was deleted and has become unready, as was told. Each status costs the API server as much as a whole
+// that was deleted and is as ready as was told. Each status costs the API server as much as a whole
 // container costs the runtime.
 func passing(pod *v1.Pod, told, st *v1.PodStatus) bool {
 	if st.Reason != "" || st.Message != "" {
 		return false
 	}
 	if pod.DeletionTimestamp != nil {
-		return told != nil && told.Phase == st.Phase && agree(&v1.PodStatus{Phase: told.Phase, Conditions: readiness(told)}, st) &&
-			!slices.ContainsFunc(st.ContainerStatuses, func(c v1.ContainerStatus) bool { return c.State.Terminated == nil })
+		return told != nil && agree(&v1.PodStatus{Phase: told.Phase, Conditions: readiness(told)}, st)
 	}
 	if st.Phase != v1.PodPending || told != nil && told.Phase != v1.PodPending {
 		return false
