@@ -23,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/orlop-io/orlop/cmd/memory"
 )
 
 // ErrLost says that another copy may hold the Lease now: the program must end.
@@ -50,7 +52,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Work) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.run(gctx) })
 	if os.Getenv("GOGC") == "" {
-		g.Go(func() error { paceMemory(gctx); return nil })
+		g.Go(func() error { memory.Pace(gctx); return nil })
 	}
 	g.Go(func() error {
 		if err := waitForAPI(gctx, api, log); err != nil {

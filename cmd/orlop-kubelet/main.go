@@ -10,12 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/orlop-io/orlop/cmd/memory"
 	"github.com/orlop-io/orlop/kubelet"
 )
 
@@ -28,10 +29,6 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	// A kubelet's heap is small and long-lived: twice its size is more than it is worth.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 	cmd := command(stderr)
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
@@ -69,11 +66,24 @@ func command(stderr io.Writer) *cobra.Command {
 				return err
 			}
 			log.Info("kubelet starts", "version", version, "node", cfg.Node, "addresses", cfg.NodeIPs)
-			return k.Run(cmd.Context())
+			return small(cmd.Context(), k.Run)
 		},
 	}
 	f.register(cmd.Flags())
 	return cmd
+}
+
+// small runs what waits most of the time, in as little memory as that needs; $GOGC says otherwise.
+func small(ctx context.Context, run func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	var pace sync.WaitGroup
+	if os.Getenv("GOGC") == "" {
+		pace.Go(func() { memory.Pace(ctx) })
+	}
+	err := run(ctx)
+	stop()
+	pace.Wait()
+	return err
 }
 
 func logger(w io.Writer, format string, verbosity int) *slog.Logger {

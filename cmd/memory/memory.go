@@ -1,4 +1,6 @@
-package elected
+// Package memory keeps a program small that mostly waits: it sets how much its heap may grow before garbage is
+// collected, and gives back what busy times, or the start, needed and calm does not.
+package memory
 
 import (
 	"bufio"
@@ -42,8 +44,8 @@ func (p pace) next(rate float64) (to pace, release bool) {
 	return p, p.calm == 2
 }
 
-// paceMemory sets when garbage is collected until ctx ends.
-func paceMemory(ctx context.Context) {
+// Pace sets when garbage is collected until ctx ends.
+func Pace(ctx context.Context) {
 	p := pace{growth: calmGrowth}
 	debug.SetGCPercent(p.growth)
 	tick := time.NewTicker(lookRate)
