@@ -18,13 +18,13 @@ import (
 )
 
 // batch starts n pods at once and says when each was seen running.
-func (b *bench) batch(ctx context.Context, prefix string, from, n int) ([]time.Duration, error) {
+func (b *bench) batch(ctx context.Context, prefix string, from, n int, mutate ...func(*corev1.Pod)) ([]time.Duration, error) {
 	begun := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := from; i < from+n; i++ {
 		g.Go(func() error {
-			p := b.pod(fmt.Sprintf("%s-%03d", prefix, i), func(p *corev1.Pod) { p.Labels = map[string]string{"batch": prefix} })
+			p := b.pod(fmt.Sprintf("%s-%03d", prefix, i), append(mutate, func(p *corev1.Pod) { p.Labels = map[string]string{"batch": prefix} })...)
 			_, err := b.create(gctx, p)
 			return err
 		})
@@ -139,7 +139,7 @@ const (
 
 // density measures a kubelet at rest with ever more pods.
 func (b *bench) density(ctx context.Context) error {
-	fmt.Fprintf(b.out, "\n| pods | RSS MB | anonymous MB | cores, idle | goroutines | last of those added runs after s |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b.out, "\n| pods | RSS MB | anonymous MB | cores, idle | goroutines | ms to list all containers, once a minute | last of those added runs after s |\n|---|---|---|---|---|---|---|\n")
 	list, err := b.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + b.host})
 	if err != nil {
 		return err
@@ -159,7 +159,11 @@ func (b *bench) density(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(b.out, "| %d | %.1f | %.1f | %.3f | %.0f | %.1f |\n", n, u.rss, u.anon, u.cores, u.goroutines, all[len(all)-1].Seconds())
+		listing, err := b.listing(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(b.out, "| %d | %.1f | %.1f | %.3f | %.0f | %.1f | %.1f |\n", n, u.rss, u.anon, u.cores, u.goroutines, listing, all[len(all)-1].Seconds())
 		if n == wantPods && (u.rss > wantRSS || u.anon > wantAnon || u.cores > wantCores) {
 			b.miss("at %d pods the kubelet has %.1f MB, %.1f of them anonymous, and takes %.3f cores: wanted %.0f, %.0f, %.2f", n, u.rss, u.anon, u.cores, wantRSS, wantAnon, wantCores)
 		}
@@ -172,6 +176,23 @@ func (b *bench) density(ctx context.Context) error {
 		fmt.Fprintf(b.out, "\nA pod more is %.0f KB more, from %d pods to %d.\n", 1000*(last.anon-first.anon)/float64(last.pods-first.pods), first.pods, last.pods)
 	}
 	return nil
+}
+
+// listing is how many milliseconds the runtime takes to list its containers for the kubelet.
+func (b *bench) listing(ctx context.Context) (float64, error) {
+	const name, times = `{operation_type="list_containers"}`, 20
+	before, err := b.metrics(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for range times {
+		if _, err := b.client.CoreV1().RESTClient().Get().Resource("nodes").Name(b.host).SubResource("proxy").Suffix("runningpods/").DoRaw(ctx); err != nil {
+			return 0, fmt.Errorf("let the kubelet list its containers: %w", err)
+		}
+	}
+	after, err := b.metrics(ctx)
+	const took, count = "kubelet_runtime_operations_duration_seconds_sum", "kubelet_runtime_operations_duration_seconds_count"
+	return 1000 * (after[took+name] - before[took+name]) / (after[count+name] - before[count+name]), err
 }
 
 // use is what a kubelet holds and takes.

@@ -35,7 +35,7 @@ type Config struct {
 	Starts int
 	// Pods are the numbers of pods at which memory is measured, from few to many; at most 500.
 	Pods []int
-	// Rows are what to measure of starts, ready, resize, exec, curve, requests and density. Required.
+	// Rows are what to measure of starts, ready, resize, exec, curve, requests, probes and density. Required.
 	Rows *regexp.Regexp
 	// Idle is for how long processor time is measured.
 	Idle time.Duration
@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (err error) {
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context) error
-	}{{"starts", b.starts}, {"ready", b.ready}, {"resize", b.resizes}, {"exec", b.execs}, {"curve", b.curve}, {"requests", b.requests}, {"density", b.density}} {
+	}{{"starts", b.starts}, {"ready", b.ready}, {"resize", b.resizes}, {"exec", b.execs}, {"curve", b.curve}, {"requests", b.requests}, {"probes", b.probes}, {"density", b.density}} {
 		if !cfg.Rows.MatchString(part.name) {
 			continue
 		}

@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
 	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler, cni, node or all")
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
-	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, density")
+	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
