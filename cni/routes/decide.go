@@ -32,6 +32,8 @@ type Path struct {
 	Routed bool
 	// MTU of the way's first link, or of the route, in bytes.
 	MTU int
+	// Learned is the MTU of the whole way, where a router has told that it is smaller; 0 where none has.
+	Learned int
 }
 
 // When says when packets to another node's pods go over a tunnel.
@@ -211,28 +213,40 @@ func over(want State, self, p Node, outer [2]netip.Addr, o Overlay, paths map[ne
 	}
 	want[t.key()] = t
 	mac := MACOf(p.UID)
+	mtu := func(a netip.Addr) int {
+		path := paths[outer[1]]
+		if path.Learned == 0 || path.Learned >= path.MTU {
+			return 0
+		}
+		if a.Is6() { // a link of IPv6 takes no less: the outer packet goes in fragments
+			return max(path.Learned-overhead, 1280)
+		}
+		return path.Learned - overhead
+	}
 	want.Put(Endpoint{name, mac, outer[1]})
 	for _, pods := range p.Pods {
 		if slices.Contains(self.Pods, pods) {
 			continue
 		}
-		hop := p.hop(pods, mac)
-		want.Put(Neighbour{name, hop, mac}, Route{Dst: pods, Via: hop, Tunnel: name, Source: self.addr(pods.Addr().Is4())})
+		hop := p.hop(pods.Addr(), mac)
+		want.Put(Neighbour{name, hop, mac}, Route{Dst: pods, Via: hop, Tunnel: name, Source: self.addr(pods.Addr().Is4()), MTU: mtu(hop)})
 	}
 	for _, own := range self.Pods {
 		if a := p.addr(own.Addr().Is4()); a.IsValid() {
-			want.Put(Neighbour{name, a, mac}, Route{Inner: true, Dst: netip.PrefixFrom(a, a.BitLen()), Via: a, Tunnel: name}, Rule{own})
+			hop := p.hop(a, mac)
+			want.Put(Neighbour{name, hop, mac}, Route{Inner: true, Dst: netip.PrefixFrom(a, a.BitLen()), Via: hop, Tunnel: name, MTU: mtu(a)}, Rule{own})
 		}
 	}
 }
 
-// hop is the next hop to pods of a node over a tunnel: an address that only the neighbour entry beside it has to know.
-func (n Node) hop(pods netip.Prefix, mac MAC) netip.Addr {
-	if a := n.addr(pods.Addr().Is4()); a.IsValid() {
-		return a
-	}
-	if pods.Addr().Is4() {
-		return pods.Masked().Addr()
+// hop is the next hop to an address at a node over a tunnel, of the same family: it has no meaning but in the neighbour entry beside it. IPv6
+// takes no next hop that it would reach over another link.
+func (n Node) hop(to netip.Addr, mac MAC) netip.Addr {
+	if to.Is4() {
+		if a := n.addr(true); a.IsValid() {
+			return a
+		}
+		return to
 	}
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }

@@ -27,8 +27,9 @@ var ErrOffLink = errors.New("the next hop is not on a link of this node")
 
 // Kernel is the routing tables, rules and tunnels of a network namespace.
 type Kernel struct {
-	ns netns.NsHandle
-	nl *netlink.Handle
+	ns     netns.NsHandle
+	nl     *netlink.Handle
+	probes map[bool]*probe // by whether for IPv4
 }
 
 // Open opens those of the namespace of the calling thread.
@@ -42,11 +43,14 @@ func Open() (*Kernel, error) {
 		ns.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Kernel{ns, nl}, nil
+	return &Kernel{ns, nl, map[bool]*probe{}}, nil
 }
 
 // Close lets go; what was made stays.
 func (k *Kernel) Close() {
+	for _, p := range k.probes {
+		p.close()
+	}
 	k.nl.Close()
 	k.ns.Close()
 }
@@ -71,7 +75,7 @@ func (k *Kernel) State() (State, error) {
 	}
 	for _, r := range list {
 		if dst, ok := prefixOf(r.Dst); ok {
-			out.Put(Route{Inner: r.Table == innerTable, Dst: dst, Via: addrOf(r.Gw), Tunnel: names[r.LinkIndex], Source: addrOf(r.Src)})
+			out.Put(Route{Inner: r.Table == innerTable, Dst: dst, Via: addrOf(r.Gw), Tunnel: names[r.LinkIndex], Source: addrOf(r.Src), MTU: r.MTU})
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -154,8 +158,22 @@ func (k *Kernel) Path(to netip.Addr) (Path, error) {
 	if path.MTU == 0 || a.MTU < path.MTU {
 		path.MTU = a.MTU
 	}
+	if path.Router.IsValid() {
+		if path.Learned, err = k.learned(to); err != nil {
+			return Path{}, err
+		}
+	}
 	path.Routed = a.RawFlags&unix.IFF_NOARP != 0 || a.Flags&net.FlagPointToPoint != 0
 	return path, nil
+}
+
+// learned is the path MTU that the kernel holds for an address, 0 when it holds none.
+func (k *Kernel) learned(to netip.Addr) (int, error) {
+	found, err := k.nl.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{})
+	if err != nil || len(found) == 0 {
+		return 0, fmt.Errorf("look up the path MTU to %s: %w", to, err)
+	}
+	return found[0].MTU, nil
 }
 
 func routerOf(gw net.IP, via netlink.Destination) netip.Addr {
@@ -221,6 +239,10 @@ func (k *Kernel) route(i Route, drop bool) error {
 	}
 	if i.Source.IsValid() {
 		r.Src = i.Source.AsSlice()
+	}
+	if i.MTU > 0 {
+		// Locked: for packets that it forwards the kernel heeds no other MTU but the link's.
+		r.MTU, r.MTULock = i.MTU, true
 	}
 	err := k.nl.RouteReplace(r)
 	if i.Tunnel == "" && (errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)) {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -114,22 +113,18 @@ func TestKernelNodesComeAndGo(t *testing.T) {
 	o := DefaultOverlay()
 	l.run(o)
 	l.converge("three nodes", o)
-	type end struct {
-		n     *labNode
-		addrs []netip.Addr
-	}
 	var ends []end
 	for _, n := range l.nodes {
 		pod, addrs := n.pod(1500)
-		serve(t, pod)
-		ends = append(ends, end{&labNode{NS: pod}, addrs})
+		serve(t, pod, addrs)
+		ends = append(ends, end{ns: pod, addrs: addrs})
 	}
 	all := func() error {
 		var errs []error
 		for i, a := range ends {
 			for j, b := range ends {
 				for f, to := range b.addrs {
-					seen, err := ask(a.n.NS, "udp", to, 100)
+					seen, err := ask(a.ns, "udp", to, 100)
 					if err != nil || seen != a.addrs[f].String() {
 						errs = append(errs, fmt.Errorf("pod %d to %d: %s seen, %w", i, j, seen, err))
 					}
@@ -138,15 +133,15 @@ func TestKernelNodesComeAndGo(t *testing.T) {
 		}
 		return errors.Join(errs...)
 	}
-	l.within(time.Second, "all pods reach all", all)
+	l.within("all pods reach all", all)
 	l.nodes[1].plug(1)
 	l.changed()
 	l.converge("a node moved behind the router", o)
-	l.within(time.Second, "all pods reach all", all)
+	l.within("all pods reach all", all)
 	l.nodes[2].plug(0)
 	l.changed()
 	l.converge("another one moved to this side", o)
-	l.within(time.Second, "all pods reach all", all)
+	l.within("all pods reach all", all)
 
 	l.mu.Lock()
 	n := l.nodes[1]
@@ -190,15 +185,15 @@ func TestKernelWayChanges(t *testing.T) {
 			return nil
 		}
 	}
-	l.within(time.Second, "direct", is("via 10.200.0.11"))
+	l.within("direct", is("via 10.200.0.11"))
 	host := &netlink.Route{Dst: netOf(prefix("10.200.0.11/32")), Gw: addr("10.200.0.254").AsSlice()}
 	must(t, n.NL.RouteAdd(host))
-	l.within(time.Second, "a route by the router", is("via 10.200.0.11 over orlop-vx from 10.200.0.10"))
+	l.within("a route by the router", is("via 10.200.0.11 over orlop-vx from 10.200.0.10"))
 	must(t, n.NL.RouteDel(host))
-	l.within(time.Second, "and none again", is("via 10.200.0.11"))
+	l.within("and none again", is("via 10.200.0.11"))
 	l.mtu(n.NS, "eth0", 1400)
 	must(t, n.NL.RouteAdd(host))
-	l.within(time.Second, "by the router, over a smaller link", func() error {
+	l.within("by the router, over a smaller link", func() error {
 		vx, err := n.NL.LinkByName(tunnel4)
 		if err == nil && vx.Attrs().MTU != 1350 {
 			err = fmt.Errorf("MTU %d", vx.Attrs().MTU)

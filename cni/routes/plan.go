@@ -89,6 +89,7 @@ type Route struct {
 	Via    netip.Addr
 	Tunnel string
 	Source netip.Addr // of packets of the node itself; not valid: the kernel's choice
+	MTU    int        // for packets that the node sends or forwards, in bytes; 0: the link's
 }
 
 func (r Route) key() string {
@@ -108,6 +109,9 @@ func (r Route) way() string {
 	}
 	if r.Source.IsValid() {
 		s += " from " + r.Source.String()
+	}
+	if r.MTU > 0 {
+		s += fmt.Sprintf(" mtu %d", r.MTU)
 	}
 	return s
 }

@@ -24,6 +24,8 @@ type kernel interface {
 	// Path returns the way to an address.
 	Path(netip.Addr) (Path, error)
 	Apply(Action) error
+	// Probe sends packets to addresses that have Path learn the MTU of the whole way, a moment later. What does not arrive is nobody's error.
+	Probe(to []netip.Addr, port uint16)
 	// Watch calls changed after links, addresses or routes changed, until ctx ends.
 	Watch(ctx context.Context, changed func()) error
 }
@@ -47,6 +49,7 @@ type Reconciler struct {
 	poke   chan struct{}
 	mtu    atomic.Int64 // -1 before the first look
 	told   map[string]string
+	probed map[netip.Addr]probing
 }
 
 // New checks cfg and returns a Reconciler that has done nothing yet.
@@ -83,6 +86,11 @@ const (
 	settle = 100 * time.Millisecond
 	// firstRetry is how soon a look follows one that failed; the wait doubles up to Resync.
 	firstRetry = time.Second
+	// answer is how long after probes a look follows that sees what they brought.
+	answer = 300 * time.Millisecond
+	// uncut is how soon a way is looked at again that takes no fragments. Over IPv4 routers cut what a way has become too small for; over IPv6 it
+	// is lost, and what the kernel learns of that the pods must be told.
+	uncut = 2 * time.Second
 )
 
 // Run keeps the kernel at what the newest nodes need until ctx ends, then returns its error. What it made stays.
@@ -96,21 +104,34 @@ func (r *Reconciler) Run(ctx context.Context) error {
 
 func (r *Reconciler) loop(ctx context.Context, changed <-chan struct{}) error {
 	wait := firstRetry
+	resync, again := time.NewTicker(r.cfg.Resync), time.NewTimer(r.cfg.Resync)
+	defer resync.Stop()
+	defer again.Stop()
+	due := time.Time{} // when again rings
+	soon := func(d time.Duration) {
+		if at := time.Now().Add(d); due.Before(time.Now()) || at.Before(due) {
+			due = at
+			again.Reset(d)
+		}
+	}
 	for {
-		next := r.cfg.Resync
-		if err := r.once(ctx); err != nil {
+		routed, err := r.once(ctx)
+		if err != nil {
 			r.cfg.Log.Warn("reconcile routes", "err", err)
-			next, wait = min(wait, next), min(2*wait, next)
+			soon(wait)
+			wait = min(2*wait, r.cfg.Resync)
 		} else {
 			wait = firstRetry
 		}
-		timer := time.NewTimer(next)
+		if len(routed) > 0 {
+			soon(r.probe(routed, time.Now()))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
 		case <-r.poke:
-		case <-timer.C:
+		case <-again.C:
+		case <-resync.C:
 		case <-changed:
 			select {
 			case <-ctx.Done():
@@ -119,22 +140,55 @@ func (r *Reconciler) loop(ctx context.Context, changed <-chan struct{}) error {
 			case <-time.After(settle):
 			}
 		}
-		timer.Stop()
 	}
 }
 
-func (r *Reconciler) once(ctx context.Context) error {
+// probing is when to probe a way, and how long after that again: at first soon, for routers may not have found each other yet, in the end at
+// each Resync, for a way may become smaller or greater.
+type probing struct {
+	next time.Time
+	wait time.Duration
+}
+
+// probe probes what is due, and returns when something is to be looked at or probed.
+func (r *Reconciler) probe(routed []netip.Addr, now time.Time) (soonest time.Duration) {
+	before := r.probed
+	r.probed = map[netip.Addr]probing{}
+	soonest = r.cfg.Resync
+	var todo []netip.Addr
+	for _, a := range routed {
+		p := before[a]
+		if !now.Before(p.next) {
+			todo = append(todo, a)
+			p.wait = min(max(2*p.wait, answer), r.cfg.Resync)
+			p.next = now.Add(p.wait)
+			soonest = min(soonest, answer)
+		}
+		if a.Is6() {
+			soonest = min(soonest, uncut)
+		}
+		soonest = min(soonest, p.next.Sub(now))
+		r.probed[a] = p
+	}
+	if len(todo) > 0 {
+		r.kernel.Probe(todo, r.cfg.Overlay.Port)
+	}
+	return soonest
+}
+
+// once looks and acts. It returns the ends of tunnels.
+func (r *Reconciler) once(ctx context.Context) (routed []netip.Addr, err error) {
 	view, known := r.cfg.Desired()
 	if !known {
-		return nil
+		return nil, nil
 	}
 	actual, err := r.kernel.State()
 	if err != nil {
-		return fmt.Errorf("read what is in the kernel: %w", err) // a partial list must delete nothing
+		return nil, fmt.Errorf("read what is in the kernel: %w", err) // a partial list must delete nothing
 	}
 	paths, err := Paths(r.kernel, view)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	desired, decisions := Decide(view, r.cfg.Overlay, paths, actual)
 	r.tell(decisions)
@@ -154,7 +208,12 @@ func (r *Reconciler) once(ctx context.Context) error {
 	if r.cfg.Done != nil {
 		r.cfg.Done()
 	}
-	return errors.Join(errs...)
+	for _, i := range desired {
+		if e, ok := i.(Endpoint); ok {
+			routed = append(routed, e.Addr)
+		}
+	}
+	return routed, errors.Join(errs...)
 }
 
 // tell logs how a node is reached, when that is new.

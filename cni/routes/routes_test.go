@@ -47,16 +47,17 @@ func TestDecide(t *testing.T) {
 	onLink, routed := Path{Reachable: true, MTU: 1500}, Path{Reachable: true, Router: addr("192.0.2.254"), MTU: 1500}
 	direct := "route to 10.1.1.0/24 via 192.0.2.1\nroute to fd00:1:1::/64 via 2001:db8::1"
 	mac := MACOf("uid-1").String()
-	tunnelled := strings.ReplaceAll(`endpoint MAC at orlop-vx to 192.0.2.1
-link orlop-vx vxlan 7 udp 4789 from 192.0.2.100 address `+MACOf("uid-0").String()+` mtu 1450
+	hop := peer(1).hop(addr("fd00::"), MACOf("uid-1")).String()
+	tunnelled := strings.NewReplacer("MAC", mac, "HOP", hop).Replace(`endpoint MAC at orlop-vx to 192.0.2.1
+link orlop-vx vxlan 7 udp 4789 from 192.0.2.100 address ` + MACOf("uid-0").String() + ` mtu 1450
 neighbour 192.0.2.1 at orlop-vx is MAC
-neighbour 2001:db8::1 at orlop-vx is MAC
+neighbour HOP at orlop-vx is MAC
 route of pods to 192.0.2.1/32 via 192.0.2.1 over orlop-vx
-route of pods to 2001:db8::1/128 via 2001:db8::1 over orlop-vx
+route of pods to 2001:db8::1/128 via HOP over orlop-vx
 route to 10.1.1.0/24 via 192.0.2.1 over orlop-vx from 192.0.2.100
-route to fd00:1:1::/64 via 2001:db8::1 over orlop-vx from 2001:db8::100
+route to fd00:1:1::/64 via HOP over orlop-vx from 2001:db8::100
 rule for packets from 10.1.0.0/24
-rule for packets from fd00:1::/64`, "MAC", mac)
+rule for packets from fd00:1::/64`)
 	both := []string{"192.0.2.1", "2001:db8::1"}
 	there := State{}
 	there.Put(Route{Dst: prefix("10.1.1.0/24"), Via: addr("192.0.2.1")})
@@ -82,10 +83,10 @@ rule for packets from fd00:1::/64`, "MAC", mac)
 		{"one family of nodes, two of pods", Auto, both[:1], onLink, Path{}, nil, strings.ReplaceAll(`endpoint MAC at orlop-vx to 192.0.2.1
 link orlop-vx vxlan 7 udp 4789 from 192.0.2.100 address `+MACOf("uid-0").String()+` mtu 1450
 neighbour 192.0.2.1 at orlop-vx is MAC
-neighbour `+peer(1).hop(prefix("fd00::/64"), MACOf("uid-1")).String()+` at orlop-vx is MAC
+neighbour `+hop+` at orlop-vx is MAC
 route of pods to 192.0.2.1/32 via 192.0.2.1 over orlop-vx
 route to 10.1.1.0/24 via 192.0.2.1 over orlop-vx from 192.0.2.100
-route to fd00:1:1::/64 via `+peer(1).hop(prefix("fd00::/64"), MACOf("uid-1")).String()+` over orlop-vx from 2001:db8::100
+route to fd00:1:1::/64 via `+hop+` over orlop-vx from 2001:db8::100
 rule for packets from 10.1.0.0/24`, "MAC", mac), "overlay: no InternalIP of the family of fd00:1:1::/64"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,7 +104,7 @@ rule for packets from 10.1.0.0/24`, "MAC", mac), "overlay: no InternalIP of the 
 
 func TestDecideTakesTheSmallestWay(t *testing.T) {
 	r := addr("192.0.2.254")
-	paths := map[netip.Addr]Path{addr("192.0.2.1"): {true, r, false, 1500}, addr("192.0.2.2"): {true, r, false, 1400}, addr("192.0.2.3"): {true, r, false, 9000}}
+	paths := map[netip.Addr]Path{addr("192.0.2.1"): {true, r, false, 1500, 0}, addr("192.0.2.2"): {true, r, false, 1400, 0}, addr("192.0.2.3"): {true, r, false, 9000, 0}}
 	s, _ := Decide(View{peer(0, "192.0.2.100"), []Node{peer(3, "192.0.2.3"), peer(1, "192.0.2.1"), peer(2, "192.0.2.2")}}, DefaultOverlay(), paths, nil)
 	if got := smallest(s); got != 1350 {
 		t.Errorf("MTU %d", got)
@@ -174,6 +175,8 @@ func (k *fakeKernel) Path(a netip.Addr) (Path, error) {
 	}
 	return p, nil
 }
+
+func (k *fakeKernel) Probe(to []netip.Addr, _ uint16) {}
 
 func (k *fakeKernel) Watch(ctx context.Context, _ func()) error {
 	<-ctx.Done()

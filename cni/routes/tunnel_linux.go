@@ -13,10 +13,8 @@ import (
 )
 
 const (
-	// From linux/if_link.h, ip.h and ethtool.h; the libraries do not name them.
-	vxlanDF         = 29 // IFLA_VXLAN_DF
-	vxlanDFInherit  = 2  // VXLAN_DF_INHERIT
-	devconfRPFilter = 8  // IPV4_DEVCONF_RP_FILTER
+	// From linux/ip.h and ethtool.h; the libraries do not name them.
+	devconfRPFilter = 8 // IPV4_DEVCONF_RP_FILTER
 	ethtoolSetTX    = 0x17
 )
 
@@ -55,8 +53,7 @@ func (k *Kernel) tunnel(t Tunnel, drop bool) error {
 	return k.nl.LinkSetUp(l)
 }
 
-// makeTunnel makes the link, down. The library cannot say what becomes of the don't-fragment bit: it is the inner packet's, so that who
-// asks for the path's MTU is told it, even by a router that only sees the packet outside, and what may be fragmented still is.
+// makeTunnel makes the link, down. The library cannot turn off checksums outside.
 func (k *Kernel) makeTunnel(t Tunnel) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -75,7 +72,6 @@ func (k *Kernel) makeTunnel(t Tunnel) error {
 		local = nl.IFLA_VXLAN_LOCAL6
 	} else {
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_CSUM, []byte{0}) // the packet inside has its own; RFC 7348, section 5
-		data.AddRtAttr(vxlanDF, []byte{vxlanDFInherit})
 	}
 	data.AddRtAttr(int(local), t.Local.AsSlice())
 	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, []byte{0})
