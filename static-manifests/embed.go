@@ -8,7 +8,7 @@ package staticmanifests
 import "embed"
 
 // Files are the manifests by folder: bootstrap (rights of joining nodes),
-// install (the node agent), addons (cluster DNS), demo.
+// install (the node agent whole, and its parts alone), addons (cluster DNS), demo.
 //
-//go:embed bootstrap install addons demo
+//go:embed bootstrap install/*.yaml addons demo
 var Files embed.FS

@@ -225,8 +225,41 @@ func TestFillIn(t *testing.T) {
 	if image := containers[0].(map[string]any)["image"]; image != "registry.example.org/orlop/orlop-server:v1" {
 		t.Errorf("coredns runs image %v", image)
 	}
-	find("DaemonSet", "orlop-agent")
+	agent := find("DaemonSet", "orlop-agent").Object
+	for _, kind := range []string{"initContainers", "containers"} {
+		list, _, _ := unstructured.NestedSlice(agent, "spec", "template", "spec", kind)
+		if len(list) != 1 || list[0].(map[string]any)["image"] != "registry.example.org/orlop/orlop-agent:v1" {
+			t.Errorf("%s of the agent: %v", kind, list)
+		}
+	}
 	find("Secret", "bootstrap-token-abcdef")
+}
+
+func TestPartsLeftToSomebodyElse(t *testing.T) {
+	for _, tt := range []struct{ cni, proxy, arg string }{
+		{"orlop", "orlop", "--kubeconfig=/etc/orlop/kubeconfig.conf"}, {"none", "orlop", "--cni=false"}, {"orlop", "none", "--proxy=false"}, {"none", "none", ""},
+	} {
+		c := testConfig()
+		c.CNI, c.Proxy = tt.cni, tt.proxy
+		objs, err := clusterObjects(c, []byte("ca"), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arg := ""
+		for _, o := range objs {
+			if list, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers"); o.GetKind() == "DaemonSet" {
+				arg = list[0].(map[string]any)["args"].([]any)[0].(string)
+			}
+		}
+		if arg != tt.arg {
+			t.Errorf("cni %s, proxy %s: the agent's first argument is %q, want %q", tt.cni, tt.proxy, arg, tt.arg)
+		}
+	}
+	c := testConfig()
+	c.CNI, c.Proxy = "flannel", "kube-proxy"
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--cni") || !strings.Contains(err.Error(), "--proxy") {
+		t.Errorf("unknown: %v", err)
+	}
 }
 
 func TestPins(t *testing.T) {

@@ -30,6 +30,7 @@ type Config struct {
 	Token           string
 	TokenTTL        time.Duration // 0 means the token never expires
 	Untainted       bool          // the node also runs ordinary pods
+	CNI, Proxy      string        // who brings pods' network and translates services: "orlop" or "none", somebody else; empty is "orlop"
 }
 
 // EndpointHost is the host part of Endpoint, or "".
@@ -109,7 +110,29 @@ func (c Config) Validate() error {
 	if c.TokenTTL < 0 {
 		bad("token-ttl", "%s is negative; 0 means that the token never expires", c.TokenTTL)
 	}
+	for flag, who := range map[string]string{"cni": c.CNI, "proxy": c.Proxy} {
+		if who != "" && who != ours && who != none {
+			bad(flag, "%q: want %s or %s", who, ours, none)
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// ours and none are who may bring a part of the nodes' network.
+const ours, none = "orlop", "none"
+
+// agentManifests are the files of the node agent with the parts that are not left to somebody else.
+func (c Config) agentManifests() []string {
+	switch {
+	case c.CNI == none && c.Proxy == none:
+		return nil
+	case c.CNI == none:
+		return []string{"install/proxy-only.yaml"}
+	case c.Proxy == none:
+		return []string{"install/cni-only.yaml"}
+	default:
+		return []string{"install/orlop-agent.yaml"}
+	}
 }
 
 // defaultNodeName is the host's name as Kubernetes takes it.

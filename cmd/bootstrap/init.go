@@ -75,6 +75,8 @@ that runs them, and the objects that let others join. Files and names are kubead
 	f.StringVar(&c.CRISocket, "cri-socket", "unix:///run/containerd/containerd.sock", "socket of the container runtime")
 	f.StringVar(&c.Token, "token", "", "token for nodes to join with; by default $"+tokenVariable+", else a random one")
 	f.DurationVar(&c.TokenTTL, "token-ttl", defaultTokenTTL, "how long the token is valid; 0 means forever")
+	f.StringVar(&c.CNI, "cni", ours, "who brings pods' network: orlop, or none for somebody else's plugin; nodes are not ready before it is there")
+	f.StringVar(&c.Proxy, "proxy", ours, "who translates services: orlop, or none for kube-proxy or another proxy")
 	f.BoolVar(&c.Untainted, "untainted", false, "let this node run ordinary pods too")
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "names of checks whose errors become warnings; all for every check")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and change nothing")

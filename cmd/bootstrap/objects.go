@@ -41,7 +41,7 @@ const (
 // objects, but for the token's end.
 func clusterObjects(c Config, ca []byte, now time.Time) ([]*unstructured.Unstructured, error) {
 	var objs []*unstructured.Unstructured
-	for _, dir := range []string{"bootstrap", "install", "addons"} {
+	for _, dir := range slices.Concat([]string{"bootstrap"}, c.agentManifests(), []string{"addons"}) {
 		found, err := readManifests(staticmanifests.Files, dir)
 		if err != nil {
 			return nil, err
@@ -76,7 +76,7 @@ func clusterObjects(c Config, ca []byte, now time.Time) ([]*unstructured.Unstruc
 	return objs, nil
 }
 
-// readManifests decodes every YAML document below dir, in the files' order.
+// readManifests decodes every YAML document of a file or below a folder, in the files' order.
 func readManifests(files fs.FS, dir string) ([]*unstructured.Unstructured, error) {
 	var objs []*unstructured.Unstructured
 	err := fs.WalkDir(files, dir, func(path string, d fs.DirEntry, err error) error {

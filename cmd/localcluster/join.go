@@ -1,6 +1,7 @@
 package localcluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -153,6 +154,7 @@ func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.W
 		"--service-cidr="+c.ServiceCIDR.String(),
 		"--node-name="+h.Name,
 		"--apiserver-cert-extra-sans=127.0.0.1,localhost",
+		"--cni="+cmp.Or(c.CNI, "orlop"), "--proxy="+cmp.Or(c.Proxy, "orlop"),
 		"--untainted")
 }
 

@@ -28,16 +28,16 @@ func clientFor(name string) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// waitReady waits for every node, then for the pods that every cluster has.
+// waitReady waits for every node, then for the pods that every cluster has. What waits for somebody else's plugin or proxy is not waited for.
 func waitReady(ctx context.Context, c *layout.Cluster, p *Progress) error {
 	client, err := clientFor(c.Name)
 	if err != nil {
 		return err
 	}
 	err = p.Step("nodes", "Waiting for nodes to be ready", func() error {
-		return await(ctx, func() error { return nodesReady(ctx, client, len(c.Hosts)) })
+		return await(ctx, func() error { return complete(ctx, client, c) })
 	})
-	if err != nil {
+	if err != nil || !c.Networked() {
 		return err
 	}
 	return p.Step("addons", "Waiting for network and cluster DNS", func() error {
@@ -58,6 +58,21 @@ func await(ctx context.Context, check func() error) error {
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %v", err, last)
+	}
+	return nil
+}
+
+// complete says what nodes lack: all that may be asked of them when pods' network is not ours is that they are there.
+func complete(ctx context.Context, client kubernetes.Interface, c *layout.Cluster) error {
+	if c.CNI != none {
+		return nodesReady(ctx, client, len(c.Hosts))
+	}
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	if len(nodes.Items) < len(c.Hosts) {
+		return fmt.Errorf("%d of %d nodes have registered", len(nodes.Items), len(c.Hosts))
 	}
 	return nil
 }

@@ -30,8 +30,12 @@ type UpConfig struct {
 	Containerd    string        // the program that hosts run, its shim and ctr beside it; empty: from PATH
 	Exe           string        // the orlop binary
 	Version       string        // tag of the images
+	CNI, Proxy    string        // "orlop", or "none" for somebody else's
 	User          kubeconfig.User
 }
+
+// none leaves a part of the nodes' network to somebody else.
+const none = "none"
 
 // noWaitLimit bounds an Up that need not wait for readiness.
 const noWaitLimit = 10 * time.Minute
@@ -44,6 +48,11 @@ func (cfg UpConfig) Validate() error {
 	}
 	if cfg.ControlPlanes != 1 {
 		errs = append(errs, fmt.Errorf("--control-planes %d: high availability is not built yet, so a cluster has one control plane", cfg.ControlPlanes))
+	}
+	for flag, who := range map[string]string{"--cni": cfg.CNI, "--proxy": cfg.Proxy} {
+		if who != "" && who != "orlop" && who != none {
+			errs = append(errs, fmt.Errorf("%s %s: want orlop, or none for somebody else's", flag, who))
+		}
 	}
 	if cfg.Wait < 0 {
 		errs = append(errs, fmt.Errorf("--wait %s: want a positive time, or 0", cfg.Wait))
@@ -94,7 +103,7 @@ func Up(ctx context.Context, cfg UpConfig, p *Progress) (*layout.Cluster, error)
 	c := &layout.Cluster{
 		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: filepath.Join(layout.BinDir(cfg.Name), filepath.Base(cfg.Exe)),
 		Hosts: layout.HostList(cfg.Name, cfg.Nodes), PodCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
-		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Containerd: cfg.Containerd,
+		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Containerd: cfg.Containerd, CNI: cfg.CNI, Proxy: cfg.Proxy,
 	}
 	if err := claim(c); err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.binDir, "cni-bin-dir", "/opt/cni/bin", "folder of CNI plugins")
 	f.StringVar(&o.confDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configurations")
 	f.StringVar(&o.stateDir, "cni-state-dir", "/var/lib/cni/orlop", "folder of the CNI plugin's leases")
-	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop", "folder of what the agent keeps over a reboot")
+	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop-agent", "folder of what the agent keeps over a reboot")
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
 	f.StringVar(&o.bridge, "bridge", "orlop0", "bridge that pods hang on")
 	overlay := routes.DefaultOverlay()
@@ -107,7 +107,7 @@ func command() *cobra.Command {
 	f.Uint32Var(&o.vni, "vxlan-vni", overlay.VNI, "VXLAN network identifier, the same on all nodes")
 	f.Uint16Var(&o.vxlanPort, "vxlan-port", overlay.Port, "UDP port of VXLAN, the same on all nodes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(localPath(), uninstallCommand(&o))
+	cmd.AddCommand(localPath(), uninstallCommand(&o), mountsCommand(&o))
 	cmd.AddCommand(&cobra.Command{
 		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -79,7 +78,7 @@ func idle(runDir string) (unlock func(), err error) {
 func effects(o options) (list []effect, err error) {
 	var errs []error
 	for _, part := range []func(options) ([]effect, error){
-		configuration, pinned, tables, routesAndRules, links, settings, folders, programs,
+		configuration, pinned, tables, routesAndRules, links, settings, mounted, folders, programs,
 	} {
 		found, err := part(o)
 		errs = append(errs, err)
@@ -141,7 +140,7 @@ func settings(o options) (list []effect, err error) {
 
 // folders are those of state, and the one above that the plugin may have made, if it is empty then.
 func folders(o options) (list []effect, err error) {
-	for _, dir := range slices.Compact([]string{o.stateDir, o.dataDir, o.runDir}) {
+	for _, dir := range []string{o.stateDir, o.dataDir} {
 		if _, err := os.Lstat(dir); dir == "" || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -155,7 +154,17 @@ func folders(o options) (list []effect, err error) {
 			return nil
 		}})
 	}
-	return list, nil
+	locks, err := files([]string{filepath.Join(o.runDir, lockName), filepath.Join(o.runDir, cgroupName), o.runDir})
+	for i := range locks { // the run folder may be a mount, or hold the state of local clusters
+		remove := locks[i].undo
+		locks[i].undo = func() error {
+			if err := remove(); !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+				return err
+			}
+			return nil
+		}
+	}
+	return append(list, locks...), err
 }
 
 // ledger is where the agent and its plugin keep what the kernel's settings were.

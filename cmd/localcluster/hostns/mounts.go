@@ -35,7 +35,7 @@ type Mount struct {
 func OwnDirs() []string {
 	return []string{
 		"/etc/kubernetes", "/etc/cni", "/opt/cni",
-		"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/cni", "/var/lib/orlop-local-path",
+		"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/cni", "/var/lib/orlop-agent", "/var/lib/orlop-local-path",
 		"/var/log/pods", "/var/log/containers",
 	}
 }

@@ -83,8 +83,13 @@ type Cluster struct {
 	Registries  []uint16         `json:"registries,omitempty"` // loopback ports that hosts may pull from
 	Offline     bool             `json:"offline,omitempty"`
 	Containerd  string           `json:"containerd,omitempty"` // the program that hosts run, its shim and ctr beside it; empty: from PATH
+	CNI         string           `json:"cni,omitempty"`        // "none": pods' network is somebody else's
+	Proxy       string           `json:"proxy,omitempty"`      // "none": services are somebody else's
 	Kubeconfig  *KubeconfigEntry `json:"kubeconfig,omitempty"`
 }
+
+// Networked says that pods' network and Services are ours, so that they can be waited for.
+func (c *Cluster) Networked() bool { return c.CNI != "none" && c.Proxy != "none" }
 
 // HostList names the hosts of a cluster and gives them addresses.
 func HostList(name string, n int) []Host {
