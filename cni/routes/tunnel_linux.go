@@ -126,6 +126,14 @@ func (k *Kernel) do(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		here, err := netns.Get()
+		if err == nil && here.Equal(k.ns) { // entering it again would take CAP_SYS_ADMIN
+			runtime.UnlockOSThread()
+			here.Close()
+			done <- f()
+			return
+		}
+		here.Close()
 		if err := netns.Set(k.ns); err != nil {
 			done <- fmt.Errorf("enter network namespace: %w", err)
 			return
