@@ -98,10 +98,15 @@ func programs(o options) ([]effect, error) {
 // files are those of paths that are there.
 func files(paths []string) (list []effect, err error) {
 	for _, p := range paths {
-		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+		st, err := os.Lstat(p)
+		if err != nil {
 			continue
 		}
-		list = append(list, effect{"remove file " + p, func() error {
+		what := "remove file "
+		if st.IsDir() {
+			what = "remove folder "
+		}
+		list = append(list, effect{what + p, func() error {
 			if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
