@@ -6,11 +6,14 @@
 package routes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +29,10 @@ type kernel interface {
 	Apply(Action) error
 	// Probe sends packets to addresses that have Path learn the MTU of the whole way, a moment later. What does not arrive is nobody's error.
 	Probe(to []netip.Addr, port uint16)
+	// Try says whether an address answers to packets with and without a checksum of the device's.
+	Try(context.Context, netip.Addr) Verdict
+	// TurnOffload has the kernel work out checksums of what goes into a tunnel.
+	TurnOffload(tunnel string) error
 	// Watch calls changed after links, addresses or routes changed, until ctx ends.
 	Watch(ctx context.Context, changed func()) error
 }
@@ -50,6 +57,9 @@ type Reconciler struct {
 	mtu    atomic.Int64 // -1 before the first look
 	told   map[string]string
 	probed map[netip.Addr]probing
+
+	targets atomic.Pointer[[]target]
+	tunnels chan struct{} // targets have become others; holds one
 }
 
 // New checks cfg and returns a Reconciler that has done nothing yet.
@@ -60,7 +70,7 @@ func New(cfg Config, k kernel) (*Reconciler, error) {
 	if err := cfg.Overlay.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Reconciler{cfg: cfg, kernel: k, poke: make(chan struct{}, 1), told: map[string]string{}}
+	r := &Reconciler{cfg: cfg, kernel: k, poke: make(chan struct{}, 1), told: map[string]string{}, tunnels: make(chan struct{}, 1)}
 	r.mtu.Store(-1)
 	return r, nil
 }
@@ -99,6 +109,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.kernel.Watch(ctx, func() { ring(changed) }) })
 	group.Go(func() error { return r.loop(ctx, changed) })
+	group.Go(func() error { return r.proveOffload(ctx) })
 	return group.Wait()
 }
 
@@ -205,6 +216,7 @@ func (r *Reconciler) once(ctx context.Context) (routed []netip.Addr, err error) 
 		r.cfg.Log.Log(ctx, level, "changed "+a.Item.key(), "action", a)
 	}
 	r.mtu.Store(int64(smallest(desired)))
+	r.retarget(desired)
 	if r.cfg.Done != nil {
 		r.cfg.Done()
 	}
@@ -214,6 +226,16 @@ func (r *Reconciler) once(ctx context.Context) (routed []netip.Addr, err error) 
 		}
 	}
 	return routed, errors.Join(errs...)
+}
+
+// retarget has tunnels tried that lead elsewhere than before.
+func (r *Reconciler) retarget(desired State) {
+	now, before := targetsOf(desired), r.targets.Load()
+	slices.SortFunc(now, func(a, b target) int { return cmp.Or(strings.Compare(a.tunnel, b.tunnel), a.addr.Compare(b.addr)) })
+	if before == nil || !slices.Equal(*before, now) {
+		r.targets.Store(&now)
+		ring(r.tunnels)
+	}
 }
 
 // tell logs how a node is reached, when that is new.

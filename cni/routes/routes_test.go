@@ -178,6 +178,9 @@ func (k *fakeKernel) Path(a netip.Addr) (Path, error) {
 
 func (k *fakeKernel) Probe(to []netip.Addr, _ uint16) {}
 
+func (k *fakeKernel) Try(context.Context, netip.Addr) Verdict { return Verdict{true, true} }
+func (k *fakeKernel) TurnOffload(string) error                { return errors.New("not asked for") }
+
 func (k *fakeKernel) Watch(ctx context.Context, _ func()) error {
 	<-ctx.Done()
 	return ctx.Err()

@@ -145,21 +145,29 @@ func (k *Kernel) do(f func() error) error {
 
 // TurnOffload tells the kernel to work out checksums of packets in a tunnel itself.
 func (k *Kernel) TurnOffload(tunnel string) error {
+	if err := k.ethtool(tunnel, &ethtoolValue{cmd: ethtoolSetTX}); err != nil {
+		return fmt.Errorf("turn off checksum offload of %s: %w", tunnel, err)
+	}
+	return nil
+}
+
+type ethtoolValue struct{ cmd, data uint32 }
+
+func (k *Kernel) ethtool(link string, value *ethtoolValue) error {
 	return k.do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		value := struct{ cmd, data uint32 }{ethtoolSetTX, 0}
 		req := struct {
 			name [unix.IFNAMSIZ]byte
 			data unsafe.Pointer
 			_    [16]byte
-		}{data: unsafe.Pointer(&value)}
-		copy(req.name[:], tunnel)
+		}{data: unsafe.Pointer(value)}
+		copy(req.name[:], link)
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); errno != 0 {
-			return fmt.Errorf("turn off checksum offload of %s: %w", tunnel, errno)
+			return errno
 		}
 		return nil
 	})
