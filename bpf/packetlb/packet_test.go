@@ -157,7 +157,7 @@ func icmpError(from netip.Addr, quote pkt, typ, code byte, n int) []byte {
 // show reads a frame and checks all its checksums.
 func show(t testing.TB, f []byte) string {
 	t.Helper()
-	return "" + showIP(t, f[14:], true)
+	return showIP(t, f[14:], true)
 }
 
 func showIP(t testing.TB, b []byte, whole bool) string {
@@ -193,13 +193,21 @@ func showIP(t testing.TB, b []byte, whole bool) string {
 	switch proto {
 	case 1:
 		sums(0)
-		return fmt.Sprintf("%s > %s icmp %d/%d (%s)", src, dst, body[0], body[1], showIP(t, body[8:], false))
+		return fmt.Sprintf("%s > %s icmp %d/%d (%s)", src, dst, body[0], body[1], showIP(t, body[8:], uncut(body[8:])))
 	case 58:
 		sums(pseudo(src, dst, proto, len(body)))
-		return fmt.Sprintf("%s > %s icmp %d/%d (%s)", src, dst, body[0], body[1], showIP(t, body[8:], false))
+		return fmt.Sprintf("%s > %s icmp %d/%d (%s)", src, dst, body[0], body[1], showIP(t, body[8:], uncut(body[8:])))
 	}
 	if proto == tcp || binary.BigEndian.Uint16(body[6:]) != 0 {
 		sums(pseudo(src, dst, proto, len(body)))
 	}
 	return fmt.Sprintf("%s > %s%s", netip.AddrPortFrom(src, binary.BigEndian.Uint16(body)), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(body[2:])), fragment)
+}
+
+// uncut says whether the whole of a packet is quoted.
+func uncut(b []byte) bool {
+	if b[0]>>4 == 4 {
+		return int(binary.BigEndian.Uint16(b[2:])) == len(b)
+	}
+	return int(binary.BigEndian.Uint16(b[4:]))+40 == len(b)
 }

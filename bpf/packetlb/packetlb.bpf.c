@@ -31,7 +31,7 @@ volatile const __u32 port_count = 28976;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 524288);
+	__uint(max_entries, 131072);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct tuple);
 	__type(value, struct flow);

@@ -44,6 +44,9 @@ type Config struct {
 	// FirstPort to LastPort are what masqueraded flows leave from; the node's own sockets must not choose from them (net.ipv4.ip_local_port_range).
 	// Both 0: 1024 to 29999.
 	FirstPort, LastPort uint16
+	// Flows is how many parts of flows are kept, two for each and two more for one that is masqueraded, at about 160 bytes; the longest idle is forgotten
+	// for one too many. 0: 131072. While a map from an earlier process is pinned, its size holds.
+	Flows uint32
 }
 
 // LB is the loaded programs and the open maps, in the network namespace that Open was called in.
@@ -102,6 +105,13 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	own := filepath.Join(l.cfg.PinDir, layout)
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return fmt.Errorf("make pin folder: %w", err)
+	}
+	if l.cfg.Flows > 0 {
+		spec.Maps[objectMapFlows].MaxEntries = l.cfg.Flows
+	}
+	if m, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapFlows), nil); err == nil {
+		spec.Maps[objectMapFlows].MaxEntries = m.MaxEntries()
+		m.Close()
 	}
 	shared := map[string]*ebpf.Map{}
 	defer func() {

@@ -105,7 +105,7 @@ func (f *field) open() {
 		if err := f.svc.SetNodes(all, nodes); err != nil {
 			return err
 		}
-		if f.lb, err = packetlb.Open(packetlb.Config{PinDir: f.pins, Attach: f.attach}); err != nil {
+		if f.lb, err = packetlb.Open(packetlb.Config{PinDir: f.pins, Attach: f.attach, Flows: 1 << 13}); err != nil {
 			return err
 		}
 		return f.lb.SetMasquerade(nodes)
