@@ -1,14 +1,19 @@
 package netnstest
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Must ends the test with an error.
@@ -85,6 +90,17 @@ func (n *NS) Route(dst, via string) {
 	_, to, err := net.ParseCIDR(dst)
 	n.Must(err)
 	n.Must(n.NL.RouteReplace(&netlink.Route{Dst: to, Gw: gw}))
+}
+
+// RouteAnnouncing makes a gateway the way to everywhere, over which TCP asks for segments of that size whatever the device carries.
+func (n *NS) RouteAnnouncing(via string, mss int) {
+	n.t.Helper()
+	gw := net.ParseIP(via)
+	all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	if gw.To4() == nil {
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	n.Must(n.NL.RouteReplace(&netlink.Route{Dst: all, Gw: gw, AdvMSS: mss}))
 }
 
 // Meet waits until addr answers, or refuses: the first packets on a new link may be lost.
@@ -201,4 +217,111 @@ func ask(network, addr string) (string, error) {
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err
+}
+
+// NoOffload has a device compute and check sums itself, as a card without the feature does: between veths they are left out otherwise.
+func (n *NS) NoOffload(name string) {
+	n.t.Helper()
+	n.Must(n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, cmd := range []uint32{unix.ETHTOOL_STXCSUM, unix.ETHTOOL_SRXCSUM} {
+			if err := setEthtool(fd, name, cmd, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func setEthtool(fd int, name string, cmd, value uint32) error {
+	data := struct{ cmd, value uint32 }{cmd, value}
+	ifr := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		pad  [16]byte
+	}{data: unsafe.Pointer(&data)}
+	copy(ifr.name[:], name)
+	if _, _, no := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr))); no != 0 {
+		return no
+	}
+	return nil
+}
+
+// SetMTU sets the longest packet of a device.
+func (n *NS) SetMTU(name string, mtu int) {
+	n.t.Helper()
+	n.Must(n.NL.LinkSetMTU(n.Link(name), mtu))
+}
+
+// Echo sends size bytes and reads back as many, by TCP or as one UDP datagram; the server must be an Echoes.
+func (n *NS) Echo(network, addr string, size int) error {
+	return n.Do(func() error {
+		d := net.Dialer{Timeout: 2 * time.Second}
+		d.SetMultipathTCP(false)
+		c, err := d.Dial(network, addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		out, in := make([]byte, size), make([]byte, size)
+		for i := range out {
+			out[i] = byte(i * 7)
+		}
+		failed := make(chan error, 1)
+		go func() {
+			_, err := c.Write(out)
+			failed <- err
+		}()
+		if _, err := io.ReadFull(c, in); err != nil {
+			return fmt.Errorf("read back: %w", err)
+		}
+		if !bytes.Equal(in, out) {
+			return errors.New("what came back is not what was sent")
+		}
+		return <-failed
+	})
+}
+
+// Echoes sends back what it is sent, by TCP and UDP.
+func (n *NS) Echoes(addr string) {
+	n.t.Helper()
+	n.Must(n.Do(func() error {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return err
+		}
+		n.t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(c, c)
+				}()
+			}
+		}()
+		go func() {
+			buf := make([]byte, 1<<16)
+			for {
+				k, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = p.WriteTo(buf[:k], from)
+			}
+		}()
+		return nil
+	}))
 }

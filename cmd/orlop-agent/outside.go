@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/proxy/nft"
 )
@@ -33,7 +35,7 @@ type outside struct {
 // openOutside decides how packets are translated beside sockets, by --proxy-external or by what the kernel can do; nil leaves them to nftables. The maps
 // of services must be open.
 func openOutside(o options, log *slog.Logger) (*outside, error) {
-	cfg := packetlb.Config{PinDir: o.pinDir}
+	cfg := packetlb.Config{PinDir: o.pinDir, Flows: flowsFor(memory())}
 	switch o.proxyExternal {
 	case "":
 	case externalNft:
@@ -59,6 +61,18 @@ func openOutside(o options, log *slog.Logger) (*outside, error) {
 	log.Warn("packets from outside are translated by nftables: BPF programs on devices cannot do it here", "why", err)
 	return nil, nil
 }
+
+// memory is how many bytes the node has; 0 not known.
+func memory() uint64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return info.Totalram * uint64(info.Unit)
+}
+
+// flowsFor is how many parts of flows a node of that memory keeps: an eighth of a percent of it, between 10 and 160 MB.
+func flowsFor(memory uint64) uint32 { return uint32(min(max(memory/(128<<10), 1<<16), 1<<20)) }
 
 // way is a word of --proxy-external.
 func (x *outside) way() string {

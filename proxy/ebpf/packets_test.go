@@ -6,10 +6,15 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	ciliumebpf "github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/packetlb"
@@ -30,6 +35,7 @@ type field struct {
 	svc                         *socklb.LB
 	lb                          *packetlb.LB
 	b                           *Backend
+	charged                     bool // this process's programs are in charge
 }
 
 func newField(t *testing.T, attach string) *field {
@@ -105,7 +111,7 @@ func (f *field) open() {
 		if err := f.svc.SetNodes(all, nodes); err != nil {
 			return err
 		}
-		if f.lb, err = packetlb.Open(packetlb.Config{PinDir: f.pins, Attach: f.attach, Flows: 1 << 13}); err != nil {
+		if f.lb, err = packetlb.Open(packetlb.Config{PinDir: f.pins, Attach: f.attach, Flows: 1 << 17}); err != nil {
 			return err
 		}
 		return f.lb.SetMasquerade(nodes)
@@ -113,7 +119,7 @@ func (f *field) open() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.b = New(f.svc, proxy.Everywhere)
+	f.b, f.charged = New(f.svc, proxy.Everywhere), false
 }
 
 func (f *field) close() {
@@ -133,6 +139,10 @@ func (f *field) set(m proxy.Model) {
 	if err := f.b.Set(m); err != nil {
 		f.t.Fatal(err)
 	}
+	if f.charged {
+		return
+	}
+	f.charged = true
 	err := f.node.Do(func() error {
 		var list []packetlb.Device
 		for _, name := range []string{"up", "orl1", "orl2"} {
@@ -211,26 +221,25 @@ func (f *field) announce() {
 
 // Pods whose sockets no program sees ask as others do, and see whom others see.
 func TestKernelPacketsFromPods(t *testing.T) {
-	each(t, func(t *testing.T, f *field) {
-		for _, network := range []string{"tcp", "udp"} {
-			for _, addr := range []string{vip + ":80", "[" + vip6 + "]:80", "192.0.2.1:30080", "192.0.2.2:30080", "[fd02::1]:30080", "203.0.113.50:80"} {
-				own, node := "10.1.0.2", "192.0.2.1"
-				if strings.HasPrefix(addr, "[") {
-					own, node = "fd10::2", "fd02::1"
-				}
-				for _, pod := range []int{2, 3} {
-					f.set(published(nil, pod))
-					if got := f.pods[0].Ask(network, addr, 5); got.Saw[own] != 5 {
-						t.Errorf("%s %s on pod %d: %+v %v", network, addr, pod, got, f.counters())
-					}
-				}
-				f.set(published(nil, 1))
-				if got := f.pods[0].Ask(network, addr, 5); got.Who[own] != 5 || got.Saw[node] != 5 {
-					t.Errorf("%s %s on itself: %+v, want itself to see the node: %v", network, addr, got, f.counters())
+	f := newField(t, "")
+	for _, network := range []string{"tcp", "udp"} {
+		for _, addr := range []string{vip + ":80", "[" + vip6 + "]:80", "192.0.2.1:30080", "192.0.2.2:30080", "[fd02::1]:30080", "203.0.113.50:80"} {
+			own, node := "10.1.0.2", "192.0.2.1"
+			if strings.HasPrefix(addr, "[") {
+				own, node = "fd10::2", "fd02::1"
+			}
+			for _, pod := range []int{2, 3} {
+				f.set(published(nil, pod))
+				if got := f.pods[0].Ask(network, addr, 5); got.Saw[own] != 5 {
+					t.Errorf("%s %s on pod %d: %+v %v", network, addr, pod, got, f.counters())
 				}
 			}
+			f.set(published(nil, 1))
+			if got := f.pods[0].Ask(network, addr, 5); got.Who[own] != 5 || got.Saw[node] != 5 {
+				t.Errorf("%s %s on itself: %+v, want itself to see the node: %v", network, addr, got, f.counters())
+			}
 		}
-	})
+	}
 }
 
 func TestKernelPacketsExternalLocal(t *testing.T) {
@@ -265,20 +274,19 @@ func TestKernelPacketsExternalLocal(t *testing.T) {
 }
 
 func TestKernelPacketsRefusedAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, f *field) {
-		f.announce()
-		f.set(published(nil))
-		for _, network := range []string{"tcp", "udp"} {
-			for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080", "203.0.113.50:80", "[fd03::50]:80"} {
-				if got := f.client.Ask(network, addr, 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
-					t.Errorf("%s %s: %+v %v", network, addr, got, f.counters())
-				}
-			}
-			if got := f.pods[0].Ask(network, vip+":80", 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
-				t.Errorf("%s from a pod: %+v %v", network, got, f.counters())
+	f := newField(t, "")
+	f.announce()
+	f.set(published(nil))
+	for _, network := range []string{"tcp", "udp"} {
+		for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080", "203.0.113.50:80", "[fd03::50]:80"} {
+			if got := f.client.Ask(network, addr, 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
+				t.Errorf("%s %s: %+v %v", network, addr, got, f.counters())
 			}
 		}
-	})
+		if got := f.pods[0].Ask(network, vip+":80", 1); got.Failed[syscall.ECONNREFUSED.Error()] != 1 {
+			t.Errorf("%s from a pod: %+v %v", network, got, f.counters())
+		}
+	}
 }
 
 func TestKernelPacketsSourceRanges(t *testing.T) {
@@ -335,6 +343,160 @@ func TestKernelPacketsAffinity(t *testing.T) {
 	if again := f.client.Ask("tcp", "192.0.2.1:30080", 20); !maps.Equal(again.Who, got.Who) {
 		t.Errorf("%+v after a restart, want %+v", again, got)
 	}
+}
+
+// Long streams and datagrams pass where links on the way are narrow, on the client's side and on the backend's: errors find their sender, fragments
+// each other. Devices compute all sums themselves, so that a wrong one would be dropped.
+func TestKernelPacketsPathMTUAndFragments(t *testing.T) {
+	f := newField(t, "")
+	for _, ns := range append([]*netnstest.NS{f.client}, f.pods...) {
+		ns.NoOffload("eth0")
+	}
+	f.router.NoOffload("out")
+	for i, at := range []string{"10.1.0.2:9090", "[fd10::2]:9090", "10.1.1.2:9090", "[fd10:1::2]:9090"} {
+		f.pods[i/2*2].Echoes(at)
+	}
+	narrow := func(near *netnstest.NS, name string, far *netnstest.NS, mtu int, gateways ...string) {
+		near.SetMTU(name, mtu)
+		far.SetMTU("eth0", mtu)
+		for _, gw := range gateways { // without saying so to the other side
+			far.RouteAnnouncing(gw, 1440)
+		}
+	}
+	narrow(f.router, "out", f.client, 1400, "198.51.100.254", "fd98::254")
+	narrow(f.other, "orl3", f.pods[2], 1280, "10.1.1.1", "fd10:1::1")
+	for _, pod := range []int{1, 3} {
+		f.set(published(func(g *proxy.Group) {
+			for i, b := range g.Backends {
+				g.Backends[i] = netip.AddrPortFrom(b.Addr(), 9090)
+			}
+		}, pod))
+		for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080"} {
+			// The first long ones tell the sender the path's MTU, and datagrams are not sent again.
+			for network, sizes := range map[string][]int{"tcp": {300_000}, "udp": {1000, 4000}} {
+				for _, size := range sizes {
+					var err error
+					for range 4 {
+						if err = f.client.Echo(network, addr, size); err == nil {
+							break
+						}
+					}
+					if err != nil {
+						t.Errorf("%s, %d bytes to pod %d at %s: %v %v", network, size, pod, addr, err, f.counters())
+					}
+				}
+			}
+		}
+	}
+	if n := f.counters(); n["icmp"] < 4 || n["fragment"] == 0 || n["not_written"] > 0 {
+		t.Errorf("errors or fragments were not translated: %v", n)
+	}
+}
+
+// A node's programs and services change under clients outside, and none notices.
+func TestKernelPacketsNothingFailsWhileServicesAndProgramsChange(t *testing.T) {
+	each(t, func(t *testing.T, f *field) {
+		f.set(published(nil, 1, 2))
+		done := make(chan struct{})
+		results := make(chan netnstest.Answers)
+		for _, network := range []string{"tcp", "udp"} {
+			go func() {
+				all := netnstest.Answers{Who: map[string]int{}, Saw: map[string]int{}, Failed: map[string]int{}}
+				for {
+					select {
+					case <-done:
+						results <- all
+						return
+					default:
+					}
+					got := f.client.Ask(network, "192.0.2.1:30080", 20)
+					for name, n := range got.Who {
+						all.Who[name] += n
+					}
+					for name, n := range got.Failed {
+						all.Failed[network+" "+name] += n
+					}
+				}
+			}()
+		}
+		for i := range 60 {
+			if i%15 == 14 { // a restart: nothing is removed, everything is replaced
+				f.open()
+			}
+			f.set(published(nil, i%3+1, (i+1)%3+1))
+			if _, err := f.b.Sweep(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		close(done)
+		for range 2 {
+			if got := <-results; len(got.Failed) > 0 || len(got.Who) != 3 {
+				t.Errorf("%+v %v", got, f.counters())
+			}
+		}
+	})
+}
+
+// A device that comes gets the programs, one that goes leaves no trace, and an end leaves none at all.
+func TestKernelPacketsDevicesComeAndGo(t *testing.T) {
+	each(t, func(t *testing.T, f *field) {
+		pods := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd10::/64")}
+		sync := func() (names []string) {
+			t.Helper()
+			f.node.Must(f.node.Do(func() error {
+				on, err := f.lb.Sync(pods)
+				for _, d := range on {
+					names = append(names, fmt.Sprint(d.Name, d.Pod))
+				}
+				return err
+			}))
+			return names
+		}
+		if got := sync(); !slices.Equal(got, []string{"upfalse", "orl1true", "orl2true"}) {
+			t.Errorf("devices %v", got)
+		}
+		more := netnstest.New(t)
+		f.node.Join("orl9", "orlop0", more, "eth0")
+		if got := sync(); !slices.Equal(got, []string{"upfalse", "orl1true", "orl2true", "orl9true"}) {
+			t.Errorf("devices %v", got)
+		}
+		f.node.Must(f.node.NL.LinkDel(f.node.Link("orl9")))
+		if got := sync(); len(got) != 3 {
+			t.Errorf("devices %v", got)
+		}
+		pins, err := filepath.Glob(filepath.Join(f.pins, "links", "devices", "*"))
+		if want := map[string]int{packetlb.TCX: 6}[f.attach]; err != nil || len(pins) != want {
+			t.Errorf("pins %v, %v", pins, err)
+		}
+		f.node.Must(f.node.Do(func() error { return packetlb.Remove(f.pins) }))
+		for end := time.Now().Add(10 * time.Second); f.attached() != 0; time.Sleep(10 * time.Millisecond) { // the kernel lets go of a pin a little later
+			if time.Now().After(end) {
+				t.Fatalf("%d programs are left on the uplink", f.attached())
+			}
+		}
+	})
+}
+
+// attached counts the programs on the uplink.
+func (f *field) attached() (n int) {
+	up := f.node.Link("up")
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		if list, err := f.node.NL.FilterList(up, parent); err == nil {
+			n += len(list)
+		}
+	}
+	f.node.Must(f.node.Do(func() error {
+		for _, at := range []ciliumebpf.AttachType{ciliumebpf.AttachTCXIngress, ciliumebpf.AttachTCXEgress} {
+			list, err := link.QueryPrograms(link.QueryOptions{Target: up.Attrs().Index, Attach: at})
+			if err != nil {
+				return err
+			}
+			n += len(list.Programs)
+		}
+		return nil
+	}))
+	return n
 }
 
 func (f *field) counters() map[string]uint64 {
