@@ -26,6 +26,9 @@ type deploymentPlot struct {
 	mode           int
 	floor, ceiling int
 	sets           map[string]int
+	// counted is how many pods of each ReplicaSet were seen available when it was last made smaller: one that becomes
+	// available after that may be among those that go.
+	counted map[string]int
 	// excess is how many pods may be too many: makers that were not told what they made make another.
 	excess int
 }
@@ -122,7 +125,7 @@ func sizes(d *appsv1.Deployment) (floor, ceiling int) {
 
 func (p *deploymentPlot) reset(d *appsv1.Deployment) {
 	p.floor, p.ceiling = sizes(d)
-	p.excess, p.sets = 0, map[string]int{}
+	p.excess, p.sets, p.counted = 0, map[string]int{}, map[string]int{}
 }
 
 // census is the truth about the pods.
@@ -146,10 +149,15 @@ func (p *deploymentPlot) check(s *story, e effect) {
 	if e.lost && e.verb == "create" && e.resource == "pods" {
 		p.excess++
 	}
+	p.count(e)
 	// Whoever takes away what it does not know to be available breaks no promise.
 	if victim, ok := e.before.(*corev1.Pod); ok && p.mode == rollouts && e.verb == "delete" && available(victim) && have.available < p.floor {
 		if why := e.excused(func(saw sight) string {
 			if seen := saw["pods"][e.name]; seen == nil || seen.GetResourceVersion() != victim.ResourceVersion {
+				return ""
+			}
+			set := metav1.GetControllerOfNoCopy(victim).Name
+			if counted, shrunk := p.counted[set]; shrunk && availableOf(s.table("pods").objects, set) >= counted {
 				return ""
 			}
 			return fmt.Sprintf("%d pods available, where %d must be", have.available, p.floor)
@@ -164,6 +172,35 @@ func (p *deploymentPlot) check(s *story, e effect) {
 			p.sets[rs.Name] = int(*rs.Spec.Replicas)
 		}
 	}
+}
+
+// count notes what a ReplicaSet that is made smaller was known to have.
+func (p *deploymentPlot) count(e effect) {
+	before, ok := e.before.(*appsv1.ReplicaSet)
+	if !ok || e.verb != "update" {
+		return
+	}
+	if *e.out.(*appsv1.ReplicaSet).Spec.Replicas >= *before.Spec.Replicas {
+		return
+	}
+	least, known := p.counted[before.Name]
+	for _, saw := range e.saw {
+		if n := availableOf(saw["pods"], before.Name); !known || n < least {
+			least, known = n, true
+		}
+	}
+	p.counted[before.Name] = least
+}
+
+// availableOf counts the available pods of a ReplicaSet.
+func availableOf(pods map[string]object, set string) (n int) {
+	for _, obj := range pods {
+		pod := obj.(*corev1.Pod)
+		if ref := metav1.GetControllerOfNoCopy(pod); available(pod) && ref != nil && ref.Name == set {
+			n++
+		}
+	}
+	return n
 }
 
 // checkSets tells whether more pods are asked for than may be.

@@ -165,12 +165,12 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 func (c *Controller) apply(ctx context.Context, d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaSet,
 ) (*appsv1.ReplicaSet, []*appsv1.ReplicaSet, error) {
 	view := look(d, newRS, old)
-	if view.Recreate {
-		running, err := c.oldPodsRunning(d.Namespace, old)
+	if view.hasOld() || view.Recreate {
+		pods, err := c.pods.Pods(d.Namespace).List(labels.Everything())
 		if err != nil {
 			return nil, nil, err
 		}
-		view.OldPodsRunning = running
+		view.count(pods, time.Duration(d.Spec.MinReadySeconds)*time.Second, time.Now())
 	}
 	plan := Decide(view)
 	if plan.CreateNew {
@@ -237,21 +237,6 @@ func (c *Controller) update(ctx context.Context, d *appsv1.Deployment, rs *appsv
 	}
 	c.written.note(d.Namespace+"/"+d.Name, updated)
 	return updated, nil
-}
-
-func (c *Controller) oldPodsRunning(namespace string, old []*appsv1.ReplicaSet) (bool, error) {
-	uids := map[types.UID]bool{}
-	for _, rs := range old {
-		uids[rs.UID] = true
-	}
-	pods, err := c.pods.Pods(namespace).List(labels.Everything())
-	if err != nil {
-		return false, err
-	}
-	return slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
-		ref := metav1.GetControllerOfNoCopy(pod)
-		return ref != nil && uids[ref.UID] && pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded
-	}), nil
 }
 
 // claim returns d's ReplicaSets after adopting those that match and releasing those

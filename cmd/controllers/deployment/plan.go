@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // View is all that the decision about a rollout rests on.
@@ -24,6 +26,7 @@ type View struct {
 // RS is a ReplicaSet's numbers.
 type RS struct {
 	Name      string
+	UID       types.UID
 	Replicas  int // wanted
 	Available int
 	// Unobserved tells that the ReplicaSet's status is of before its last change: the pods that it counts may have been
@@ -63,6 +66,11 @@ func (v View) resized() bool {
 		}
 	}
 	return false
+}
+
+// hasOld tells that an old ReplicaSet wants pods.
+func (v View) hasOld() bool {
+	return slices.ContainsFunc(v.Old, func(rs RS) bool { return rs.Replicas > 0 })
 }
 
 func (v View) all() []RS {

@@ -299,7 +299,7 @@ func look(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaS
 			return n
 		}
 		out := RS{
-			Name: rs.Name, Replicas: int(deref(rs.Spec.Replicas)), Unobserved: rs.Status.ObservedGeneration < rs.Generation,
+			Name: rs.Name, UID: rs.UID, Replicas: int(deref(rs.Spec.Replicas)), Unobserved: rs.Status.ObservedGeneration < rs.Generation,
 			Created: rs.CreationTimestamp.Time, Desired: annotation(desiredAnnotation), MaxReplicas: annotation(maxAnnotation),
 		}
 		if !out.Unobserved { // those beyond are as good as gone
