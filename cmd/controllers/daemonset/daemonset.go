@@ -194,7 +194,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if settled {
 		actErr = c.carryOut(ctx, key, ds, hash, Decide(ds, nodes, byNode, hash, now))
 		if limit := ds.Spec.RevisionHistoryLimit; limit != nil && actErr == nil {
-			actErr = c.records.Trim(ctx, others, int(*limit), inUse)
+			actErr = c.records.Trim(ctx, others, max(int(*limit)-live(others, inUse), 0), inUse)
 		}
 	}
 	status, wait := Observe(ds, nodes, byNode, hash, now)
@@ -202,6 +202,16 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		c.loop.AddAfter(key, wait)
 	}
 	return errors.Join(actErr, c.writeStatus(ctx, ds, status))
+}
+
+// live counts the revisions that pods were made from: they are of the history that ds keeps.
+func live(revisions []*appsv1.ControllerRevision, inUse map[string]bool) (n int) {
+	for _, rev := range revisions {
+		if inUse[rev.Labels[appsv1.ControllerRevisionHashLabelKey]] {
+			n++
+		}
+	}
+	return n
 }
 
 // claim returns ds's pods by node, and the hashes of their templates.
