@@ -50,6 +50,9 @@ func (p *Plan) tell(kind, reason, format string, args ...any) {
 func Decide(v View) Plan {
 	p := Plan{Status: *v.CronJob.Status.DeepCopy()}
 	active := p.observe(v)
+	if p.noteTimes(v.Jobs, v.Now) {
+		return p // first of all: once such a Job is deleted, nothing else says that its time was served
+	}
 	p.Delete = surplus(v.CronJob, v.Jobs)
 	if v.CronJob.DeletionTimestamp != nil {
 		return p
@@ -127,6 +130,18 @@ func (p *Plan) observe(v View) (active []*batchv1.Job) {
 		}
 	}
 	return active
+}
+
+// noteTimes makes the last time that was served that of the newest of jobs, and tells whether it was not. The sync that made
+// that one was cut off before it could say so.
+func (p *Plan) noteTimes(jobs []*batchv1.Job, now time.Time) (changed bool) {
+	for _, job := range jobs {
+		at, err := time.Parse(time.RFC3339, job.Annotations[batchv1.CronJobScheduledTimestampAnnotation])
+		if last := p.Status.LastScheduleTime; err == nil && !at.After(now) && (last == nil || at.After(last.Time)) {
+			p.Status.LastScheduleTime, changed = &metav1.Time{Time: at}, true
+		}
+	}
+	return changed
 }
 
 // schedule decides about the newest time that has come.
