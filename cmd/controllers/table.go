@@ -198,7 +198,7 @@ func access() []entry {
 				if err != nil {
 					return nil, err
 				}
-				return garbage.New(c.Discovery(), watch, act, e.recorder("garbage-collector-controller"), e.log).Run, nil
+				return garbage.New(c.Discovery(), garbage.Watching(watch), act, e.recorder("garbage-collector-controller"), e.log).Run, nil
 			}},
 		{name: "serviceaccount-controller", alias: "serviceaccount", account: "service-account-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {

@@ -7,6 +7,7 @@
 package garbage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,13 +32,17 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 )
 
+// unseen is when an object is looked at again whose owner is there, but not in the graph yet: if the owner ends before it is
+// in the graph, nothing else would tell.
+const unseen = 30 * time.Second
+
 // rediscover is how often resources that have come or gone are looked for.
 const rediscover = 30 * time.Second
 
 // Collector owns the graph.
 type Collector struct {
 	discovery discovery.DiscoveryInterface
-	watch     metadata.Interface
+	follow    Follow
 	act       metadata.Interface
 	events    record.EventRecorder
 	log       *slog.Logger
@@ -49,10 +54,13 @@ type Collector struct {
 	monitors map[schema.GroupVersionResource]*monitor
 }
 
-// New returns a Collector that has done nothing yet. It lists and watches by watch, and reads and deletes by act.
-func New(discovery discovery.DiscoveryInterface, watch, act metadata.Interface, events record.EventRecorder, log *slog.Logger) *Collector {
+// Follow fills store with the metadata of all objects of a resource, and tells it of each change, until ctx ends.
+type Follow func(ctx context.Context, gvr schema.GroupVersionResource, store cache.ReflectorStore)
+
+// New returns a Collector that has done nothing yet. It learns by follow, and reads and deletes by act.
+func New(discovery discovery.DiscoveryInterface, follow Follow, act metadata.Interface, events record.EventRecorder, log *slog.Logger) *Collector {
 	c := &Collector{
-		discovery: discovery, watch: watch, act: act, events: events, log: log, graph: newGraph(), monitors: map[schema.GroupVersionResource]*monitor{},
+		discovery: discovery, follow: follow, act: act, events: events, log: log, graph: newGraph(), monitors: map[schema.GroupVersionResource]*monitor{},
 	}
 	c.loop = loop.New("garbagecollector", c.sync, log)
 	return c
@@ -107,16 +115,17 @@ func (c *Collector) resync(ctx context.Context, wg *sync.WaitGroup) {
 	c.mapper = restmapper.NewDiscoveryRESTMapper(groupResources(groups, lists))
 	for gvr, m := range c.monitors {
 		// A group that failed to answer may still be there; its monitor goes on.
-		if !wanted[gvr] && err == nil {
+		if _, served := wanted[gvr]; !served && err == nil {
 			m.stop()
 			delete(c.monitors, gvr)
 			c.graph.drop(gvr)
 		}
 	}
-	for gvr := range wanted {
+	for gvr, namespaced := range wanted {
 		if _, running := c.monitors[gvr]; !running {
 			c.monitors[gvr] = c.startMonitor(ctx, gvr, wg)
 		}
+		c.monitors[gvr].namespaced = namespaced
 	}
 }
 
@@ -151,7 +160,10 @@ func (c *Collector) sync(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	return c.carryOut(ctx, o, live, dependents, decide(o, dependents, owners))
+	if circle := c.graph.circle(o.uid); len(circle) > 0 && o.foreground() {
+		dependents = slices.DeleteFunc(dependents, func(d *object) bool { return circle[d.uid] })
+	}
+	return c.carryOut(ctx, o, live, decide(o, dependents, owners))
 }
 
 // states finds out what became of o's owners.
@@ -180,7 +192,9 @@ func (c *Collector) states(ctx context.Context, o *object) (map[types.UID]state,
 		if err != nil {
 			return nil, fmt.Errorf("read owner %s %s of %s: %w", ref.Kind, ref.Name, o.name, err)
 		}
-		states[ref.UID] = s
+		if states[ref.UID] = s; s != absent && owner == nil {
+			c.loop.AddAfter(string(o.uid), unseen)
+		}
 	}
 	return states, nil
 }
@@ -228,7 +242,7 @@ func (c *Collector) ask(ctx context.Context, namespace string, ref metav1.OwnerR
 	return alive, nil
 }
 
-func (c *Collector) carryOut(ctx context.Context, o *object, live *metav1.PartialObjectMetadata, dependents []*object, d Decision) error {
+func (c *Collector) carryOut(ctx context.Context, o *object, live *metav1.PartialObjectMetadata, d Decision) error {
 	client := c.act.Resource(o.gvr).Namespace(o.namespace)
 	var err error
 	switch d.step {
@@ -246,7 +260,7 @@ func (c *Collector) carryOut(ctx context.Context, o *object, live *metav1.Partia
 	case finish:
 		err = c.patchMeta(ctx, o.identity, live, "finalizers", withoutString(live.Finalizers, metav1.FinalizerDeleteDependents))
 	case freeDependents:
-		if err := c.free(ctx, o.uid, dependents); err != nil {
+		if err := c.free(ctx, o); err != nil {
 			return err
 		}
 		err = c.patchMeta(ctx, o.identity, live, "finalizers", withoutString(live.Finalizers, metav1.FinalizerOrphanDependents))
@@ -260,19 +274,43 @@ func (c *Collector) carryOut(ctx context.Context, o *object, live *metav1.Partia
 	return nil
 }
 
-// free takes owner out of the owners of its dependents.
-func (c *Collector) free(ctx context.Context, owner types.UID, dependents []*object) error {
+// free takes owner out of the owners of its dependents. It asks the API server who they are: one that the graph does not
+// know would lose its owner and be collected, though it was to stay.
+func (c *Collector) free(ctx context.Context, owner *object) error {
 	var errs []error
-	for _, d := range dependents {
-		live, err := c.act.Resource(d.gvr).Namespace(d.namespace).Get(ctx, d.name, metav1.GetOptions{})
-		if err == nil && live.UID == d.uid {
-			err = c.patchMeta(ctx, d.identity, live, "ownerReferences", without(live.OwnerReferences, []types.UID{owner}))
+	for _, gvr := range c.below(owner) {
+		list, err := c.act.Resource(gvr).Namespace(owner.namespace).List(ctx, metav1.ListOptions{})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsMethodNotSupported(err) {
+			errs = append(errs, fmt.Errorf("list dependents among %s: %w", gvr.GroupResource(), err))
 		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("free %s %s/%s: %w", d.gvr.Resource, d.namespace, d.name, err))
+		if err != nil {
+			continue
+		}
+		for i := range list.Items {
+			live := &list.Items[i]
+			if !slices.ContainsFunc(live.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == owner.uid }) {
+				continue
+			}
+			err := c.patchMeta(ctx, fromMetadata(gvr, live).identity, live, "ownerReferences", without(live.OwnerReferences, []types.UID{owner.uid}))
+			if err != nil && !apierrors.IsNotFound(err) {
+				errs = append(errs, fmt.Errorf("free %s %s/%s: %w", gvr.Resource, live.Namespace, live.Name, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// below lists the resources that dependents of owner may be of: one of a namespace has them there only.
+func (c *Collector) below(owner *object) (all []schema.GroupVersionResource) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for gvr, m := range c.monitors {
+		if owner.namespace == "" || m.namespaced {
+			all = append(all, gvr)
+		}
+	}
+	slices.SortFunc(all, func(a, b schema.GroupVersionResource) int { return cmp.Compare(a.String(), b.String()) })
+	return all
 }
 
 // patchMeta sets one list of an object's metadata, if the object is still as it was read.
@@ -323,7 +361,7 @@ func preferred(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) []*me
 	return result
 }
 
-// resources lists what is watched: everything but events, which own nothing and come in floods.
+// resources lists what is watched, and whether it is in namespaces: everything but events, which own nothing and come in floods.
 func resources(lists []*metav1.APIResourceList) map[schema.GroupVersionResource]bool {
 	all := map[schema.GroupVersionResource]bool{}
 	for _, l := range lists {
@@ -333,7 +371,7 @@ func resources(lists []*metav1.APIResourceList) map[schema.GroupVersionResource]
 		}
 		for _, r := range l.APIResources {
 			if r.Name != "events" {
-				all[gv.WithResource(r.Name)] = true
+				all[gv.WithResource(r.Name)] = r.Namespaced
 			}
 		}
 	}

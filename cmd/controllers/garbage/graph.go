@@ -1,6 +1,7 @@
 package garbage
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -118,11 +119,7 @@ func (g *graph) unlinkLocked(o *object) {
 }
 
 func (g *graph) dependentsLocked(uid types.UID) []types.UID {
-	var uids []types.UID
-	for d := range g.dependents[uid] {
-		uids = append(uids, d)
-	}
-	return uids
+	return slices.Sorted(maps.Keys(g.dependents[uid])) // in an order, so that a simulation can tell a story again
 }
 
 // get returns the object and its dependents, nil when it is not known.
@@ -130,10 +127,41 @@ func (g *graph) get(uid types.UID) (*object, []*object) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var deps []*object
-	for d := range g.dependents[uid] {
+	for _, d := range g.dependentsLocked(uid) {
 		deps = append(deps, g.objects[d])
 	}
 	return g.objects[uid], deps
+}
+
+// circle lists the dependents of an object that are being deleted after their own dependents, among whom the object is: each
+// would wait for the other.
+func (g *graph) circle(uid types.UID) map[types.UID]bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	members := map[types.UID]bool{}
+	for d := range g.dependents[uid] {
+		if g.waitsForLocked(d, uid, map[types.UID]bool{}) {
+			members[d] = true
+		}
+	}
+	return members
+}
+
+// waitsForLocked tells that the object from waits for to.
+func (g *graph) waitsForLocked(from, to types.UID, seen map[types.UID]bool) bool {
+	if seen[from] || g.objects[from] == nil || !g.objects[from].foreground() {
+		return false
+	}
+	seen[from] = true
+	if g.dependents[from][to] {
+		return true
+	}
+	for d := range g.dependents[from] {
+		if g.waitsForLocked(d, to, seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // missing lists the objects of a resource that are known but not there.
@@ -146,6 +174,7 @@ func (g *graph) missing(gvr schema.GroupVersionResource, there map[types.UID]boo
 			gone = append(gone, uid)
 		}
 	}
+	slices.Sort(gone)
 	return gone
 }
 

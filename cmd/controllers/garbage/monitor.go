@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -21,21 +22,29 @@ type monitor struct {
 	gvr    schema.GroupVersionResource
 	stop   context.CancelFunc
 	filled atomic.Bool
+	// namespaced is guarded by the collector's mutex.
+	namespaced bool
 }
 
 func (c *Collector) startMonitor(ctx context.Context, gvr schema.GroupVersionResource, wg *sync.WaitGroup) *monitor {
 	own, stop := context.WithCancel(ctx)
 	m := &monitor{c: c, gvr: gvr, stop: stop}
-	resource := c.watch.Resource(gvr)
-	source := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return resource.List(ctx, o) },
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return resource.Watch(ctx, o)
-		},
-	}, c.watch)
-	reflector := cache.NewReflectorWithOptions(source, &metav1.PartialObjectMetadata{}, m, cache.ReflectorOptions{Name: "garbage of " + gvr.String()})
-	wg.Go(func() { reflector.RunWithContext(own) })
+	wg.Go(func() { c.follow(own, gvr, m) })
 	return m
+}
+
+// Watching lists and watches by client.
+func Watching(client metadata.Interface) Follow {
+	return func(ctx context.Context, gvr schema.GroupVersionResource, store cache.ReflectorStore) {
+		resource := client.Resource(gvr)
+		source := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return resource.List(ctx, o) },
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return resource.Watch(ctx, o)
+			},
+		}, client)
+		cache.NewReflectorWithOptions(source, &metav1.PartialObjectMetadata{}, store, cache.ReflectorOptions{Name: "garbage of " + gvr.String()}).RunWithContext(ctx)
+	}
 }
 
 // synced tells whether all that was there in the beginning has been seen.

@@ -75,6 +75,30 @@ func TestGraphLooksAtDependents(t *testing.T) {
 	}
 }
 
+// Of those that own each other and are deleted after their dependents, none waits for another; all wait for the others.
+func TestCircle(t *testing.T) {
+	g := newGraph()
+	foreground := func(uid types.UID, owner types.UID) {
+		o := owned(uid, true, owner)
+		o.deleting, o.finalizers = true, []string{metav1.FinalizerDeleteDependents}
+		g.put(o)
+	}
+	foreground("a", "c")
+	foreground("b", "a")
+	g.put(owned("c", true, "b"))
+	g.put(owned("leaf", true, "a"))
+	if got := g.circle("a"); len(got) != 0 {
+		t.Errorf("one of them is not being deleted yet: %v", got)
+	}
+	foreground("c", "b")
+	if got := g.circle("a"); len(got) != 1 || !got["b"] {
+		t.Errorf("the circle goes on at %v", got)
+	}
+	if got := g.circle("leaf"); len(got) != 0 {
+		t.Errorf("a leaf is in the circle %v", got)
+	}
+}
+
 // A monitor that lists anew forgets what went while it did not watch, and only that.
 func TestMonitorReplaces(t *testing.T) {
 	c := New(nil, nil, nil, nil, slog.New(slog.DiscardHandler))
