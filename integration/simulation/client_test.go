@@ -10,7 +10,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
@@ -81,6 +83,9 @@ func (r resource[T]) Create(ctx context.Context, in *T, _ metav1.CreateOptions) 
 		}
 		if r.world.table(r.name).objects[obj.GetName()] != nil {
 			return nil, exists(r.name, obj.GetName())
+		}
+		if err := r.world.closed(obj.GetName()); err != nil {
+			return nil, err
 		}
 		obj.SetNamespace(namespace)
 		if pod, ok := obj.(*corev1.Pod); ok {
@@ -159,9 +164,23 @@ func (r resource[T]) Delete(ctx context.Context, name string, o metav1.DeleteOpt
 		if o.Preconditions != nil && o.Preconditions.UID != nil && *o.Preconditions.UID != was.GetUID() {
 			return nil, stale(r.name, name)
 		}
-		r.world.remove(r.name, name)
+		r.world.end(r.name, name, o)
 		return was, nil
 	})
+	return err
+}
+
+// closed says why the namespace takes nothing in.
+func (w *world) closed(name string) error {
+	ns := find[*corev1.Namespace](w, "namespaces", namespace)
+	switch {
+	case ns == nil:
+		return gone("namespaces", namespace)
+	case ns.DeletionTimestamp == nil:
+		return nil
+	}
+	err := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, name, fmt.Errorf("unable to create new content in namespace %s because it is being terminated", namespace))
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: corev1.NamespaceTerminatingCause, Field: "metadata.namespace"})
 	return err
 }
 

@@ -8,16 +8,22 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/apps"
+	"k8s.io/client-go/informers/autoscaling"
 	"k8s.io/client-go/informers/batch"
+	"k8s.io/client-go/informers/coordination"
 	"k8s.io/client-go/informers/core"
+	"k8s.io/client-go/informers/discovery"
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/informers/policy"
 	"k8s.io/client-go/informers/storage"
@@ -31,24 +37,34 @@ type factory struct {
 	informers []*informer
 }
 
-func (f *factory) Apps() apps.Interface       { return apps.New(f, "", nil) }
-func (f *factory) Batch() batch.Interface     { return batch.New(f, "", nil) }
-func (f *factory) Core() core.Interface       { return core.New(f, "", nil) }
-func (f *factory) Policy() policy.Interface   { return policy.New(f, "", nil) }
-func (f *factory) Storage() storage.Interface { return storage.New(f, "", nil) }
+func (f *factory) Apps() apps.Interface                 { return apps.New(f, "", nil) }
+func (f *factory) Autoscaling() autoscaling.Interface   { return autoscaling.New(f, "", nil) }
+func (f *factory) Batch() batch.Interface               { return batch.New(f, "", nil) }
+func (f *factory) Coordination() coordination.Interface { return coordination.New(f, "", nil) }
+func (f *factory) Core() core.Interface                 { return core.New(f, "", nil) }
+func (f *factory) Discovery() discovery.Interface       { return discovery.New(f, "", nil) }
+func (f *factory) Policy() policy.Interface             { return policy.New(f, "", nil) }
+func (f *factory) Storage() storage.Interface           { return storage.New(f, "", nil) }
 
 // InformerFor returns the informer of obj's kind.
 func (f *factory) InformerFor(obj runtime.Object, _ internalinterfaces.NewInformerFunc) cache.SharedIndexInformer {
 	resource := resourceOf(obj)
 	for _, in := range f.informers {
-		if in.resource == resource {
+		if in.resource == resource && in.of == "" {
 			return in
 		}
 	}
-	in := &informer{from: f.from, resource: resource}
+	return f.add(&informer{resource: resource})
+}
+
+// add takes in an informer that has learned nothing yet.
+func (f *factory) add(in *informer) *informer {
+	in.from = f.from
 	in.store = shuffled{cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}), f.from.order}
 	f.informers = append(f.informers, in)
-	slices.SortFunc(f.informers, func(a, b *informer) int { return cmp.Compare(a.resource, b.resource) })
+	slices.SortFunc(f.informers, func(a, b *informer) int {
+		return cmp.Or(cmp.Compare(a.resource, b.resource), cmp.Compare(a.of, b.of))
+	})
 	return in
 }
 
@@ -84,6 +100,14 @@ func resourceOf(obj runtime.Object) string {
 		return "cronjobs"
 	case *policyv1.PodDisruptionBudget:
 		return "poddisruptionbudgets"
+	case *corev1.ConfigMap:
+		return "configmaps"
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return "horizontalpodautoscalers"
+	case *coordinationv1.Lease:
+		return "leases"
+	case *discoveryv1.EndpointSlice:
+		return "endpointslices"
 	case *storagev1.StorageClass:
 		return "storageclasses"
 	case *storagev1.CSINode:
@@ -131,14 +155,21 @@ type informer struct {
 	cache.SharedIndexInformer
 	from     *program
 	resource string
-	store    shuffled
+	// of is whose it is, "" where all of the program share it.
+	of    string
+	store shuffled
 	// listed tells that it was filled, and watching that it goes on from there.
 	listed, watching bool
 	seen             int64
 	// missed tells that an event was lost: only the next list shows it.
 	missed    bool
 	listeners []*listener
+	// relisting tells that what is told is of a list, which a replacer is told as a whole.
+	relisting bool
 }
+
+// replacer is a handler that is told of lists as a whole.
+type replacer interface{ replaced(all []object) }
 
 // listener is one controller's handler. It may be told later than the cache shows.
 type listener struct {
@@ -161,11 +192,14 @@ func (in *informer) AddEventHandler(h cache.ResourceEventHandler) (cache.Resourc
 	return l, nil
 }
 
+// AddIndexers adds ways to find what the cache holds.
+func (in *informer) AddIndexers(more cache.Indexers) error { return in.store.Indexer.AddIndexers(more) }
+
 func (in *informer) GetIndexer() cache.Indexer { return in.store }
 func (in *informer) GetStore() cache.Store     { return in.store }
 func (in *informer) HasSynced() bool           { return in.listed }
 
-func (in *informer) String() string { return in.from.name + "'s " + in.resource }
+func (in *informer) String() string { return in.from.name + "'s " + in.of + in.resource }
 
 // next is the first change that in has not been shown.
 func (in *informer) next(w *world) *entry {
@@ -182,6 +216,9 @@ func (in *informer) behind(w *world) bool { return !in.listed || !in.watching ||
 
 func (in *informer) tell(f func(h cache.ResourceEventHandler)) {
 	for _, l := range in.listeners {
+		if _, whole := l.handler.(replacer); whole && in.relisting {
+			continue
+		}
 		l.pending = append(l.pending, func() { f(l.handler) })
 	}
 }
@@ -209,6 +246,8 @@ func (in *informer) take(e *entry) {
 func (in *informer) relist(w *world) {
 	have := in.objects()
 	objects := w.table(in.resource).objects
+	in.relisting = true
+	defer func() { in.relisting = false }()
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		obj, old := objects[name], have[name]
 		_ = in.store.Update(obj)
@@ -223,6 +262,12 @@ func (in *informer) relist(w *world) {
 			_ = in.store.Delete(old)
 			lost := cache.DeletedFinalStateUnknown{Key: cache.MetaObjectToName(old).String(), Obj: old}
 			in.tell(func(h cache.ResourceEventHandler) { h.OnDelete(lost) })
+		}
+	}
+	for _, l := range in.listeners {
+		if r, ok := l.handler.(replacer); ok {
+			all := all[object](w, in.resource)
+			l.pending = append(l.pending, func() { r.replaced(all) })
 		}
 	}
 	if !in.listed {

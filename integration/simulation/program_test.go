@@ -14,13 +14,23 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/orlop-io/orlop/cmd/controllers/cronjob"
 	"github.com/orlop-io/orlop/cmd/controllers/daemonset"
 	"github.com/orlop-io/orlop/cmd/controllers/deployment"
 	"github.com/orlop-io/orlop/cmd/controllers/disruption"
+	"github.com/orlop-io/orlop/cmd/controllers/endpointslice"
+	"github.com/orlop-io/orlop/cmd/controllers/garbage"
 	"github.com/orlop-io/orlop/cmd/controllers/job"
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
+	namespaces "github.com/orlop-io/orlop/cmd/controllers/namespace"
+	"github.com/orlop-io/orlop/cmd/controllers/nodelifecycle"
+	"github.com/orlop-io/orlop/cmd/controllers/podautoscaler"
+	"github.com/orlop-io/orlop/cmd/controllers/podgc"
 	"github.com/orlop-io/orlop/cmd/controllers/replicaset"
 	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
+	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
+	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
+	"github.com/orlop-io/orlop/cmd/controllers/volumeprotection"
 	"github.com/orlop-io/orlop/cmd/scheduler"
 )
 
@@ -45,6 +55,9 @@ type runner interface{ Run(context.Context) error }
 type build func(client, informers.SharedInformerFactory, record.EventRecorder, *slog.Logger) (runner, error)
 
 var builds = map[string]build{
+	"cronjob": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return cronjob.New(c, shared, events, log)
+	},
 	"daemonset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		return daemonset.New(c, shared, events, log)
 	},
@@ -54,8 +67,35 @@ var builds = map[string]build{
 	"disruption": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		return disruption.New(c, disruption.Scales{}, shared, events, log)
 	},
+	"endpointslice": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return endpointslice.New(c, shared, events, log)
+	},
+	"garbagecollector": func(c client, _ informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return garbage.New(c.Discovery(), c.from.follow, metaClient{c}, events, log), nil
+	},
+	"horizontalpodautoscaling": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return podautoscaler.New(podautoscaler.Clients{API: c, Scales: scaler{c}, Mapper: scalable(), Metrics: meter{c}}, podautoscaler.Defaults(), shared, events, log)
+	},
 	"job": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		return job.New(c, shared, events, log)
+	},
+	"namespace": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		return namespaces.New(c, metaClient{c}, shared.Core().V1().Namespaces(), log)
+	},
+	"nodelifecycle": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return nodelifecycle.New(lifecycle, c, shared, shared.Coordination().V1().Leases(), events, log)
+	},
+	"persistentvolume-binder": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return volumebinder.New(c, shared, events, log)
+	},
+	"podgc": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		return podgc.New(c, shared, 0, log), nil
+	},
+	"pv-protection": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		return volumeprotection.NewVolumes(c, shared, log)
+	},
+	"pvc-protection": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		return volumeprotection.NewClaims(c, shared, log)
 	},
 	"replicaset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		kind := replicaset.ReplicaSets(c, shared.Apps().V1().ReplicaSets())
@@ -67,6 +107,9 @@ var builds = map[string]build{
 	},
 	"statefulset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		return statefulset.New(c, shared, events, log)
+	},
+	"taint-eviction": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		return tainteviction.New(c, shared, events, log)
 	},
 }
 
@@ -185,7 +228,9 @@ type sight map[string]map[string]object
 func (p *program) look() sight {
 	s := sight{}
 	for _, in := range p.caches.informers {
-		s[in.resource] = in.objects()
+		if in.of == "" {
+			s[in.resource] = in.objects()
+		}
 	}
 	return s
 }

@@ -2,12 +2,16 @@ package simulation
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
+	autoscalingclient "k8s.io/client-go/kubernetes/typed/autoscaling/v2"
 	batchclient "k8s.io/client-go/kubernetes/typed/batch/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
 )
 
@@ -35,6 +39,66 @@ type (
 		client client
 	}
 )
+
+func (c client) AutoscalingV2() autoscalingclient.AutoscalingV2Interface {
+	return autoscalingGroup{client: c}
+}
+func (c client) DiscoveryV1() discoveryclient.DiscoveryV1Interface { return discoveryGroup{client: c} }
+
+type autoscalingRest struct {
+	autoscalingclient.AutoscalingV2Interface
+}
+
+type autoscalingGroup struct {
+	autoscalingRest
+	client client
+}
+
+type scalerRest struct {
+	autoscalingclient.HorizontalPodAutoscalerInterface
+}
+
+type scalerClient struct {
+	resource[autoscalingv2.HorizontalPodAutoscaler]
+	scalerRest
+}
+
+func (g autoscalingGroup) HorizontalPodAutoscalers(string) autoscalingclient.HorizontalPodAutoscalerInterface {
+	return scalerClient{resource: resource[autoscalingv2.HorizontalPodAutoscaler]{g.client, "horizontalpodautoscalers"}}
+}
+
+type discoveryRest struct {
+	discoveryclient.DiscoveryV1Interface
+}
+
+type discoveryGroup struct {
+	discoveryRest
+	client client
+}
+
+type sliceRest struct {
+	discoveryclient.EndpointSliceInterface
+}
+
+type sliceClient struct {
+	resource[discoveryv1.EndpointSlice]
+	sliceRest
+}
+
+func (g discoveryGroup) EndpointSlices(string) discoveryclient.EndpointSliceInterface {
+	return sliceClient{resource: resource[discoveryv1.EndpointSlice]{g.client, "endpointslices"}}
+}
+
+type namespaceRest struct{ coreclient.NamespaceInterface }
+
+type namespaceClient struct {
+	resource[corev1.Namespace]
+	namespaceRest
+}
+
+func (g coreGroup) Namespaces() coreclient.NamespaceInterface {
+	return namespaceClient{resource: resource[corev1.Namespace]{g.client, "namespaces"}}
+}
 
 func (c client) CoreV1() coreclient.CoreV1Interface       { return coreGroup{client: c} }
 func (c client) AppsV1() appsclient.AppsV1Interface       { return appsGroup{client: c} }

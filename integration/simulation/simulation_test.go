@@ -13,6 +13,7 @@ var (
 	seeds = flag.Uint64("seeds", 1000, "how many stories to tell")
 	first = flag.Uint64("first", 0, "the seed of the first story")
 	keep  = flag.Bool("keep", false, "tell all stories, though some break")
+	about = flag.Int("plot", -1, "tell only stories of that plot")
 	only  = flag.Int64("seed", -1, "the one story to tell, with all that happens in it")
 )
 
@@ -33,6 +34,9 @@ func TestSimulation(t *testing.T) {
 			t.Parallel()
 			for n := next.Add(1) - 1; n < *seeds && (*keep || !t.Failed()); n = next.Add(1) - 1 {
 				seed := *first + n
+				if *about >= 0 {
+					seed = (*first+n)*uint64(len(plots)) + uint64(*about)
+				}
 				var s *story
 				synctest.Test(t, func(*testing.T) { s = tell(seed) })
 				if s.broken != "" {

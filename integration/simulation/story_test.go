@@ -42,6 +42,10 @@ var plots = []func() plot{
 	func() plot { return &daemonSetPlot{sick: true} },
 	func() plot { return &jobPlot{} },
 	func() plot { return &jobPlot{sick: true} },
+	func() plot { return &lifePlot{} },
+	func() plot { return &nodesPlot{} },
+	func() plot { return &autoscalePlot{} },
+	func() plot { return &cronPlot{} },
 }
 
 // effect is a call that was carried out.
@@ -83,6 +87,8 @@ type story struct {
 	// contended tells that each first attempt to write is refused as a conflict.
 	contended bool
 	refused   map[string]bool
+	// silent are the nodes whose kubelets do nothing.
+	silent map[string]bool
 }
 
 // steps is how much happens before the calm.
@@ -100,6 +106,9 @@ func tell(seed uint64) *story {
 		s.plot.begin(s)
 	}
 	s.parts = map[string][]string{"controllers": s.plot.parts(), "scheduler": {"scheduler"}}
+	if p, ok := s.plot.(interface{ discoverable() []string }); ok {
+		s.kinds = p.discoverable()
+	}
 	for _, name := range []string{"controllers", "scheduler"} {
 		s.programs = append(s.programs, start(s.world, name, s.parts[name], s.rand.Uint64()))
 	}
@@ -132,6 +141,9 @@ func (s *story) settle(d time.Duration) {
 	synctest.Wait()
 	if s.pauses++; s.pauses > 20*steps {
 		s.fail("it never comes to rest")
+	}
+	if p, ok := s.plot.(interface{ beat(s *story) }); ok {
+		p.beat(s)
 	}
 	for _, p := range s.programs {
 		if p.panicked != "" {
@@ -416,9 +428,13 @@ func (s *story) calm() {
 	for _, in := range s.informers(func(in *informer) bool { return in.missed }) {
 		in.watching = false
 	}
+	// Quiet is when nothing changes; some look again and again, which is nothing.
 	for quiet := 0; quiet < 12 && s.broken == ""; {
+		before := s.version
 		if s.catchUp() || s.kubelet() {
-			quiet = 0
+			if s.version != before {
+				quiet = 0
+			}
 			s.settle(time.Millisecond)
 			continue
 		}
@@ -449,8 +465,10 @@ func (s *story) catchUp() (busy bool) {
 	return busy
 }
 
-// sweep is pod GC and the garbage collector: what is of a node or an owner that is no more ends.
+// sweep is pod GC and the garbage collector, where the story is not about them: what is of a node or an owner that is no
+// more ends.
 func (s *story) sweep() {
+	pods, rest := !s.has("podgc"), !s.has("garbagecollector")
 	owners := map[string]bool{}
 	for _, t := range s.tables {
 		for _, obj := range t.objects {
@@ -462,8 +480,9 @@ func (s *story) sweep() {
 			pod, _ := obj.(*corev1.Pod)
 			homeless := pod != nil && pod.Spec.NodeName != "" && s.table("nodes").objects[pod.Spec.NodeName] == nil
 			homeless = homeless || pod != nil && pod.Spec.NodeName == "" && pod.DeletionTimestamp != nil
+			homeless = homeless && pods
 			ref := metav1.GetControllerOfNoCopy(obj)
-			if !homeless && (ref == nil || owners[string(ref.UID)]) {
+			if !homeless && (!rest || ref == nil || owners[string(ref.UID)]) {
 				continue
 			}
 			if homeless && !ended(pod) {
@@ -481,6 +500,9 @@ func (s *story) sweep() {
 		}
 	}
 }
+
+// has tells that a controller is of the story.
+func (s *story) has(part string) bool { return slices.Contains(s.parts["controllers"], part) }
 
 // force ends a pod whose kubelet will not.
 func (s *story) force(name string) {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 )
 
 // object is what the API keeps. One that is stored is never changed, only replaced.
@@ -54,6 +55,8 @@ type world struct {
 	calls   []*call
 	trace   []string
 	began   time.Time
+	// kinds are the resources that discovery tells of.
+	kinds []string
 }
 
 func newWorld() *world { return &world{tables: map[string]*table{}, began: time.Now()} }
@@ -102,7 +105,7 @@ func (w *world) put(resource string, obj object) {
 	obj.SetResourceVersion(strconv.FormatInt(w.version, 10))
 	t.objects[obj.GetName()] = obj
 	t.history = append(t.history, entry{w.version, what, obj})
-	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && *obj.GetDeletionGracePeriodSeconds() == 0 {
+	if obj.GetDeletionTimestamp() != nil && !held(obj) && *obj.GetDeletionGracePeriodSeconds() == 0 {
 		w.drop(resource, obj.GetName())
 	}
 }
@@ -128,25 +131,61 @@ func (w *world) drop(resource, name string) {
 	t.history = append(t.history, entry{w.version, watch.Deleted, last})
 }
 
-// remove begins the end of an object, or ends it: a pod on a node leaves when its kubelet says so, and nothing that has a
-// finalizer leaves.
-func (w *world) remove(resource, name string) {
+// held tells that something must be done before obj may end.
+func held(obj object) bool {
+	ns, ok := obj.(*corev1.Namespace)
+	return len(obj.GetFinalizers()) > 0 || ok && len(ns.Spec.Finalizers) > 0
+}
+
+// remove is end in the way that nobody asks for another.
+func (w *world) remove(resource, name string) { w.end(resource, name, metav1.DeleteOptions{}) }
+
+// end begins the end of an object, or ends it: a pod on a node leaves when its kubelet says so, and nothing that has a
+// finalizer leaves. Whoever asks for its dependents to go before, or to stay, gives it a finalizer.
+func (w *world) end(resource, name string, o metav1.DeleteOptions) {
 	was := w.table(resource).objects[name]
 	grace := int64(0)
 	if pod, ok := was.(*corev1.Pod); ok && pod.Spec.NodeName != "" && !ended(pod) {
 		grace = 30
 	}
-	if grace == 0 && len(was.GetFinalizers()) == 0 {
+	if o.GracePeriodSeconds != nil {
+		grace = min(grace, *o.GracePeriodSeconds)
+	}
+	obj := was.DeepCopyObject().(object)
+	if policy := ptr.Deref(o.PropagationPolicy, ""); was.GetDeletionTimestamp() == nil || policy != "" {
+		own := slices.DeleteFunc(obj.GetFinalizers(), func(f string) bool {
+			return policy != "" && (f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents)
+		})
+		switch policy {
+		case metav1.DeletePropagationForeground:
+			own = append(own, metav1.FinalizerDeleteDependents)
+		case metav1.DeletePropagationOrphan:
+			own = append(own, metav1.FinalizerOrphanDependents)
+		}
+		obj.SetFinalizers(own)
+	}
+	if grace == 0 && !held(obj) {
 		w.drop(resource, name)
 		return
 	}
-	if was.GetDeletionTimestamp() == nil {
-		obj := was.DeepCopyObject().(object)
+	if was.GetDeletionTimestamp() == nil || grace < *was.GetDeletionGracePeriodSeconds() || !slices.Equal(was.GetFinalizers(), obj.GetFinalizers()) {
 		when := metav1.NewTime(now().Add(time.Duration(grace) * time.Second))
 		obj.SetDeletionTimestamp(&when)
 		obj.SetDeletionGracePeriodSeconds(&grace)
 		w.put(resource, obj)
 	}
+}
+
+// byUID finds an object of any resource.
+func (w *world) byUID(uid types.UID) object {
+	for _, t := range w.tables {
+		for _, obj := range t.objects {
+			if obj.GetUID() == uid {
+				return obj
+			}
+		}
+	}
+	return nil
 }
 
 // part is obj's field of that name, an empty struct where it has none.
