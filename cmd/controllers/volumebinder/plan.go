@@ -199,11 +199,13 @@ func DecideVolume(v *corev1.PersistentVolume, claim *corev1.PersistentVolumeClai
 		p.reclaim(v)
 	case claim.Spec.VolumeName == v.Name:
 		p.volumePhase(v, corev1.VolumeBound, "")
-	case claim.Spec.VolumeName != "" && v.Annotations[boundByController] != "":
-		p.Volume = v.DeepCopy() // the claim has another volume: this one was chosen in vain
+	case v.Annotations[boundByController] != "" && (claim.Spec.VolumeName != "" || v.DeletionTimestamp != nil):
+		p.Volume = v.DeepCopy() // the claim has another volume, or will: this one was chosen in vain
 		p.Volume.Spec.ClaimRef = nil
 		delete(p.Volume.Annotations, boundByController)
 		p.volumePhase(v, corev1.VolumeAvailable, "")
+	case claim.Spec.VolumeName == "" && v.DeletionTimestamp != nil:
+		p.volumePhase(v, corev1.VolumeAvailable, "") // its protection ends with the phase
 	case claim.Spec.VolumeName != "":
 		p.reclaim(v)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -128,6 +129,7 @@ func TestDecideClaim(t *testing.T) {
 }
 
 func TestDecideVolume(t *testing.T) {
+	going := func(v *corev1.PersistentVolume) { v.DeletionTimestamp = &metav1.Time{Time: time.Now()} }
 	phase := func(p corev1.PersistentVolumePhase) func(*corev1.PersistentVolume) {
 		return func(v *corev1.PersistentVolume) { v.Status.Phase = p }
 	}
@@ -154,6 +156,8 @@ func TestDecideVolume(t *testing.T) {
 			v.Annotations = map[string]string{provisionedBy: "x.example"}
 		}), nil, ""},
 		{"recycle", volume("a", "1Gi", mine, released, policy(corev1.PersistentVolumeReclaimRecycle)), nil, "a Failed, VolumeFailedRecycle"},
+		{"kept for a claim, and deleted", volume("a", "1Gi", mine, chosen, going, phase(corev1.VolumeBound)), claim("1Gi"), "a of nobody, a Available"},
+		{"kept by hand for a claim, and deleted", volume("a", "1Gi", mine, going, phase(corev1.VolumeBound)), claim("1Gi"), "a Available"},
 		{"chosen in vain", volume("a", "1Gi", mine, chosen), claim("1Gi", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "b" }), "a of nobody"},
 	} {
 		if diff := cmp.Diff(tc.want, text(DecideVolume(tc.volume, tc.claim))); diff != "" {

@@ -90,14 +90,19 @@ func (c *Controller) syncClaim(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	claim, err := c.claims.PersistentVolumeClaims(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return err
-	}
 	volumes, err := c.volumes.List(labels.Everything())
 	if err != nil {
+		return err
+	}
+	claim, err := c.claims.PersistentVolumeClaims(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		for _, v := range volumes { // one that was kept for the claim may not be named by it yet
+			if ref := v.Spec.ClaimRef; ref != nil && ref.Namespace == namespace && ref.Name == name {
+				c.byName.Add(v.Name)
+			}
+		}
+		return nil
+	} else if err != nil {
 		return err
 	}
 	if unclassed(claim) {
