@@ -120,6 +120,10 @@ func (r resource[T]) write(ctx context.Context, verb string, in object, merge fu
 		switch {
 		case was == nil:
 			return nil, gone(r.name, in.GetName())
+		case in.GetResourceVersion() == "" && in.GetUID() == "": // whatever is there is replaced
+			obj.SetUID(was.GetUID())
+			obj.SetNamespace(was.GetNamespace())
+			obj.SetCreationTimestamp(was.GetCreationTimestamp())
 		case was.GetResourceVersion() != in.GetResourceVersion() || was.GetUID() != in.GetUID():
 			return nil, stale(r.name, in.GetName())
 		}
@@ -218,4 +222,9 @@ func (c podClient) Bind(ctx context.Context, b *corev1.Binding, _ metav1.CreateO
 		return pod, nil
 	})
 	return err
+}
+
+func (c podClient) List(ctx context.Context, _ metav1.ListOptions) (*corev1.PodList, error) {
+	items, err := c.list(ctx)
+	return &corev1.PodList{Items: items}, err
 }

@@ -46,6 +46,8 @@ var plots = []func() plot{
 	func() plot { return &nodesPlot{} },
 	func() plot { return &autoscalePlot{} },
 	func() plot { return &cronPlot{} },
+	func() plot { return &slicesPlot{} },
+	func() plot { return &volumesPlot{} },
 }
 
 // effect is a call that was carried out.
