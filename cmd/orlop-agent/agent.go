@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -65,14 +66,14 @@ func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 	if !o.cni && !o.proxy {
 		return errors.New("--cni=false and --proxy=false leave the agent nothing to do")
 	}
-	client, err := connect(o)
+	client, servers, err := connect(o)
 	if err != nil {
 		return err
 	}
-	return work(ctx, o, client, log)
+	return work(ctx, o, client, servers, log)
 }
 
-func work(ctx context.Context, o options, client kubernetes.Interface, log *slog.Logger) error {
+func work(ctx context.Context, o options, client kubernetes.Interface, servers *apiServers, log *slog.Logger) error {
 	unlock, err := lock(ctx, o.runDir, log)
 	if err != nil {
 		return err
@@ -102,7 +103,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 		return err
 	}
 	m := newMetrics(svc)
-	w := newWatch(client, o.node)
+	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
 	p, err := proxy.New(proxy.Config{
@@ -112,14 +113,20 @@ func work(ctx context.Context, o options, client kubernetes.Interface, log *slog
 		return err
 	}
 	a.proxy = p
-	if err := w.handle(p, a.nodesChanged); err != nil {
+	if err := w.handle(p, servers.learn(log), a.nodesChanged); err != nil {
 		return err
 	}
 	if err := a.prepare(); err != nil {
 		return err
 	}
+	boot, err := bootID(o.procSys)
+	if err != nil {
+		return err
+	}
+	w.recall(o.dataDir, boot, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.run(ctx) })
+	group.Go(func() error { return w.keepState(ctx, o.dataDir, boot, log) })
 	if o.proxy {
 		group.Go(func() error { return p.Run(ctx) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
@@ -197,7 +204,7 @@ func lock(ctx context.Context, dir string, log *slog.Logger) (unlock func(), err
 	}
 }
 
-func connect(o options) (kubernetes.Interface, error) {
+func connect(o options) (kubernetes.Interface, *apiServers, error) {
 	var cfg *rest.Config
 	var err error
 	if o.kubeconfig != "" {
@@ -206,16 +213,27 @@ func connect(o options) (kubernetes.Interface, error) {
 		cfg, err = rest.InClusterConfig()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
+		return nil, nil, fmt.Errorf("find the API server: %w", err)
 	}
+	named := o.apiServers
+	if len(named) == 0 {
+		named = []string{cfg.Host}
+	}
+	servers, err := newAPIServers(named, o.dataDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Host = servers.named[0].String()
+	cfg.Dial = (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}).DialContext // a machine that is gone says nothing, and others are asked then
+	cfg.Wrap(servers.wrap)
 	cfg.UserAgent = "orlop-agent/" + version
 	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make API client: %w", err)
+		return nil, nil, fmt.Errorf("make API client: %w", err)
 	}
-	return client, nil
+	return client, servers, nil
 }
 
 // clusterRanges are the pods' ranges by flag, or by kubeadm's file where there is one.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/socklb"
@@ -53,7 +56,7 @@ func TestMain(m *testing.M) {
 func (o options) in(dir string) options {
 	o.pinDir, o.binDir, o.confDir = filepath.Join(dir, "bpf", "orlop"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")
 	o.stateDir, o.runDir, o.binary = filepath.Join(dir, "cni", "orlop"), filepath.Join(dir, "run"), os.Args[0]
-	o.cni, o.proxy, o.procSys, o.probes = os.Getenv("ORLOP_TEST_CNI") != "no", os.Getenv("ORLOP_TEST_PROXY") != "no", "/proc/sys", "127.0.0.1:10253"
+	o.cni, o.proxy, o.procSys, o.probes = os.Getenv("ORLOP_TEST_CNI") != "no", os.Getenv("ORLOP_TEST_PROXY") != "no", cmp.Or(os.Getenv("ORLOP_TEST_PROC"), "/proc/sys"), "127.0.0.1:10253"
 	o.dataDir = filepath.Join(dir, "data")
 	o.overlayWhen, o.vni, o.vxlanPort = "auto", 1, 4789
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
@@ -77,7 +80,12 @@ func agentMain(dir string) int {
 			AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port}},
 			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
 		})
-	err := work(ctx, options{}.in(dir), client, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if os.Getenv("ORLOP_TEST_AWAY") != "" {
+		client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, nil, errors.New("the API server is away")
+		})
+	}
+	err := work(ctx, options{}.in(dir), client, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -41,6 +41,7 @@ func run(ctx context.Context, args []string) int {
 // options is what flags say.
 type options struct {
 	kubeconfig           string
+	apiServers           []string
 	node                 string
 	clusterConfiguration string
 	clusterCIDRs         []string
@@ -82,6 +83,7 @@ func command() *cobra.Command {
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; the pod's service account when empty")
+	f.StringSliceVar(&o.apiServers, "api-servers", nil, "API servers as https://HOST:PORT, asked in turn, instead of the kubeconfig's; the endpoints of the Service kubernetes are asked after them")
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object")
 	f.StringVar(&o.clusterConfiguration, "cluster-configuration", "", "kubeadm ClusterConfiguration to read the pods' range from, if it is there")
 	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidr", nil, "ranges of all pods, to which a pod keeps its own address; those of --cluster-configuration, or of the nodes, when empty")

@@ -19,7 +19,7 @@ func explainRoutes(ctx context.Context, o options, out io.Writer) error {
 	if o.node == "" {
 		return errors.New("--node-name or NODE_NAME is needed")
 	}
-	client, err := connect(o)
+	client, _, err := connect(o)
 	if err != nil {
 		return err
 	}

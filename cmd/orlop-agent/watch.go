@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,13 +21,30 @@ import (
 // watch follows services, endpoint slices and nodes.
 type watch struct {
 	node    string
+	proxy   bool // services and endpoints, too
 	factory informers.SharedInformerFactory
 	started []cache.InformerSynced // of handlers: true once the first list has gone through them
 	nodes   func()                 // tells of all nodes
+	kinds   map[byte]*following
+	tell    func([]*corev1.Node)
+	stale   chan struct{} // something has changed; holds one
+	primed  chan struct{} // closed once the last state has gone through the handlers
+	once    sync.Once
 }
 
-func newWatch(client kubernetes.Interface, node string) *watch {
-	return &watch{node: node, factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))}
+// following is one kind of object.
+type following struct {
+	store cache.Store
+	set   func(key string, obj any) // tells of an object; nil of one that is gone
+	// recalled are those of the last state, until the first list.
+	recalled []string
+}
+
+func newWatch(client kubernetes.Interface, o options) *watch {
+	return &watch{
+		node: o.node, proxy: o.proxy, factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim)),
+		kinds: map[byte]*following{}, stale: make(chan struct{}, 1), primed: make(chan struct{}),
+	}
 }
 
 // slim drops what the agent never reads; it is most of an object.
@@ -40,18 +58,25 @@ func slim(obj any) (any, error) {
 	return obj, nil
 }
 
-// handle tells p of services and endpoints, and nodes of all nodes after each change.
-func (w *watch) handle(p *proxy.Proxy, nodes func([]*corev1.Node)) error {
-	services := w.factory.Core().V1().Services().Informer()
-	slices := w.factory.Discovery().V1().EndpointSlices().Informer()
+// handle tells p of services and endpoints, servers of the API servers among those, and nodes of all nodes after each change.
+func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice), nodes func([]*corev1.Node)) error {
 	nodeInformer := w.factory.Core().V1().Nodes()
+	w.tell = nodes
 	w.nodes = func() {
 		if all, err := nodeInformer.Lister().List(labels.Everything()); err == nil {
 			nodes(all)
 		}
 	}
-	return errors.Join(
-		w.add(services, func(key string, obj any) {
+	err := w.add(kindNode, nodeInformer.Informer(), func(string, any) {
+		if nodeInformer.Informer().HasSynced() { // a part of the nodes would take routes to the others away
+			w.nodes()
+		}
+	})
+	if !w.proxy {
+		return err
+	}
+	return errors.Join(err,
+		w.add(kindService, w.factory.Core().V1().Services().Informer(), func(key string, obj any) {
 			if s, ok := obj.(*corev1.Service); ok {
 				if svc, ours := proxy.FromService(s); ours {
 					p.SetService(key, &svc)
@@ -60,8 +85,9 @@ func (w *watch) handle(p *proxy.Proxy, nodes func([]*corev1.Node)) error {
 			}
 			p.SetService(key, nil)
 		}),
-		w.add(slices, func(key string, obj any) {
+		w.add(kindSlice, w.factory.Discovery().V1().EndpointSlices().Informer(), func(key string, obj any) {
 			if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+				servers(s)
 				if slice, ours := proxy.FromSlice(s, w.node); ours {
 					p.SetSlice(key, &slice)
 					return
@@ -69,17 +95,14 @@ func (w *watch) handle(p *proxy.Proxy, nodes func([]*corev1.Node)) error {
 			}
 			p.SetSlice(key, nil)
 		}),
-		w.add(nodeInformer.Informer(), func(string, any) {
-			if nodeInformer.Informer().HasSynced() { // a part of the nodes would take routes to the others away
-				w.nodes()
-			}
-		}),
 	)
 }
 
 // add calls set with the newest object of a key, or nil when it is gone.
-func (w *watch) add(informer cache.SharedIndexInformer, set func(key string, obj any)) error {
+func (w *watch) add(kind byte, informer cache.SharedIndexInformer, set func(key string, obj any)) error {
+	w.kinds[kind] = &following{store: informer.GetStore(), set: set}
 	changed := func(obj any) {
+		w.touch()
 		if key, err := cache.MetaNamespaceKeyFunc(obj); err == nil {
 			set(key, obj)
 		}
@@ -88,6 +111,7 @@ func (w *watch) add(informer cache.SharedIndexInformer, set func(key string, obj
 		AddFunc:    changed,
 		UpdateFunc: func(_, obj any) { changed(obj) },
 		DeleteFunc: func(obj any) {
+			w.touch()
 			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
 				set(key, nil)
 			}
@@ -100,18 +124,79 @@ func (w *watch) add(informer cache.SharedIndexInformer, set func(key string, obj
 	return nil
 }
 
+func (w *watch) touch() {
+	select {
+	case w.stale <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watch) stores() map[byte]cache.Store {
+	out := map[byte]cache.Store{}
+	for kind, f := range w.kinds {
+		out[kind] = f.store
+	}
+	return out
+}
+
+// prime gives the handlers objects that were there once. What the first list does not have goes then. It comes before run.
+func (w *watch) prime(list []object) {
+	var nodes []*corev1.Node
+	for _, o := range list {
+		kind := byte(kindSlice)
+		switch o := o.(type) {
+		case *corev1.Node:
+			nodes = append(nodes, o)
+			continue
+		case *corev1.Service:
+			kind = kindService
+		}
+		f := w.kinds[kind]
+		if key, err := cache.MetaNamespaceKeyFunc(o); err == nil && f != nil {
+			f.recalled = append(f.recalled, key)
+			f.set(key, o)
+		}
+	}
+	w.tell(nodes)
+	w.once.Do(func() { close(w.primed) })
+}
+
 func (w *watch) run(ctx context.Context) error {
 	w.factory.Start(ctx.Done())
-	if w.synced(ctx) == nil {
+	if w.listed(ctx) == nil {
 		w.nodes() // the handler may have seen the last node a moment before the informer called itself synced
+		for _, f := range w.kinds {
+			for _, key := range f.recalled {
+				if _, is, err := f.store.GetByKey(key); err == nil && !is {
+					f.set(key, nil)
+				}
+			}
+			f.recalled = nil
+		}
 	}
 	<-ctx.Done()
 	w.factory.Shutdown()
 	return ctx.Err()
 }
 
-// synced waits until the first lists have gone through the handlers.
+// synced waits until the first lists have gone through the handlers, or the last state has.
 func (w *watch) synced(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := make(chan error, 1)
+	go func() { listed <- w.listed(ctx) }()
+	select {
+	case <-w.primed:
+		cancel()
+		<-listed
+		return nil
+	case err := <-listed:
+		return err
+	}
+}
+
+// listed waits until the first lists have gone through the handlers.
+func (w *watch) listed(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {

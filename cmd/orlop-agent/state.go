@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// The last state is what a node that boots while the API server is away serves until that is back: all services, endpoint slices and nodes, as they were
+// seen last. Within a boot the kernel itself holds them, and the file is not read.
+const (
+	stateName = "state"
+	stateHead = "orlop-agent 1 "
+	// stateRest is how long the file may be behind: writing it costs as much as it has services.
+	stateRest = 30 * time.Second
+)
+
+// kinds of object, as the file has them.
+const (
+	kindService = 's'
+	kindSlice   = 'e'
+	kindNode    = 'n'
+)
+
+type object interface {
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+func newObject(kind byte) (object, error) {
+	switch kind {
+	case kindService:
+		return &corev1.Service{}, nil
+	case kindSlice:
+		return &discoveryv1.EndpointSlice{}, nil
+	case kindNode:
+		return &corev1.Node{}, nil
+	default:
+		return nil, fmt.Errorf("unknown kind %q", kind)
+	}
+}
+
+// encodeState writes the objects of stores by kind, whole or not at all for a reader.
+func encodeState(w io.Writer, boot string, stores map[byte]cache.Store) error {
+	sum := crc32.NewIEEE()
+	out := bufio.NewWriter(io.MultiWriter(w, sum))
+	if _, err := out.WriteString(stateHead + boot + "\n"); err != nil {
+		return err
+	}
+	for _, kind := range []byte{kindNode, kindService, kindSlice} {
+		if stores[kind] == nil {
+			continue
+		}
+		for _, obj := range stores[kind].List() {
+			o, ok := obj.(object)
+			if !ok {
+				continue
+			}
+			b, err := o.Marshal()
+			if err != nil {
+				return err
+			}
+			if _, err := out.Write(append(binary.AppendUvarint([]byte{kind}, uint64(len(b))), b...)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	_, err := w.Write(binary.BigEndian.AppendUint32(nil, sum.Sum32()))
+	return err
+}
+
+// decodeState returns what encodeState wrote, and the boot it was written in.
+func decodeState(content []byte) (boot string, list []object, err error) {
+	if len(content) < 4 || crc32.ChecksumIEEE(content[:len(content)-4]) != binary.BigEndian.Uint32(content[len(content)-4:]) {
+		return "", nil, errors.New("the checksum is wrong")
+	}
+	in := bytes.NewBuffer(content[:len(content)-4])
+	head, err := in.ReadString('\n')
+	boot, ok := strings.CutPrefix(strings.TrimSuffix(head, "\n"), stateHead)
+	if err != nil || !ok {
+		return "", nil, errors.New("it is of another version")
+	}
+	for in.Len() > 0 {
+		kind, _ := in.ReadByte() // there is one
+		size, err := binary.ReadUvarint(in)
+		if err != nil || size > uint64(in.Len()) {
+			return "", nil, errors.New("an object is cut off")
+		}
+		o, err := newObject(kind)
+		if err == nil {
+			err = o.Unmarshal(in.Next(int(size)))
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("read object: %w", err)
+		}
+		list = append(list, o)
+	}
+	return boot, list, nil
+}
+
+// recall gives the handlers of w what was seen before the node was booted. It is nothing where the kernel has it.
+func (w *watch) recall(dir, boot string, log *slog.Logger) {
+	content, err := os.ReadFile(filepath.Join(dir, stateName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var was string
+	var list []object
+	if err == nil {
+		was, list, err = decodeState(content)
+	}
+	if err != nil {
+		log.Warn("read the last state: services wait for the API server", "err", err)
+		return
+	}
+	if was == boot || len(list) == 0 {
+		return
+	}
+	w.prime(list)
+	log.Info("serving what was seen before this boot, until the API server says what is now", "objects", len(list))
+}
+
+// keepState writes the last state after changes, until ctx ends.
+func (w *watch) keepState(ctx context.Context, dir, boot string, log *slog.Logger) error {
+	if err := w.listed(ctx); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.stale:
+		}
+		var b bytes.Buffer
+		err := encodeState(&b, boot, w.stores())
+		if err == nil {
+			err = writeWhole(filepath.Join(dir, stateName), b.Bytes())
+		}
+		if err != nil {
+			log.Warn("keep the last state: this node needs the API server when it boots", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(stateRest):
+		}
+	}
+}
+
+// bootID is the running kernel's.
+func bootID(procSys string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(procSys, "kernel/random/boot_id"))
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

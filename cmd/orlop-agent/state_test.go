@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy/nft"
+)
+
+func someState(t testing.TB) []byte {
+	stores := map[byte]cache.Store{}
+	for kind, obj := range map[byte]any{
+		kindNode:    node("a", "10.244.0.0/24", "192.0.2.1"),
+		kindService: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"}},
+		kindSlice:   &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1"}, AddressType: discoveryv1.AddressTypeIPv4},
+	} {
+		stores[kind] = cache.NewStore(cache.MetaNamespaceKeyFunc)
+		if err := stores[kind].Add(obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	if err := encodeState(&b, "boot", stores); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestLastStateIsWholeOrRefused(t *testing.T) {
+	content := someState(t)
+	boot, list, err := decodeState(content)
+	if err != nil || boot != "boot" || len(list) != 3 {
+		t.Fatalf("%s, %d objects, %v", boot, len(list), err)
+	}
+	want := object(node("a", "10.244.0.0/24", "192.0.2.1"))
+	if d := cmp.Diff(want, list[0]); d != "" {
+		t.Error(d)
+	}
+	for i := range content { // a file that a power cut has torn, and one with a flipped bit
+		if _, _, err := decodeState(content[:i]); err == nil {
+			t.Fatalf("the first %d of %d bytes are taken", i, len(content))
+		}
+		torn := bytes.Clone(content)
+		torn[i] ^= 4
+		if _, _, err := decodeState(torn); err == nil {
+			t.Fatalf("a flipped bit in byte %d is taken", i)
+		}
+	}
+}
+
+func FuzzLastState(f *testing.F) {
+	f.Add(someState(f))
+	f.Fuzz(func(_ *testing.T, content []byte) { _, _, _ = decodeState(content) })
+}
+
+// A node that boots while the API server is away serves what it saw last, and lets nothing go when it is back.
+func TestKernelBootsWithTheAPIAway(t *testing.T) {
+	ns, outside, dir, _ := hosted(t)
+	proc := t.TempDir()
+	boot := filepath.Join(proc, "kernel", "random", "boot_id")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(boot), 0o755), os.WriteFile(boot, []byte("one\n"), 0o600), os.Symlink("/proc/sys/net", filepath.Join(proc, "net"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("ORLOP_TEST_PROC", proc)
+	serves := func() bool { return answer(outside, "192.0.2.1:30080", "/") == http.StatusOK }
+	agent := startAgent(t, ns, dir)
+	waitFor(t, "service and last state", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "data", stateName))
+		return err == nil && serves()
+	})
+	_ = agent.Process.Kill()
+	_ = agent.Wait()
+
+	// A new kernel has nothing, and another boot id.
+	o := options{}.in(dir)
+	if err := ns.Do(func() error {
+		return errors.Join(socklb.Remove(o.pinDir), nft.Remove(), os.WriteFile(boot, []byte("two\n"), 0o600))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if serves() {
+		t.Fatal("the service is there without an agent: the test shows nothing")
+	}
+	t.Setenv("ORLOP_TEST_AWAY", "yes")
+	agent = startAgent(t, ns, dir)
+	waitFor(t, "service with the API away", serves)
+	waitFor(t, "healthy agent", func() bool { return healthy(ns) })
+	_ = agent.Process.Kill()
+	_ = agent.Wait()
+}
