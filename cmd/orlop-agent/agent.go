@@ -21,14 +21,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
-	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/cni/install"
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/healthcheck"
-	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 const networkName = "orlop"
@@ -107,7 +105,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
 	p, err := proxy.New(proxy.Config{
-		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, HealthChecks: checks.Set, Log: log,
+		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, HealthChecks: func(list []proxy.HealthCheck) { svc.healthPorts(list); checks.Set(list) },
+		Mode: svc.mode, Refused: svc.refused.service, Log: log,
 	}, svc)
 	if err != nil {
 		return err
@@ -129,6 +128,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	group.Go(func() error { return w.keepState(ctx, o.dataDir, boot, log) })
 	if o.proxy {
 		group.Go(func() error { return p.Run(ctx) })
+		group.Go(func() error { return svc.run(ctx, p.Poke) })
+		group.Go(func() error { return svc.refused.run(ctx, client, w.service, o.node) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
 	}
 	if o.cni {
@@ -146,7 +147,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 func (a *agent) prepare() error {
 	if !a.o.proxy {
 		close(a.proxying)
-		if err := errors.Join(packetlb.Remove(a.o.pinDir), socklb.Remove(a.o.pinDir), nft.Remove()); err != nil {
+		if err := removeModes(a.o, modeNone, false); err != nil {
 			return err
 		}
 	}
@@ -239,27 +240,48 @@ func connect(o options) (kubernetes.Interface, *apiServers, error) {
 // clusterRanges are the pods' ranges by flag, or by kubeadm's file where there is one.
 func clusterRanges(o options) ([]netip.Prefix, error) {
 	if len(o.clusterCIDRs) > 0 || o.clusterConfiguration == "" {
-		return o.prefixes()
+		return prefixes("--cluster-cidr", o.clusterCIDRs)
+	}
+	n, err := networking(o)
+	if err != nil || n.PodSubnet == "" {
+		return nil, err
+	}
+	return prefixes("podSubnet", strings.Split(n.PodSubnet, ","))
+}
+
+// serviceRanges are those of cluster addresses, by kubeadm's file where there is one.
+func serviceRanges(o options) ([]netip.Prefix, error) {
+	n, err := networking(o)
+	if err != nil || n.ServiceSubnet == "" {
+		return nil, err
+	}
+	return prefixes("serviceSubnet", strings.Split(n.ServiceSubnet, ","))
+}
+
+// networks is what kubeadm's file says of ranges.
+type networks struct {
+	PodSubnet     string `json:"podSubnet"`
+	ServiceSubnet string `json:"serviceSubnet"`
+}
+
+func networking(o options) (networks, error) {
+	if o.clusterConfiguration == "" {
+		return networks{}, nil
 	}
 	b, err := os.ReadFile(o.clusterConfiguration)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return networks{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read cluster configuration: %w", err)
+		return networks{}, fmt.Errorf("read cluster configuration: %w", err)
 	}
 	var c struct {
-		Networking struct {
-			PodSubnet string `json:"podSubnet"`
-		} `json:"networking"`
+		Networking networks `json:"networking"`
 	}
 	if err := yaml.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("read cluster configuration: %w", err)
+		return networks{}, fmt.Errorf("read cluster configuration: %w", err)
 	}
-	if c.Networking.PodSubnet != "" {
-		o.clusterCIDRs = strings.Split(c.Networking.PodSubnet, ",")
-	}
-	return o.prefixes()
+	return c.Networking, nil
 }
 
 // nodesChanged takes the newest nodes.
@@ -369,7 +391,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		return nil // routesDone comes back
 	}
 	changed, err := install.Conflist(a.installConfig(), install.Network{
-		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), RouteMTU: tunnelMTU, StateDir: a.o.stateDir, Netfilter: a.svc.mode != modeEBPF,
+		Name: networkName, Bridge: a.o.bridge, PodCIDRs: c.podCIDRs, Direct: direct, MTU: mtuOf(c.own), RouteMTU: tunnelMTU, StateDir: a.o.stateDir, Netfilter: a.svc.bridged(),
 	})
 	if err != nil {
 		return err

@@ -121,7 +121,7 @@ func clientMain(url string) int {
 }
 
 func TestKernelAgentSurvivesKillsAndCleansUp(t *testing.T) {
-	for _, way := range [][2]string{{modeEBPF, externalTCX}, {modeEBPF, externalClsact}, {modeEBPF, externalNft}, {modeNftables, ""}} {
+	for _, way := range [][2]string{{modeEBPF, externalTCX}, {modeEBPF, externalClsact}, {modeEBPF, externalNft}, {modeNftables, ""}, {modeIptables, ""}} {
 		t.Run(way[0]+" "+way[1], func(t *testing.T) {
 			t.Setenv("ORLOP_TEST_MODE", way[0])
 			t.Setenv("ORLOP_TEST_EXTERNAL", way[1])

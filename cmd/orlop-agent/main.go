@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orlop-io/orlop/cni/routes"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 var version = "dev"
@@ -49,6 +50,7 @@ type options struct {
 	pinDir               string
 	proxyMode            string
 	proxyExternal        string
+	hostRoot             string
 	cni, proxy           bool
 	procSys              string
 	probes               string
@@ -69,6 +71,7 @@ type options struct {
 
 func command() *cobra.Command {
 	var o options
+	var clean, kubeProxy bool
 	cmd := &cobra.Command{
 		Use: "orlop-agent", Short: "CNI plugin, routes and services of a node", Version: version,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
@@ -78,9 +81,14 @@ func command() *cobra.Command {
 				level = slog.LevelDebug
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			if clean || kubeProxy {
+				return cleanup(o, clean, kubeProxy, cmd.OutOrStdout())
+			}
 			return runAgent(cmd.Context(), o, log)
 		},
 	}
+	cmd.Flags().BoolVar(&clean, "cleanup", false, "remove what the agent made to translate services, in whatever mode, and end; pods' network stays (orlop-agent uninstall removes all)")
+	cmd.Flags().BoolVar(&kubeProxy, "remove-kube-proxy-rules", false, "remove the rules that a kube-proxy left, of any of its modes, and end: end it first")
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; the pod's service account when empty")
 	f.StringSliceVar(&o.apiServers, "api-servers", nil, "API servers as https://HOST:PORT, asked in turn, instead of the kubeconfig's; the endpoints of the Service kubernetes are asked after them")
@@ -88,7 +96,8 @@ func command() *cobra.Command {
 	f.StringVar(&o.clusterConfiguration, "cluster-configuration", "", "kubeadm ClusterConfiguration to read the pods' range from, if it is there")
 	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidr", nil, "ranges of all pods, to which a pod keeps its own address; those of --cluster-configuration, or of the nodes, when empty")
 	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "root of the cgroup2 tree that services are translated in; found in /proc/self/mountinfo when empty")
-	f.StringVar(&o.proxyMode, "proxy-mode", "", "how services are translated: ebpf (in sockets, and as --proxy-external says what comes from outside) or nftables; the first that the kernel can do when empty")
+	f.StringVar(&o.proxyMode, "proxy-mode", "", "how services are translated: "+strings.Join(proxy.Modes(), ", ")+"; the first of them that this node can do when empty (orlop-agent limits: what each cannot do)")
+	f.StringVar(&o.hostRoot, "host-root", "/host", "folder where the host's /usr is seen, for its iptables; those beside this program are used where there are none")
 	f.BoolVar(&o.cni, "cni", true, "bring pods' network: the CNI plugin, its configuration, and routes to other nodes' pods")
 	f.BoolVar(&o.proxy, "proxy", true, "translate services")
 	f.StringVar(&o.procSys, "proc-sys", "/proc/sys", "where the kernel's settings can be written; in a container /proc/sys cannot")
@@ -109,7 +118,7 @@ func command() *cobra.Command {
 	f.Uint32Var(&o.vni, "vxlan-vni", overlay.VNI, "VXLAN network identifier, the same on all nodes")
 	f.Uint16Var(&o.vxlanPort, "vxlan-port", overlay.Port, "UDP port of VXLAN, the same on all nodes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(localPath(), uninstallCommand(&o), mountsCommand(&o))
+	cmd.AddCommand(localPath(), limitsCommand(), uninstallCommand(&o), mountsCommand(&o))
 	cmd.AddCommand(&cobra.Command{
 		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
@@ -131,12 +140,12 @@ func (o options) overlay() routes.Overlay {
 	return routes.Overlay{When: routes.When(o.overlayWhen), VNI: o.vni, Port: o.vxlanPort}
 }
 
-func (o options) prefixes() ([]netip.Prefix, error) {
+func prefixes(from string, list []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
-	for _, s := range o.clusterCIDRs {
+	for _, s := range list {
 		p, err := netip.ParsePrefix(strings.TrimSpace(s))
 		if err != nil {
-			return nil, fmt.Errorf("read --cluster-cidr: %w", err)
+			return nil, fmt.Errorf("read %s: %w", from, err)
 		}
 		out = append(out, p.Masked())
 	}

@@ -112,6 +112,7 @@ type metrics struct {
 	last     prometheus.Gauge
 	mode     string
 	external string
+	why      string // better modes are not used
 }
 
 func newMetrics(s *services) *metrics {
@@ -144,6 +145,20 @@ func newMetrics(s *services) *metrics {
 		ConstLabels: prometheus.Labels{"mode": m.mode, "external": m.external},
 	})
 	info.Set(1)
+	for _, p := range s.passed {
+		m.why += fmt.Sprintf("not %s: %v\n", p.Mode, p.Why)
+		passed := prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "orlop_proxy_mode_passed", Help: "1: a better mode that this node cannot do, and why.", ConstLabels: prometheus.Labels{"mode": p.Mode, "why": p.Why.Error()},
+		})
+		passed.Set(1)
+		m.registry.MustRegister(passed)
+	}
+	m.registry.MustRegister(s.refused)
+	if s.relay != nil {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "orlop_proxy_listeners", Help: "Addresses and ports of Services that are listened at.",
+		}, func() float64 { served, _ := s.relay.Listening(); return float64(served) }))
+	}
 	m.registry.MustRegister(info)
 	m.registry.MustRegister(m.took, m.waited, m.last,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -159,7 +174,12 @@ func (m *metrics) observe(took, waited time.Duration) {
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.mode) })
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, m.mode)
+		if r.URL.Query().Has("verbose") {
+			_, _ = io.WriteString(w, "\n"+m.why)
+		}
+	})
 	mux.HandleFunc("GET /proxyExternal", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.external) })
 	return mux
 }

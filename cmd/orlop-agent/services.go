@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,55 +15,92 @@ import (
 	"github.com/orlop-io/orlop/cni/sysctl"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/ebpf"
+	"github.com/orlop-io/orlop/proxy/iptables"
+	"github.com/orlop-io/orlop/proxy/modes"
 	"github.com/orlop-io/orlop/proxy/nft"
+	"github.com/orlop-io/orlop/proxy/userspace"
 )
 
-// The modes of --proxy-mode that are built; nftables is kube-proxy's word.
+// The modes of --proxy-mode; an agent that leaves services to somebody else has none of them.
 const (
-	modeEBPF     = "ebpf"
-	modeNftables = "nftables"
-	modeNone     = "none" // of an agent that leaves services to somebody else
+	modeEBPF      = proxy.ModeEBPF
+	modeNftables  = proxy.ModeNftables
+	modeIptables  = proxy.ModeIptables
+	modeUserspace = proxy.ModeUserspace
+	modeNone      = "none"
 )
+
+// packetwise is a backend that knows what is inside and what outside of the node by addresses.
+type packetwise interface {
+	Set(proxy.Model) error
+	Sweep(now time.Time) (more bool, err error)
+	SetNode(proxy.Node) (changed bool)
+}
 
 // services is what translates on this node: in sockets with packets from outside beside them, or all by packets.
 type services struct {
 	mode    string
-	lb      *socklb.LB // nil where no sockets are translated
+	passed  []modes.Passed // better modes, and why not
+	lb      *socklb.LB     // nil where no sockets are translated
 	sockets *ebpf.Backend
-	outside *outside     // nil where packets translates what comes from outside
-	packets *nft.Backend // nil where outside does
+	outside *outside           // nil where packets translates what comes from outside
+	packets packetwise         // nil where outside does
+	tables  *iptables.Backend  // packets, in that mode
+	relay   *userspace.Backend // packets, in that mode
+	refused *refusals
 	log     *slog.Logger
-	pinDir  string
+	o       options
 	swept   bool // what another mode left is gone
 }
 
 // openServices decides the mode, by --proxy-mode or by what the kernel can do. It changes nothing that is in force.
 func openServices(o options, log *slog.Logger) (*services, error) {
-	s := &services{mode: o.proxyMode, log: log, pinDir: o.pinDir}
 	if !o.proxy {
-		s.mode = modeNone
-		return s, nil
+		return &services{mode: modeNone, log: log, o: o, refused: newRefusals(log)}, nil
 	}
-	switch o.proxyMode {
-	case "", modeEBPF:
-		lb, err := openLB(o)
-		switch {
-		case err == nil:
-			s.mode, s.lb = modeEBPF, lb
-			return s, s.openPackets(o)
-		case o.proxyMode == modeEBPF || !errors.Is(err, socklb.ErrUnsupported):
-			return nil, err
-		}
-		log.Warn("services are translated by nftables: the kernel cannot do it in sockets", "why", err)
-		s.mode = modeNftables
-	case modeNftables:
-	case "ipvs":
-		return nil, errors.New(`--proxy-mode=ipvs is not supported, as upstream has deprecated it: give "ebpf" or "nftables", or leave it out`)
-	default:
-		return nil, fmt.Errorf(`--proxy-mode=%s is not supported: give "ebpf" or "nftables", or leave it out for the better of them that this kernel can`, o.proxyMode)
+	s, mode, passed, err := modes.Choose(o.proxyMode, func(mode string) (*services, error) {
+		s := &services{mode: mode, log: log, o: o, refused: newRefusals(log)}
+		return s, s.open()
+	})
+	if err != nil {
+		return nil, err
 	}
-	s.packets = nft.New(proxy.Everywhere)
+	for _, p := range passed {
+		log.Warn("services are not translated in a better mode", "mode", p.Mode, "why", p.Why, "used", mode)
+	}
+	s.passed = passed
 	return s, nil
+}
+
+// open opens what the mode needs, or says what is missing.
+func (s *services) open() error {
+	switch s.mode {
+	case modeEBPF:
+		lb, err := openLB(s.o)
+		if err != nil && !errors.Is(err, socklb.ErrUnsupported) {
+			return modes.Broken{Err: err}
+		}
+		if err != nil {
+			return err
+		}
+		s.lb = lb
+		return s.openPackets(s.o)
+	case modeNftables:
+		s.packets = nft.New(proxy.Everywhere)
+		return nft.Probe()
+	case modeIptables:
+		tables, err := iptables.Open(iptables.Config{Root: s.o.hostRoot, Log: s.log})
+		s.tables, s.packets = tables, tables
+		return err
+	default:
+		capture, err := serviceRanges(s.o)
+		if err != nil {
+			return err
+		}
+		s.relay, err = userspace.Open(userspace.Config{Capture: capture, Unserved: s.refused.unserved, Log: s.log})
+		s.packets = s.relay
+		return err
+	}
 }
 
 // openPackets decides how packets are translated that no hook in sockets sees.
@@ -74,6 +112,10 @@ func (s *services) openPackets(o options) (err error) {
 	if s.outside != nil {
 		s.sockets = ebpf.New(s.lb, proxy.Everywhere)
 		return nil
+	}
+	if err := nft.Probe(); err != nil {
+		s.Close()
+		return fmt.Errorf("packets from outside: %w", err)
 	}
 	s.sockets, s.packets = ebpf.New(s.lb, proxy.Inside), nft.New(proxy.Outside)
 	return nil
@@ -109,19 +151,68 @@ func (s *services) Set(m proxy.Model) error {
 	if err := s.outside.attach(); err != nil {
 		return err
 	}
-	if s.outside == nil {
-		if err := packetlb.Remove(s.pinDir); err != nil {
-			return err
-		}
-	}
-	if s.sockets == nil {
-		if err := socklb.Remove(s.pinDir); err != nil {
-			return err
-		}
+	if err := removeModes(s.o, s.mode, s.packets == nil); err != nil {
+		return err
 	}
 	s.swept = true
 	return nil
 }
+
+// removeModes removes what modes other than the one that stays have left. With whole, that one translates what comes from outside by BPF, too.
+func removeModes(o options, stays string, whole bool) error {
+	var errs []error
+	if stays != modeEBPF || !whole {
+		errs = append(errs, packetlb.Remove(o.pinDir))
+	}
+	if stays != modeEBPF {
+		errs = append(errs, socklb.Remove(o.pinDir))
+	}
+	if stays != modeNftables && (stays != modeEBPF || whole) {
+		errs = append(errs, nft.Remove())
+	}
+	if stays != modeIptables {
+		errs = append(errs, iptables.Remove(o.hostRoot))
+	}
+	if stays != modeUserspace {
+		errs = append(errs, userspace.Remove())
+	}
+	return errors.Join(errs...)
+}
+
+// run does what the mode does besides Set, until ctx ends.
+func (s *services) run(ctx context.Context, poke func()) error {
+	if s.relay != nil {
+		return s.relay.Run(ctx)
+	}
+	if s.tables == nil {
+		return nil
+	}
+	tick := time.NewTicker(30 * time.Second) // somebody may have flushed the tables
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			poke()
+		}
+	}
+}
+
+// healthPorts says where balancers ask for health, for hosts whose iptables drop what they do not know.
+func (s *services) healthPorts(list []proxy.HealthCheck) {
+	if s.tables == nil {
+		return
+	}
+	var ports []uint16
+	for _, c := range list {
+		ports = append(ports, c.Port)
+	}
+	s.tables.SetHealthPorts(ports)
+}
+
+// bridged tells whether packets between pods of a bridge must be shown to netfilter.
+func (s *services) bridged() bool { return s.mode == modeNftables || s.mode == modeIptables }
 
 // Sweep implements the proxy's backend.
 func (s *services) Sweep(now time.Time) (more bool, err error) {
@@ -180,6 +271,9 @@ func (s *services) external() string {
 
 // Close closes files; what is in force stays.
 func (s *services) Close() {
+	if s.relay != nil {
+		s.relay.Close()
+	}
 	s.outside.close()
 	if s.lb != nil {
 		s.lb.Close()

@@ -78,7 +78,7 @@ func idle(runDir string) (unlock func(), err error) {
 func effects(o options) (list []effect, err error) {
 	var errs []error
 	for _, part := range []func(options) ([]effect, error){
-		configuration, pinned, tables, routesAndRules, links, settings, mounted, folders, programs,
+		configuration, pinned, tables, chains, captures, routesAndRules, links, settings, mounted, folders, programs,
 	} {
 		found, err := part(o)
 		errs = append(errs, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -15,7 +16,12 @@ import (
 )
 
 // tables are ours in nftables, of any family.
-func tables(options) (list []effect, err error) {
+func tables(options) ([]effect, error) { return tablesNamed(nft.Table, nat.New(networkName).Name()) }
+
+// serviceTables are those that translate services.
+func serviceTables(options) ([]effect, error) { return tablesNamed(nft.Table) }
+
+func tablesNamed(names ...string) (list []effect, err error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter socket: %w", err)
@@ -28,7 +34,7 @@ func tables(options) (list []effect, err error) {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
 	for _, t := range all {
-		if t.Name != nft.Table && t.Name != nat.New(networkName).Name() {
+		if !slices.Contains(names, t.Name) {
 			continue
 		}
 		list = append(list, effect{fmt.Sprintf("delete nftables table %s %s", familyName(t.Family), t.Name), func() error {

@@ -25,7 +25,7 @@ import (
 
 // A node that has somebody else's links, routes, rules and files is after uninstall what it was before the agent came.
 func TestKernelUninstallLeavesTheNodeAsItWas(t *testing.T) {
-	for _, way := range [][2]string{{modeEBPF, ""}, {modeEBPF, externalClsact}, {modeNftables, ""}} {
+	for _, way := range [][2]string{{modeEBPF, ""}, {modeEBPF, externalClsact}, {modeNftables, ""}, {modeIptables, ""}, {modeUserspace, ""}} {
 		t.Run(way[0]+" "+way[1], func(t *testing.T) {
 			t.Setenv("ORLOP_TEST_MODE", way[0])
 			t.Setenv("ORLOP_TEST_EXTERNAL", way[1])

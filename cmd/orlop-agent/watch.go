@@ -98,6 +98,15 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 	)
 }
 
+// service is a Service as last seen; nil when there is none.
+func (w *watch) service(namespace, name string) *corev1.Service {
+	s, err := w.factory.Core().V1().Services().Lister().Services(namespace).Get(name)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
 // add calls set with the newest object of a key, or nil when it is gone.
 func (w *watch) add(kind byte, informer cache.SharedIndexInformer, set func(key string, obj any)) error {
 	w.kinds[kind] = &following{store: informer.GetStore(), set: set}

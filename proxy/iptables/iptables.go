@@ -70,7 +70,7 @@ func open(t tool, log *slog.Logger) (*Backend, error) {
 		if err := t.probe(f.v4); err != nil {
 			return nil, err
 		}
-		p, _, err := t.present(f.v4)
+		p, err := t.present(f.v4)
 		if err != nil {
 			return nil, err
 		}
@@ -129,33 +129,6 @@ func (b *Backend) Set(model proxy.Model) error {
 // Sweep implements the proxy's backend: Set leaves nothing to sweep.
 func (b *Backend) Sweep(time.Time) (more bool, err error) { return false, nil }
 
-// Remove deletes the chains that are ours, of both flavours, and the rules that lead to them. Where there are none, or no iptables, it does nothing.
-func Remove(root string) error {
-	tools, err := find(root)
-	if err != nil {
-		return nil // nobody can have made any
-	}
-	var errs []error
-	for _, t := range tools {
-		for _, v4 := range []bool{true, false} {
-			errs = append(errs, t.remove(v4, func(p present) bool { return p.chains[chain{nat, owner}] || p.chains[chain{filter, owner}] }))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// remove deletes the chains there are, if they are the ones meant.
-func (t tool) remove(v4 bool, meant func(present) bool) error {
-	p, saved, err := t.present(v4)
-	if err != nil || !meant(p) {
-		return nil // a kernel that cannot even say what is there holds nothing of this flavour
-	}
-	if err := t.restore(v4, p.removal(saved)); err != nil {
-		return fmt.Errorf("remove chains: %w", err)
-	}
-	return nil
-}
-
 // side is the chains of one family, and a mirror of what they hold.
 type side struct {
 	f          family
@@ -208,7 +181,7 @@ func (s *side) adopt() (gone map[chain]bool, lost []jump, err error) {
 	if s.have != nil && time.Since(s.checked) < check {
 		return gone, nil, nil
 	}
-	p, _, err := s.tool.present(s.f.v4)
+	p, err := s.tool.present(s.f.v4)
 	if err != nil {
 		return nil, nil, err
 	}

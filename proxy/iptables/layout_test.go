@@ -156,7 +156,7 @@ func TestChangeWritesOnlyWhatDiffers(t *testing.T) {
 }
 
 func TestRemovalTakesOurChainsAndTheRulesThatLeadToThem(t *testing.T) {
-	saved := map[string]string{nat: `*nat
+	const saved = `*nat
 :PREROUTING ACCEPT [0:0]
 :KUBE-ORLOP - [0:0]
 :KUBE-SERVICES - [0:0]
@@ -167,9 +167,9 @@ func TestRemovalTakesOurChainsAndTheRulesThatLeadToThem(t *testing.T) {
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A KUBE-SERVICES -d 10.96.0.9/32 -j KUBE-SVC-A
 COMMIT
-`}
+`
 	p := present{map[chain]bool{}, map[jump]bool{}}
-	p.parse(nat, saved[nat])
+	p.parse(nat, saved)
 	want := `*nat
 :KUBE-ORLOP - [0:0]
 :KUBE-SERVICES - [0:0]
@@ -180,8 +180,11 @@ COMMIT
 -X KUBE-SVC-A
 COMMIT
 `
-	if d := cmp.Diff(want, p.removal(saved)); d != "" {
+	if d := cmp.Diff(want, removal(nat, saved, owned)); d != "" {
 		t.Error(d)
+	}
+	if got := removal(nat, ":KUBE-FIREWALL - [0:0]\n:KUBE-MARK-DROP - [0:0]\n-A INPUT -j KUBE-FIREWALL\n", kubeProxys); got != "" {
+		t.Errorf("a kubelet's chains are removed as a kube-proxy's: %s", got)
 	}
 	if p.foreign() {
 		t.Error("chains with our sign are a kube-proxy's")

@@ -70,29 +70,3 @@ func change(table string, have, want layout, gone map[chain]bool, lost []jump) s
 func compareChains(a, b chain) int {
 	return strings.Compare(a.table+" "+a.name, b.table+" "+b.name)
 }
-
-// removal is the input that takes away all of what is there of ours.
-func (p present) removal(saved map[string]string) string {
-	var out strings.Builder
-	for _, table := range []string{nat, filter} {
-		var declare, drop, rules strings.Builder
-		for _, c := range slices.SortedFunc(maps.Keys(p.chains), compareChains) {
-			if c.table == table {
-				fmt.Fprintf(&declare, ":%s - [0:0]\n", c.name)
-				fmt.Fprintf(&drop, "-X %s\n", c.name)
-			}
-		}
-		for line := range strings.Lines(saved[table]) { // as they were saved, whoever wrote them
-			fields := strings.Fields(line)
-			if i := slices.Index(fields, "-j"); len(fields) > 3 && fields[0] == "-A" && i > 0 && i+1 < len(fields) {
-				if p.chains[chain{table, fields[i+1]}] && !p.chains[chain{table, fields[1]}] {
-					rules.WriteString("-D" + strings.TrimPrefix(line, "-A"))
-				}
-			}
-		}
-		if declare.Len() > 0 {
-			out.WriteString("*" + table + "\n" + declare.String() + rules.String() + drop.String() + "COMMIT\n")
-		}
-	}
-	return out.String()
-}

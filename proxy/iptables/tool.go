@@ -116,20 +116,19 @@ func (t tool) save(v4 bool, table string) (string, error) {
 }
 
 // present reads what there is of ours. Asking legacy programs for a table makes it, so that they are asked only for those there are.
-func (t tool) present(v4 bool) (present, map[string]string, error) {
-	p, saved := present{map[chain]bool{}, map[jump]bool{}}, map[string]string{}
+func (t tool) present(v4 bool) (present, error) {
+	p := present{map[chain]bool{}, map[jump]bool{}}
 	for _, table := range []string{nat, filter} {
 		if t.flavour == Legacy && !legacyTable(v4, table) {
 			continue
 		}
 		text, err := t.save(v4, table)
 		if err != nil {
-			return p, nil, err
+			return p, err
 		}
-		saved[table] = text
 		p.parse(table, text)
 	}
-	return p, saved, nil
+	return p, nil
 }
 
 // legacyTable tells whether the kernel has made a table of the legacy flavour in the calling thread's network namespace.

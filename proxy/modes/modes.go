@@ -17,11 +17,18 @@ type Passed struct {
 	Why  error
 }
 
+// Broken is an error that is no reason for another mode: the kernel can do this one.
+type Broken struct{ Err error }
+
+func (b Broken) Error() string { return b.Err.Error() }
+
+// Unwrap returns the error.
+func (b Broken) Unwrap() error { return b.Err }
+
 // ErrIPVS says what to write in place of kube-proxy's mode ipvs.
 var ErrIPVS = errors.New(`--proxy-mode=ipvs is not supported, as upstream has deprecated it and takes it away: give "nftables", which has its speed, or leave the flag out for the best that this kernel can`)
 
-// Choose opens the mode that is wanted, or, if none is, the first that opens: open returns an error that says what is missing. What it opened before
-// is not there any more when open fails.
+// Choose opens the mode that is wanted, or, if none is, the first that opens: open returns an error that says what is missing, or Broken.
 func Choose[B any](want string, open func(mode string) (B, error)) (b B, mode string, passed []Passed, err error) {
 	switch {
 	case want == "ipvs":
@@ -38,6 +45,9 @@ func Choose[B any](want string, open func(mode string) (B, error)) (b B, mode st
 		b, err := open(mode)
 		if err == nil {
 			return b, mode, passed, nil
+		}
+		if _, broken := errors.AsType[Broken](err); broken {
+			return b, "", passed, fmt.Errorf("mode %s: %w", mode, err)
 		}
 		passed = append(passed, Passed{mode, err})
 	}

@@ -21,9 +21,13 @@ func TestChoose(t *testing.T) {
 		{"what is wanted", "iptables", "", "iptables", "", ""},
 		{"what is wanted and nothing else", "nftables", "nftables", "", "", "--proxy-mode=nftables: no nftables"},
 		{"ipvs", "ipvs", "", "", "", `"nftables"`},
+		{"one that the kernel can do and that fails", "", "ebpf", "", "ebpf", "mode nftables: broken"},
 		{"unknown", "kernelspace", "", "", "", "ebpf, nftables, iptables, userspace"},
 	} {
 		_, mode, passed, err := Choose(tt.want, func(mode string) (string, error) {
+			if tt.err == "mode nftables: broken" && mode == "nftables" {
+				return "", Broken{errors.New("broken")}
+			}
 			if strings.Contains(tt.cannot, mode) {
 				return "", errors.New("no " + mode)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/proxytest"
 )
@@ -163,4 +164,10 @@ func TestKernelNftShowsTheRules(t *testing.T) {
 		}
 	}
 	t.Log(out.String())
+}
+
+func TestKernelProbeLeavesNothing(t *testing.T) {
+	r := &rig{Rig: &proxytest.Rig{T: t, Node: netnstest.New(t)}}
+	r.Must(r.Node.Do(Probe))
+	r.noTables("a probe")
 }
