@@ -28,6 +28,10 @@ var privileges = map[string]string{
 	"BPF":       "programs and maps",
 	"PERFMON":   "the verifier, of programs that compare packet pointers",
 	"NET_ADMIN": "links, routes, nftables, attaching programs",
+
+	"NET_BIND_SERVICE": "listening at Services' ports, in proxy mode userspace",
+	"NET_RAW":          "iptables of the legacy flavour, in proxy mode iptables",
+	"SYS_CHROOT":       "running the host's iptables, in proxy mode iptables",
 }
 
 func TestPlainManifestsAreWhatOverlaysRender(t *testing.T) {

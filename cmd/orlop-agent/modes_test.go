@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -245,9 +246,9 @@ func TestRefusedServicesAreTold(t *testing.T) {
 	limit := proxy.Limits()[i]
 	r.service("ns/web", []proxy.Limit{limit})
 	r.unserved("ns/web:http", netip.MustParseAddrPort("10.96.0.9:80"), errors.New("listen at 10.96.0.9:80 for ns/web:http: address already in use"))
-	var events []corev1.Event
+	var events []eventsv1.Event
 	for end := time.Now().Add(10 * time.Second); len(events) < 2 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		list, err := client.CoreV1().Events("ns").List(t.Context(), metav1.ListOptions{})
+		list, err := client.EventsV1().Events("ns").List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,8 +258,8 @@ func TestRefusedServicesAreTold(t *testing.T) {
 		t.Fatalf("%d events", len(events))
 	}
 	for _, e := range events {
-		ok := strings.Contains(e.Message, "externalTrafficPolicy Local: refused") || strings.Contains(e.Message, "already in use")
-		if !ok || e.InvolvedObject.UID != "u1" || e.InvolvedObject.Kind != "Service" || e.Reason != "ServiceRefused" || e.Type != corev1.EventTypeWarning {
+		ok := strings.Contains(e.Note, "externalTrafficPolicy Local: refused") || strings.Contains(e.Note, "already in use")
+		if !ok || e.Regarding.UID != "u1" || e.Regarding.Kind != "Service" || e.Reason != "ServiceRefused" || e.Type != corev1.EventTypeWarning {
 			t.Errorf("%+v", e)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -90,23 +91,21 @@ func (r *refusals) run(ctx context.Context, client kubernetes.Interface, find fu
 			if svc == nil {
 				continue
 			}
-			if _, err := client.CoreV1().Events(namespace).Create(ctx, eventOf(svc, node, e.text, time.Now()), metav1.CreateOptions{}); err != nil && ctx.Err() == nil {
+			if _, err := client.EventsV1().Events(namespace).Create(ctx, eventOf(svc, node, e.text, time.Now()), metav1.CreateOptions{}); err != nil && ctx.Err() == nil {
 				r.log.Debug("write event", "service", e.service, "err", err)
 			}
 		}
 	}
 }
 
-func eventOf(svc *corev1.Service, node, text string, now time.Time) *corev1.Event {
-	at := metav1.NewTime(now)
-	return &corev1.Event{
+func eventOf(svc *corev1.Service, node, text string, now time.Time) *eventsv1.Event {
+	return &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: fmt.Sprintf("%s.%x", svc.Name, now.UnixNano())},
-		InvolvedObject: corev1.ObjectReference{
+		Regarding: corev1.ObjectReference{
 			APIVersion: "v1", Kind: "Service", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ResourceVersion: svc.ResourceVersion,
 		},
-		Reason: "ServiceRefused", Type: corev1.EventTypeWarning, Message: text, Count: 1, FirstTimestamp: at, LastTimestamp: at,
-		Source:              corev1.EventSource{Component: "orlop-agent", Host: node},
-		ReportingController: "orlop-agent", ReportingInstance: node, // what newer clients read
+		Action: "Translating", Reason: "ServiceRefused", Type: corev1.EventTypeWarning, Note: text, EventTime: metav1.NewMicroTime(now),
+		ReportingController: "orlop-agent", ReportingInstance: "orlop-agent-" + node,
 	}
 }
 

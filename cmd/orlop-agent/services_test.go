@@ -9,7 +9,7 @@ import (
 )
 
 func TestModesThatAreRefused(t *testing.T) {
-	for mode, says := range map[string]string{"ipvs": "deprecated", "iptables": `give "ebpf" or "nftables"`, "userspace": "not supported", "EBPF": "not supported"} {
+	for mode, says := range map[string]string{"ipvs": `give "nftables"`, "EBPF": "ebpf, nftables, iptables, userspace"} {
 		s, err := openServices(options{proxy: true, proxyMode: mode}, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), mode) {
 			t.Errorf("--proxy-mode=%s: %v, %v, want an error that says %q", mode, s, err, says)

@@ -53,6 +53,9 @@ func Open(cfg Config) (*Backend, error) {
 	var errs []error
 	for _, t := range prefer(tools, tool.rules) {
 		b, err := open(t, cfg.Log)
+		if t.flavour == NFT { // trying has made tables
+			_ = errors.Join(dropEmpty(true), dropEmpty(false)) // they do nothing
+		}
 		if err == nil {
 			return b, nil
 		}

@@ -165,29 +165,38 @@ func dropEmpty(v4 bool) error {
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
-	all, err := conn.ListChainsOfTableFamily(family)
+	tables, err := conn.ListTablesOfFamily(family)
+	if err != nil {
+		return fmt.Errorf("list tables: %w", err)
+	}
+	chains, err := conn.ListChainsOfTableFamily(family)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
-	for _, table := range []string{mangle, nat, filter} {
-		empty, there := true, false
-		for _, c := range all {
-			if c.Table.Name != table {
-				continue
-			}
-			rules, err := conn.GetRules(c.Table, c)
-			there = true
-			empty = empty && err == nil && len(rules) == 0 && c.Hooknum != nil && (c.Policy == nil || *c.Policy == nftables.ChainPolicyAccept)
-		}
-		if !there || !empty {
+	for _, table := range tables {
+		if !slices.Contains([]string{mangle, nat, filter}, table.Name) || !empty(conn, table, chains) {
 			continue
 		}
-		conn.DelTable(&nftables.Table{Name: table, Family: family})
+		conn.DelTable(table)
 		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("delete empty table %s: %w", table, err)
+			return fmt.Errorf("delete empty table %s: %w", table.Name, err)
 		}
 	}
 	return nil
+}
+
+// empty tells whether a table has nothing but the kernel's chains, which let everything pass.
+func empty(conn *nftables.Conn, table *nftables.Table, chains []*nftables.Chain) bool {
+	for _, c := range chains {
+		if c.Table.Name != table.Name {
+			continue
+		}
+		rules, err := conn.GetRules(table, c)
+		if err != nil || len(rules) > 0 || c.Hooknum == nil || c.Policy != nil && *c.Policy != nftables.ChainPolicyAccept {
+			return false
+		}
+	}
+	return true
 }
 
 // removal is the input of iptables-restore that deletes chains, as a table was saved, and the rules in others' that lead to them.

@@ -57,9 +57,11 @@ func Cluster() []Spec {
 			Cmd:   []string{"/usr/local/bin/orlop-server"},
 		},
 		{
-			Names:      []string{"orlop-agent"},
-			Files:      map[string]string{"/usr/local/bin/orlop-agent": "orlop-agent", "/opt/orlop/orlop-cni": "orlop-cni"},
-			Dirs:       []string{"/tmp", "/etc"},
+			Names: []string{"orlop-agent"},
+			Files: map[string]string{"/usr/local/bin/orlop-agent": "orlop-agent", "/opt/orlop/orlop-cni": "orlop-cni"},
+			// Where a host's /usr is mounted, these make its programs find their libraries.
+			Links:      map[string]string{"/host/bin": "usr/bin", "/host/sbin": "usr/sbin", "/host/lib": "usr/lib", "/host/lib64": "usr/lib64"},
+			Dirs:       []string{"/tmp", "/etc", "/host/usr", "/host/run", "/host/etc"},
 			Entrypoint: []string{"/usr/local/bin/orlop-agent"},
 		},
 	}

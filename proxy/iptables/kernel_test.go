@@ -1,0 +1,109 @@
+package iptables
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/bpf/netnstest"
+)
+
+// What this backend does as every other is tested in package proxy/modes.
+
+func TestKernelOpenLeavesNothing(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		if _, err := Open(Config{Log: slog.New(slog.DiscardHandler)}); err != nil {
+			return err
+		}
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tables, err := conn.ListTables()
+		if len(tables) > 0 {
+			t.Errorf("%d tables, the first %s", len(tables), tables[0].Name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// In a container the host's programs run below its root, with its libraries, as the agent's image and manifest lay it out.
+func TestKernelProgramsOfTheHost(t *testing.T) {
+	ns, root := netnstest.New(t), t.TempDir()
+	for _, dir := range []string{"usr", "run"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
+		if err := os.Symlink("usr/"+link, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	usr := filepath.Join(root, "usr")
+	if err := unix.Mount("/usr", usr, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(usr, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	err := ns.Do(func() error {
+		for _, flavour := range []Flavour{NFT, Legacy} {
+			tools, err := find(root)
+			if err != nil {
+				return err
+			}
+			for _, tl := range tools {
+				if tl.flavour != flavour {
+					continue
+				}
+				if tl.root != root {
+					t.Errorf("%s: runs below %q", flavour, tl.root)
+				}
+				if err := tl.probe(true); err != nil {
+					t.Errorf("%s: %v", flavour, err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A kernel that lacks a match is told by the match's name.
+func TestKernelProbeNamesWhatIsMissing(t *testing.T) {
+	ns := netnstest.New(t)
+	dir := t.TempDir()
+	// Programs that know no match "recent", which is what a kernel without it looks like.
+	script := "#!/bin/sh\ninput=$(cat)\ncase $input in *recent*) echo 'Extension recent revision 0 not supported, missing kernel module?' >&2; exit 4;; esac\nprintf '%s\\n' \"$input\" | exec iptables-nft-restore \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "iptables-nft-restore"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := ns.Do(func() error { return tool{flavour: NFT, dir: dir}.probe(true) })
+	if err == nil || !strings.Contains(err.Error(), "match recent: ") || strings.Contains(err.Error(), "match statistic") {
+		t.Errorf("%v", err)
+	}
+	out := ""
+	_ = ns.Do(func() error {
+		b, err := exec.Command("iptables-nft-save").Output()
+		out = string(b)
+		return err
+	})
+	if strings.Contains(out, probeChain) {
+		t.Errorf("left:\n%s", out)
+	}
+}
