@@ -171,8 +171,8 @@ func addPod(t *testing.T, ns *netnstest.NS, o options, pod *netnstest.NS, id str
 // byItself says of an address that the kernel gives it to a link a moment after that is up.
 func byItself(ip net.IP) bool { return ip.IsLinkLocalUnicast() || ip.IsMulticast() }
 
-// expires is the clock of an element.
-var expires = regexp.MustCompile(` expires \w+`)
+// expires is the clock of an element, and how much has passed by a rule.
+var expires = regexp.MustCompile(` expires \w+|counter packets \d+ bytes \d+`)
 
 // snapshot is all of a node that anybody could have changed, in parts.
 func snapshot(t *testing.T, ns *netnstest.NS, dir string) map[string][]string {
