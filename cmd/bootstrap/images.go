@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -83,10 +82,11 @@ func importImage(ctx context.Context, spec image.Spec, c Config, programs string
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
 	socket := strings.TrimPrefix(c.CRISocket, "unix://")
 	msg, err := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "images", "import", archive).CombinedOutput()
+	if ctx.Err() != nil { // it was killed, which says nothing of why
+		return fmt.Errorf("ctr images import: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return fmt.Errorf("ctr images import: %w: %s", err, strings.TrimSpace(string(msg)))
 	}

@@ -76,6 +76,15 @@ func runReset(ctx context.Context, out io.Writer, p Paths, socket string) error 
 	})
 	step("Waiting for the kubelet to end", func() error { return waitKubeletGone(ctx) })
 	step("Removing pods", func() error { return removePods(ctx, socket) })
+	if systemdRuns() { // the kubelet, which would stop them, has gone
+		step("Stopping the slices of pods", func() error {
+			msg, err := exec.CommandContext(ctx, "systemctl", "stop", "kubepods.slice").CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(msg)))
+			}
+			return nil
+		})
+	}
 	if err := errors.Join(errs...); err != nil {
 		// Pods need the network's configuration to be removed: it stays until they are gone.
 		return fmt.Errorf("%w\nmend this and reset again; the network and files are still there", err)
