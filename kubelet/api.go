@@ -415,6 +415,11 @@ func (s nodeSource) Runtime(ctx context.Context) string {
 // Images lists the largest images, as upstream does.
 func (s nodeSource) Images(ctx context.Context) []v1.ContainerImage { return s.k.nodeImages(ctx) }
 
+// Abilities are what the runtime says of itself and its handlers.
+func (s nodeSource) Abilities() ([]v1.NodeRuntimeHandler, *v1.NodeFeatures) {
+	return abilities(s.k.runtimeStatus.Load())
+}
+
 // admit says why this node cannot run a pod, nil if it can. The scheduler has looked already; this
 // is for pods that were bound past it, or side by side. A critical pod takes the room of others, and has to wait for the
 // end of those that are returned.

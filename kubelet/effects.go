@@ -82,8 +82,8 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 			return "", nil, err
 		}
 	}
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers { // older runtimes ignore it in silence
-		return "", nil, errors.New("hostUsers: false: this kubelet does not support user namespaces")
+	if err := w.unable(ctx, pod); err != nil {
+		return "", nil, err
 	}
 	if err := k.groups.EnsurePod(pod); err != nil {
 		return "", nil, fmt.Errorf("make cgroup: %w", err)

@@ -24,6 +24,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/orlop-io/orlop/cri"
 	"github.com/orlop-io/orlop/kubelet/cgroups"
@@ -167,6 +168,8 @@ type Kubelet struct {
 
 	// answered is when the runtime answered last.
 	answered atomic.Pointer[time.Time]
+	// runtimeStatus is what the runtime said of itself then; nil before.
+	runtimeStatus atomic.Pointer[runtimeapi.StatusResponse]
 
 	// counting: pods' storage is being counted.
 	counting atomic.Bool

@@ -336,6 +336,7 @@ func (k *Kubelet) watchNetwork(ctx context.Context) error {
 		if err == nil { // a runtime that is being restarted has not lost its network
 			now := time.Now()
 			k.answered.Store(&now)
+			k.runtimeStatus.Store(st)
 			var why string
 			ready, why = networkReady(st)
 			if k.network.set(ready, why) {

@@ -35,6 +35,10 @@ func (h *hanging) Runtime(ctx context.Context) string {
 	return "containerd://1.6.20"
 }
 
+func (h *hanging) Abilities() ([]v1.NodeRuntimeHandler, *v1.NodeFeatures) {
+	return []v1.NodeRuntimeHandler{{Name: "runc"}}, nil
+}
+
 func (h *hanging) Images(ctx context.Context) []v1.ContainerImage {
 	if h.hangs {
 		<-ctx.Done()
@@ -66,7 +70,7 @@ func TestHangingRuntimeIsTold(t *testing.T) {
 				t.Fatalf("while the runtime hangs: %v, the status is not told: %v", src.hangs, err)
 			}
 			last := told.Status.Conditions[len(told.Status.Conditions)-1]
-			if last.Type != v1.NodeReady || last.Status != want || told.Status.NodeInfo.ContainerRuntimeVersion != "containerd://1.6.20" || len(told.Status.Images) != 1 {
+			if last.Type != v1.NodeReady || last.Status != want || told.Status.NodeInfo.ContainerRuntimeVersion != "containerd://1.6.20" || len(told.Status.Images) != 1 || len(told.Status.RuntimeHandlers) != 1 {
 				t.Errorf("told %+v with runtime %q and %d images, want %s", last, told.Status.NodeInfo.ContainerRuntimeVersion, len(told.Status.Images), want)
 			}
 			src.hangs = true

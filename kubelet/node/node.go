@@ -60,6 +60,8 @@ type Source interface {
 	Runtime(ctx context.Context) string
 	// Images lists some images that are there; nil if the runtime does not answer.
 	Images(ctx context.Context) []v1.ContainerImage
+	// Abilities are what the runtime said last that it and its handlers can do; nil where it says nothing of that.
+	Abilities() ([]v1.NodeRuntimeHandler, *v1.NodeFeatures)
 }
 
 // Node keeps one node's object.
@@ -289,6 +291,7 @@ func (n *Node) status(ctx context.Context, before []v1.NodeCondition) v1.NodeSta
 	st.NodeInfo.KubeletVersion = n.cfg.Version
 	st.NodeInfo.KubeProxyVersion = "" // deprecated, and not ours to say
 	st.NodeInfo.ContainerRuntimeVersion = n.runtime
+	st.RuntimeHandlers, st.Features = n.src.Abilities()
 	for _, ip := range n.cfg.IPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
