@@ -276,7 +276,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go(func() error { return k.confirmDriver(ctx, driver) })
 	g.Go(func() error { return k.housekeeping(ctx) })
 	g.Go(func() error { return k.watchPressure(ctx) })
-	if k.cfg.ManifestDir != "" {
+	if k.cfg.ManifestDir == "" {
+		k.reports.SetStatic(nil) // mirrors that are left over have nothing behind them
+	} else {
 		src, err := manifests.New(manifests.Config{Dir: k.cfg.ManifestDir, Node: k.cfg.Node}, k.setStatic, k.log)
 		if err != nil {
 			return err

@@ -46,7 +46,7 @@ type Reporter struct {
 
 	mu      sync.Mutex
 	pods    map[types.UID]*entry
-	static  map[string]*v1.Pod // by namespace/name
+	static  map[string]*v1.Pod // by namespace/name; nil before the manifests were read
 	mirrors map[string]*v1.Pod // as the API server has them
 	ready   bool               // mirrors are complete
 }
@@ -77,7 +77,7 @@ func New(node string, told func(time.Duration), log *slog.Logger) *Reporter {
 	}
 	limits := workqueue.NewTypedItemExponentialFailureRateLimiter[key](100*time.Millisecond, 5*time.Second)
 	return &Reporter{node: node, told: told, log: log, queue: workqueue.NewTypedRateLimitingQueue(limits),
-		pods: map[types.UID]*entry{}, static: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}}
+		pods: map[types.UID]*entry{}, mirrors: map[string]*v1.Pod{}}
 }
 
 func name(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
@@ -201,6 +201,11 @@ func (r *Reporter) SetStatic(pods []*v1.Pod) {
 	}
 	for n := range before {
 		r.queue.Add(key{mirror: n})
+	}
+	if before == nil { // what had to wait
+		for n := range r.mirrors {
+			r.queue.Add(key{mirror: n})
+		}
 	}
 }
 
@@ -376,9 +381,10 @@ func statusPatch(uid types.UID, st *v1.PodStatus) ([]byte, error) {
 // mirror brings one mirror pod in step with its static pod.
 func (r *Reporter) mirror(ctx context.Context, client kubernetes.Interface, n string, owner types.UID) error {
 	r.mu.Lock()
-	want, have, ready := r.static[n], r.mirrors[n], r.ready
+	want, have, ready, read := r.static[n], r.mirrors[n], r.ready, r.static != nil
 	r.mu.Unlock()
 	switch {
+	case !read: // a mirror must not go because the kubelet has just begun
 	case have != nil && (want == nil || have.Annotations[manifests.AnnMirror] != string(want.UID)):
 		zero := int64(0)
 		err := client.CoreV1().Pods(have.Namespace).Delete(ctx, have.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: metav1.NewUIDPreconditions(string(have.UID))})

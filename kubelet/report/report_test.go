@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -244,4 +245,55 @@ func TestToldAgainWhatOthersWroteOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A kubelet that begins anew reads manifests and the API side by side: mirrors stay until it knows what they mirror.
+func TestMirrorsOutliveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		static := func(name string) *v1.Pod {
+			return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", UID: types.UID("hash-" + name),
+				Annotations: map[string]string{manifests.AnnConfigHash: "hash-" + name}}}
+		}
+		client := fake.NewClientset()
+		for _, name := range []string{"a", "gone"} {
+			m := mirrorOf(static(name), "n", "node")
+			m.UID = types.UID("mirror-" + name)
+			if _, err := client.CoreV1().Pods("ns").Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := New("n", nil, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx, client, func() types.UID { return "node" }) }()
+		left := func() (out []string) {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			list, err := client.CoreV1().Pods("ns").List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range list.Items {
+				out = append(out, string(p.UID))
+			}
+			return out
+		}
+		for _, uid := range left() {
+			p, err := client.CoreV1().Pods("ns").Get(t.Context(), strings.TrimPrefix(uid, "mirror-"), metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Mirror("ns", p.Name, p)
+		}
+		r.MirrorsListed()
+		if got := left(); !slices.Equal(got, []string{"mirror-a", "mirror-gone"}) {
+			t.Errorf("before the manifests were read, there are %v", got)
+		}
+		r.SetStatic([]*v1.Pod{static("a")})
+		if got := left(); !slices.Equal(got, []string{"mirror-a"}) {
+			t.Errorf("after the manifests were read, there are %v", got)
+		}
+		cancel()
+		<-done
+	})
 }
