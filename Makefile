@@ -18,7 +18,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 DEPS := go run ./integration/cmd/deps
 
-.PHONY: build images up down demo test test-unit test-kernel test-integration test-race conformance bench chaos check generate install-cni clean help
+.PHONY: build images up down demo test test-unit test-kernel test-integration test-race test-vm conformance bench chaos check generate install-cni clean help
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
 	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage k8s.io/sample-apiserver
@@ -47,7 +47,7 @@ test: ## all tests that CI runs
 	@$(MAKE) --no-print-directory images test-unit test-kernel test-integration
 
 test-unit: ## no root, no kernel
-	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system | grep -v /integration/api | grep -v /integration/chaos)
+	go test -skip '^TestKernel' $$(go list ./... | grep -v /integration$$ | grep -v /integration/conformance | grep -v /integration/system | grep -v /integration/api | grep -v /integration/chaos | grep -v /integration/vm)
 
 test-kernel: ## as root: network namespaces, BPF, cgroups
 	ORLOP_REQUIRE=kernel go test -count=1 -p 1 -run '^TestKernel' $$(grep -rl --include=*_test.go '^func TestKernel' . | xargs -n1 dirname | sort -u)
@@ -59,6 +59,11 @@ test-race: ## unit tests under the race detector, and the API tests against prog
 	CGO_ENABLED=1 go test -race -skip '^TestKernel' ./bpf/... ./cni/... ./cri/... ./proxy/... ./kubelet/... ./cmd/...
 	CGO_ENABLED=1 go build -race -ldflags '$(LDFLAGS)' -o $(BIN)/race/ ./cmd/orlop-server
 	ORLOP_BIN=$(abspath $(BIN))/race go test -count=1 -timeout 40m ./integration/api -run 'TestRoundTrip|TestNo|TestCustomResources|TestDefinitionsChange|TestManyAtOnce'
+
+test-vm: ## as root: Orlop on a stock Debian 12 (kernel 6.1, systemd, cgroup v2) in qemu, some 20 minutes
+	@$(DEPS) -need test-vm
+	@$(MAKE) --no-print-directory images
+	go test -count=1 -v -timeout 120m ./integration/vm
 
 conformance: images ## every conformance row, on a cluster of its own
 	go test -count=1 -timeout 120m ./integration/conformance -rows all

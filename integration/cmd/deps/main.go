@@ -28,7 +28,9 @@ func needs() map[string][]dep {
 		"build-arm64": {{"aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"}},
 		"up":          up,
 		"test":        test,
-		"generate":    {{"clang", "clang"}, {"llvm-strip", "llvm"}, {"/usr/include/bpf/bpf_helpers.h", "libbpf-dev"}, {"/usr/include/linux/bpf.h", "linux-libc-dev"}},
+		"test-vm": append(slices.Clone(build),
+			dep{"qemu-system-x86_64", "qemu-system-x86"}, dep{"debootstrap", "debootstrap"}, dep{"mkfs.ext4", "e2fsprogs"}),
+		"generate": {{"clang", "clang"}, {"llvm-strip", "llvm"}, {"/usr/include/bpf/bpf_helpers.h", "libbpf-dev"}, {"/usr/include/linux/bpf.h", "linux-libc-dev"}},
 	}
 }
 
@@ -41,7 +43,7 @@ func main() {
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("deps", flag.ContinueOnError)
-	target := flags.String("need", "", "target: build-amd64, build-arm64, up, test or generate")
+	target := flags.String("need", "", "target: build-amd64, build-arm64, up, test, test-vm or generate")
 	dir := flags.String("clients", "bin/clients", "where target test wants helm and Debian's kubectl")
 	if err := flags.Parse(args); err != nil {
 		return err
