@@ -350,3 +350,22 @@ func TestPairOfRangesIsRefusedWithAReason(t *testing.T) {
 		t.Errorf("one range: %v, %v", p, err)
 	}
 }
+
+// Debian's containerd looks for plugins where the agent puts none: pods would wait for their network for ever.
+func TestPluginDirs(t *testing.T) {
+	for config, says := range map[string]string{
+		`{"cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d"}}`: "in /usr/lib/cni, and",
+		`{"cni":{"binDir":"/opt/cni/bin/"}}`:                           "",
+		`{"cni":{"binDirs":["/usr/lib/cni","/x"]}}`:                    "in /usr/lib/cni, /x, and",
+		`{"cni":{"binDirs":["/usr/lib/cni","/opt/cni/bin"]}}`:          "",
+		`{"another":1}`:        "",
+		`not JSON at all`:      "",
+		"":                     "",
+		`{"cni":{"binDir":7}}`: "",
+	} {
+		err := checkPluginDirs(config)
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", config, err, says)
+		}
+	}
+}

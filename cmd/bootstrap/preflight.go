@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,9 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+// pluginDir is where the node agent puts the CNI plugin.
+const pluginDir = "/opt/cni/bin"
 
 // check is one thing that must hold before anything is written. The names are
 // kubeadm's, because people pass them to --ignore-preflight-errors.
@@ -75,6 +79,20 @@ func commonChecks(socket, programs string) []check {
 			}
 			return nil
 		}},
+		{"CRI-CNI", func(ctx context.Context) error {
+			conn, err := dialCRI(socket)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			st, err := runtimeapi.NewRuntimeServiceClient(conn).Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+			if err != nil {
+				return nil // check CRI says so
+			}
+			return checkPluginDirs(st.GetInfo()["config"])
+		}},
 		{"FileContent--proc-sys-net-ipv4-ip_forward", func(context.Context) error {
 			content, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 			if err != nil {
@@ -103,6 +121,28 @@ func commonChecks(socket, programs string) []check {
 			return nil
 		}},
 	}
+}
+
+// checkPluginDirs reads from containerd's configuration where it looks for CNI plugins. Another runtime's says nothing.
+func checkPluginDirs(config string) error {
+	var cfg struct {
+		CNI struct {
+			Dir  string   `json:"binDir"`  // 1.x
+			Dirs []string `json:"binDirs"` // 2.x
+		} `json:"cni"`
+	}
+	if json.Unmarshal([]byte(config), &cfg) != nil {
+		return nil
+	}
+	dirs := cfg.CNI.Dirs
+	if cfg.CNI.Dir != "" {
+		dirs = append(dirs, cfg.CNI.Dir)
+	}
+	if len(dirs) == 0 || slices.ContainsFunc(dirs, func(d string) bool { return filepath.Clean(d) == pluginDir }) {
+		return nil
+	}
+	return fmt.Errorf("containerd looks for CNI plugins in %s, and the node agent puts its own into %s: set bin_dir of its CNI configuration in /etc/containerd/config.toml to %[2]s, then restart it",
+		strings.Join(dirs, ", "), pluginDir)
 }
 
 func absent(name, path string) check {
