@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +16,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/certificate"
 	"sigs.k8s.io/yaml"
@@ -366,6 +370,22 @@ func TestPluginDirs(t *testing.T) {
 		err := checkPluginDirs(config)
 		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", config, err, says)
+		}
+	}
+}
+
+// A Service whose first creation was cut off is refused for a moment: its own address is taken.
+func TestRefusalsThatPass(t *testing.T) {
+	kind := schema.GroupKind{Kind: "Service"}
+	address := apierrors.NewInvalid(kind, "kube-dns", field.ErrorList{field.Invalid(field.NewPath("spec", "clusterIPs"), []string{"10.96.0.10"},
+		"failed to allocate IP 10.96.0.10: provided IP is already allocated")})
+	port := apierrors.NewInvalid(kind, "kube-dns", field.ErrorList{field.Required(field.NewPath("spec", "ports"), "")})
+	if !aboutAddress(fmt.Errorf("apply: %w", address)) {
+		t.Error("an address that is taken is refused for good")
+	}
+	for _, err := range []error{port, apierrors.NewBadRequest("x"), errors.New("x")} {
+		if aboutAddress(err) {
+			t.Errorf("%v is about an address", err)
 		}
 	}
 }

@@ -221,7 +221,7 @@ func applyAll(ctx context.Context, client dynamic.Interface, objs []*unstructure
 			var final error
 			err := waitFor(ctx, 200*time.Millisecond, "API server to take "+o.GetKind()+" "+what, func(ctx context.Context) error {
 				err := apply(ctx, client, o)
-				if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+				if (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)) && !aboutAddress(err) {
 					final = fmt.Errorf("apply %s %s: %w", o.GetKind(), what, err)
 					return nil
 				}
@@ -231,6 +231,16 @@ func applyAll(ctx context.Context, client dynamic.Interface, objs []*unstructure
 		})
 	}
 	return group.Wait()
+}
+
+// aboutAddress says whether a Service was refused for its cluster IP. That passes: where an earlier try was cut off, its
+// address is taken until the API server has given it back.
+func aboutAddress(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "spec.clusterIPs" })
 }
 
 func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
