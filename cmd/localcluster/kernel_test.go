@@ -255,3 +255,26 @@ func TestKernelNobodyEntersARemovedCluster(t *testing.T) {
 		}
 	}
 }
+
+func TestKernelRoutedHosts(t *testing.T) {
+	needKernel(t)
+	c := testCluster(t, 2)
+	c.Routed = true
+	if err := c.Save(); err != nil {
+		t.Fatal(err)
+	}
+	boot := func(ctx context.Context, h layout.Host) error { return bootHost(ctx, c, h) }
+	if err := eachHost(t.Context(), c.Hosts, boot); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := control.DialIn(t.Context(), layout.Socket(c.Name, c.Hosts[0].Name), "tcp", c.Hosts[1].Addr.String()+":9")
+	if err == nil {
+		conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("dialling the second host from the first: %v, want a refusal", err)
+	}
+	if out := inHost(t, c, 0, "ip route get "+c.Hosts[1].Addr.String()); !strings.Contains(out, "via "+layout.Gateway().String()) {
+		t.Errorf("the way to the second host: %s", out)
+	}
+}

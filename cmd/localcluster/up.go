@@ -27,6 +27,7 @@ type UpConfig struct {
 	Kubeconfig    string        // empty: merge into User's own
 	Wait          time.Duration // for the whole; 0 does not wait for readiness
 	Offline       bool          // no pulls
+	Routed        bool          // a router between any two hosts
 	Containerd    string        // the program that hosts run, its shim and ctr beside it; empty: from PATH
 	Exe           string        // the orlop binary
 	Version       string        // tag of the images
@@ -103,7 +104,7 @@ func Up(ctx context.Context, cfg UpConfig, p *Progress) (*layout.Cluster, error)
 	c := &layout.Cluster{
 		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: filepath.Join(layout.BinDir(cfg.Name), filepath.Base(cfg.Exe)),
 		Hosts: layout.HostList(cfg.Name, cfg.Nodes), PodCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
-		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Containerd: cfg.Containerd, CNI: cfg.CNI, Proxy: cfg.Proxy,
+		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Routed: cfg.Routed, Containerd: cfg.Containerd, CNI: cfg.CNI, Proxy: cfg.Proxy,
 	}
 	if err := claim(c); err != nil {
 		return nil, err

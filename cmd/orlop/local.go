@@ -74,6 +74,7 @@ func upCommand(e *env) *cobra.Command {
 	f.StringVarP(&output, "output", "o", "", "json prints what was made; steps go to standard error then")
 	f.StringVar(&cfg.CNI, "cni", "orlop", "who brings pods' network: orlop, or none for a plugin that you install; nodes are not ready before")
 	f.StringVar(&cfg.Proxy, "proxy", "orlop", "who translates Services: orlop, or none for a proxy that you install; cluster DNS waits for it")
+	f.BoolVar(&cfg.Routed, "routed", false, "put a router between any two hosts, so that pods' packets need an overlay")
 	f.BoolVar(&cfg.Offline, "offline", false, "let nothing be pulled")
 	f.StringVar(&cfg.Containerd, "containerd", "", "containerd program that hosts run, containerd-shim-runc-v2 and ctr of the same version beside it (default: that of $PATH)")
 	f.BoolVar(&reuse, "reuse", false, "if the cluster is there already, make sure that it is healthy, and change nothing else")

@@ -79,7 +79,7 @@ func Boot(c *layout.Cluster, h layout.Host) error {
 			return err
 		}
 	}
-	return connect(fabric, h)
+	return connect(fabric, h, c.Routed)
 }
 
 // writeOwn makes the host's own folders and writes its own files anew.

@@ -23,7 +23,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 }
 
 // connect lays the cable from the host to the fabric's bridge and configures the host's end.
-func connect(fabric *os.File, h layout.Host) error {
+//
+// A routed host has a network of its own, with the fabric as its router, and no other host on its link.
+func connect(fabric *os.File, h layout.Host, routed bool) error {
 	far, err := netlink.NewHandleAt(netns.NsHandle(fabric.Fd()))
 	if err != nil {
 		return fmt.Errorf("reach the fabric: %w", err)
@@ -55,13 +57,18 @@ func connect(fabric *os.File, h layout.Host) error {
 	if err != nil {
 		return fmt.Errorf("find the fabric's end of eth0: %w", err)
 	}
-	if err := errors.Join(far.LinkSetMaster(peer, bridge), far.LinkSetUp(peer)); err != nil {
+	if routed {
+		err = errors.Join(far.LinkSetUp(peer), far.RouteAdd(&netlink.Route{LinkIndex: peer.Attrs().Index, Dst: ipNet(netip.PrefixFrom(h.Addr, 32)), Src: layout.Gateway().AsSlice()}))
+	} else {
+		err = errors.Join(far.LinkSetMaster(peer, bridge), far.LinkSetUp(peer))
+	}
+	if err != nil {
 		return fmt.Errorf("plug eth0 into the fabric: %w", err)
 	}
-	return configure(here, h)
+	return configure(here, h, routed)
 }
 
-func configure(here *netlink.Handle, h layout.Host) error {
+func configure(here *netlink.Handle, h layout.Host, routed bool) error {
 	lo, err := here.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find lo: %w", err)
@@ -70,11 +77,15 @@ func configure(here *netlink.Handle, h layout.Host) error {
 	if err != nil {
 		return fmt.Errorf("find eth0: %w", err)
 	}
-	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(h.Addr, layout.Fabric().Bits()))}
+	bits := layout.Fabric().Bits()
+	if routed {
+		bits = 32
+	}
+	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(h.Addr, bits))}
 	if err := errors.Join(here.LinkSetUp(lo), here.AddrAdd(eth, addr), here.LinkSetUp(eth)); err != nil {
 		return fmt.Errorf("configure eth0: %w", err)
 	}
-	if err := here.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: layout.Gateway().AsSlice()}); err != nil {
+	if err := here.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: layout.Gateway().AsSlice(), Flags: int(netlink.FLAG_ONLINK)}); err != nil {
 		return fmt.Errorf("add the default route: %w", err)
 	}
 	for _, s := range []struct{ name, value string }{
@@ -141,6 +152,13 @@ func makeFabric(handle string) error {
 	gw := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(layout.Gateway(), layout.Fabric().Bits()))}
 	if err := errors.Join(h.LinkSetUp(lo), h.AddrAdd(br, gw), h.LinkSetUp(br)); err != nil {
 		return fmt.Errorf("configure the fabric's bridge: %w", err)
+	}
+	// The fabric is a router, too, to hosts that are routed or make a route by it. It forwards what comes from a host's address only, as routers
+	// do that know nothing of pods.
+	for _, s := range []struct{ name, value string }{{"ip_forward", "1"}, {"conf/all/rp_filter", "1"}, {"conf/all/send_redirects", "0"}, {"conf/default/send_redirects", "0"}, {"conf/" + bridgeName + "/send_redirects", "0"}} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+s.name, []byte(s.value), 0o644); err != nil {
+			return fmt.Errorf("set %s of the fabric: %w", s.name, err)
+		}
 	}
 	// Frames between hosts must not meet a firewall of the fabric.
 	for _, s := range []string{"iptables", "ip6tables", "arptables"} {

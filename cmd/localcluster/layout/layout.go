@@ -84,6 +84,7 @@ type Cluster struct {
 	Offline     bool             `json:"offline,omitempty"`
 	Containerd  string           `json:"containerd,omitempty"` // the program that hosts run, its shim and ctr beside it; empty: from PATH
 	CNI         string           `json:"cni,omitempty"`        // "none": pods' network is somebody else's
+	Routed      bool             `json:"routed,omitempty"`     // no two hosts share a link
 	Proxy       string           `json:"proxy,omitempty"`      // "none": services are somebody else's
 	Kubeconfig  *KubeconfigEntry `json:"kubeconfig,omitempty"`
 }
