@@ -68,7 +68,7 @@ func (a *agent) settings(c *cluster) error {
 		}
 		if err != nil {
 			name := strings.ReplaceAll(s.key, "/", ".")
-			return fmt.Errorf("%w (%s; the agent's container must be privileged, or set it yourself: sysctl -w %s=%s)", err, s.why, name, s.value)
+			return fmt.Errorf("%w (%s; give the agent the node's /proc/sys/net by --proc-sys, or set it yourself: sysctl -w %s=%s)", err, s.why, name, s.value)
 		}
 	}
 	mtu, _ := a.routes.MTU()

@@ -378,3 +378,52 @@ func headlessDNS(t *testing.T, c *clustertest.Cluster) {
 		})
 	}
 }
+
+// overlayBehindRouters has the hosts reach each other by a router which lets nothing pass but what comes from hosts, and then on one link again.
+func overlayBehindRouters(t *testing.T, c *clustertest.Cluster) {
+	var addrs [2]netip.Addr
+	for i := range addrs {
+		addrs[i] = netip.MustParseAddr(nodeAddress(t, c, c.Nodes[i]))
+	}
+	router := netip.PrefixFrom(addrs[0], 24).Masked().Addr().Next().String()
+	way := func(verb string) error {
+		var errs []error
+		for i := range addrs {
+			if out, err := c.Exec(c.Nodes[i], "ip", "route", verb, addrs[1-i].String()+"/32", "via", router); err != nil {
+				errs = append(errs, fmt.Errorf("%w: %s", err, out))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	routed := func(overlay bool) {
+		t.Helper()
+		c.Eventually(t, 30*time.Second, "routes to the other host's pods", func(context.Context) error {
+			for i := range addrs {
+				out, err := c.Exec(c.Nodes[i], "ip", "route", "show", "proto", "79")
+				if err != nil || out == "" || strings.Contains(out, "orlop-vx") != overlay {
+					return fmt.Errorf("on %s: %s, %w", c.Nodes[i], out, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := way("add"); err != nil {
+		t.Fatal(err)
+	}
+	there := true
+	t.Cleanup(func() {
+		if there {
+			if err := way("del"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	routed(true)
+	t.Run("pods", func(t *testing.T) { podAddresses(t, c) })
+	t.Run("nodes", func(t *testing.T) { podNodeAddresses(t, c) })
+	if err := way("del"); err != nil {
+		t.Fatal(err)
+	}
+	there = false
+	routed(false)
+}

@@ -70,7 +70,7 @@ func parts() []part {
 			{"a veth pair per pod, on the node's bridge", vethOnBridge},
 			{"each node has a range of its own, routed between nodes", routedRanges},
 			{"towards the outside the node's address", towardsOutside},
-			{"an overlay where routers lie between", nil},
+			{"an overlay where routers lie between", overlayBehindRouters},
 			{"any CNI plugin can be used", nil},
 			{"the network plugin installs as a DaemonSet", agentIsDaemonSet},
 		}},

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
-	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler, cni, node or all")
+	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler, cni, podnet, node or all")
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
 	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
 	if err := flags.Parse(args); err != nil {
@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"writes", func() error { return runWrites(ctx, *bin, keep, out) }},
 		{"scheduler", func() error { return runScheduler(ctx, *bin, keep, out) }},
 		{"cni", func() error { return runCNI(ctx, *bin, out) }},
+		{"podnet", func() error { return runPodNet(ctx, *bin, out) }},
 		{"node", func() error {
 			return nodebench.Run(ctx, nodebench.Config{Bin: *bin, Starts: 100, Pods: []int{10, 110, 500}, Rows: only, Idle: *idle}, out)
 		}},
@@ -85,7 +86,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("-what %q: want cluster, api, writes, scheduler, cni, node or all", *what)
+		return fmt.Errorf("-what %q: want cluster, api, writes, scheduler, cni, podnet, node or all", *what)
 	}
 	return errors.Join(errs...)
 }
