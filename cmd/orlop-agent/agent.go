@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ import (
 )
 
 const networkName = "orlop"
+
+// podCIDRsName is the file in the run folder that configurations of the user's own may name as podCIDRsFile.
+const podCIDRsName = "pod-cidrs.json"
 
 // resync is how often what is in the kernel is looked at although nothing is known to have changed.
 const resync = time.Minute
@@ -377,6 +381,9 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if err := a.settings(c); err != nil {
 		return err
 	}
+	if err := install.PodCIDRs(filepath.Join(a.o.runDir, podCIDRsName), c.podCIDRs); err != nil {
+		return err
+	}
 	rules := nat.Config{Bridge: a.o.bridge, Subnets: c.podCIDRs, Masquerade: true, Direct: direct}
 	if err := errors.Join(a.table.Ensure(rules), a.table.SetNodes(c.addrs)); err != nil {
 		return err
@@ -399,6 +406,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if changed {
 		a.log.Info("wrote CNI configuration", "podCIDRs", c.podCIDRs)
 	}
+	a.others()
 	if err := a.bridged(); err != nil { // the configuration before may have told the plugin otherwise
 		return err
 	}
@@ -406,6 +414,28 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		return a.clearUnavailable(ctx)
 	}
 	return nil
+}
+
+// others tells of configurations of other networks. They are not touched.
+func (a *agent) others() {
+	before, after, err := install.Others(a.installConfig())
+	for _, name := range before {
+		a.tell(fmt.Sprintf("the runtime takes the CNI configuration %s before Orlop's: pods get that network; remove it if nobody needs it", name))
+	}
+	if len(after) > 0 {
+		a.log.Debug("other CNI configurations, which the runtime does not take", "files", after)
+	}
+	if err != nil {
+		a.tell(err.Error())
+	}
+}
+
+// tell warns of what is wrong on the node, once.
+func (a *agent) tell(what string) {
+	if !a.found[what] {
+		a.log.Warn("found on this node", "what", what)
+		a.found[what] = true
+	}
 }
 
 // bridged has packets between pods of a bridge translated, unless that is done in sockets.
@@ -427,6 +457,12 @@ func (a *agent) clearUnavailable(ctx context.Context) error {
 	return nil
 }
 
-func (a *agent) installConfig() install.Config {
-	return install.Config{Binary: a.o.binary, BinDir: a.o.binDir, ConfDir: a.o.confDir}
+func (a *agent) installConfig() install.Config { return a.o.installConfig() }
+
+// installConfig takes folders that are not given from the runtime's configuration; in a container they are what is mounted there.
+func (o options) installConfig() install.Config {
+	cfg := install.Config{Binary: o.binary, BinDir: o.binDir, ConfDir: o.confDir}
+	found, _ := install.RuntimeFolders("/") // a file that cannot be read says as much as none
+	cfg.BinDir, cfg.ConfDir = cmp.Or(cfg.BinDir, found.Bin), cmp.Or(cfg.ConfDir, found.Conf)
+	return cfg
 }

@@ -73,10 +73,7 @@ func (a *agent) settings(c *cluster) error {
 	}
 	mtu, _ := a.routes.MTU()
 	for _, f := range findings(mtu > 0, uplinks, sysctlValue) {
-		if !a.found[f] {
-			a.log.Warn("found on this node", "what", f)
-			a.found[f] = true
-		}
+		a.tell(f)
 	}
 	return nil
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -88,11 +90,11 @@ func effects(o options) (list []effect, err error) {
 }
 
 func configuration(o options) ([]effect, error) {
-	return files(install.Config{BinDir: o.binDir, ConfDir: o.confDir}.Configuration())
+	return files(o.everywhere(install.Config.Configuration))
 }
 
 func programs(o options) ([]effect, error) {
-	return files(install.Config{BinDir: o.binDir, ConfDir: o.confDir}.Installed())
+	return files(o.everywhere(install.Config.Installed))
 }
 
 // files are those of paths that are there.
@@ -159,7 +161,7 @@ func folders(o options) (list []effect, err error) {
 			return nil
 		}})
 	}
-	locks, err := files([]string{filepath.Join(o.runDir, lockName), filepath.Join(o.runDir, cgroupName), o.runDir})
+	locks, err := files([]string{filepath.Join(o.runDir, lockName), filepath.Join(o.runDir, cgroupName), filepath.Join(o.runDir, podCIDRsName), o.runDir})
 	for i := range locks { // the run folder may be a mount, or hold the state of local clusters
 		remove := locks[i].undo
 		locks[i].undo = func() error {
@@ -175,4 +177,16 @@ func folders(o options) (list []effect, err error) {
 // ledger is where the agent and its plugin keep what the kernel's settings were.
 func (o options) ledger() sysctl.Ledger {
 	return sysctl.Ledger{Dir: filepath.Join(o.stateDir, sysctl.Folder), Root: o.procSys}
+}
+
+// everywhere lists files in the folders given, or else in all that an agent on this node may have taken: in a container it sees other ones.
+func (o options) everywhere(list func(install.Config) []string) (out []string) {
+	for _, cfg := range []install.Config{o.installConfig(), {BinDir: cmp.Or(o.binDir, "/opt/cni/bin"), ConfDir: cmp.Or(o.confDir, "/etc/cni/net.d")}} {
+		for _, path := range list(cfg) {
+			if !slices.Contains(out, path) {
+				out = append(out, path)
+			}
+		}
+	}
+	return out
 }
