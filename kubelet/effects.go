@@ -212,7 +212,8 @@ func (w *worker) killContainer(ctx context.Context, s lifecycle.State, a lifecyc
 		k.events.Pod(s.Pod, a.Name, false, "Killing", "FailedPostStartHook")
 	}
 	spec := lifecycle.Spec(s.Pod, a.Name)
-	if spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil {
+	hooked := !a.NoHook && spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil
+	if hooked {
 		hookCtx, cancel := context.WithDeadline(ctx, deadline)
 		err := k.hooks.Run(hookCtx, spec, a.ID, w.podIP(&s), spec.Lifecycle.PreStop)
 		cancel()
@@ -223,7 +224,7 @@ func (w *worker) killContainer(ctx context.Context, s lifecycle.State, a lifecyc
 	}
 	// A hook that took all the grace still leaves the container two seconds to end.
 	left := time.Until(deadline)
-	if left < 2*time.Second && spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil {
+	if left < 2*time.Second && hooked {
 		left = 2 * time.Second
 	}
 	err := k.rt.StopContainer(ctx, a.ID, max(left, 0))

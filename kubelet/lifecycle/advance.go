@@ -49,6 +49,9 @@ func (m *machine) run() {
 		m.enter(Ending)
 		return
 	}
+	if m.Afresh != "" && !m.afresh() {
+		return
+	}
 	if m.Volumes == NotDone && m.due(m.volumesRetry) {
 		m.Volumes, m.volumesStale = Doing, false
 		m.do(SetupVolumes{})
@@ -110,6 +113,37 @@ func (m *machine) stopSandbox() {
 	m.do(a)
 }
 
+// afresh ends all containers, and then marks them to begin again; it says whether that is done. Hooks are not run, and no
+// more than a moment is waited for each: who asks for this wants the pod back soon, as it was in the beginning.
+func (m *machine) afresh() bool {
+	ended := true
+	for i := range m.Containers {
+		c := &m.Containers[i]
+		if c.Phase == Starting {
+			ended = false
+		}
+		if c.Phase != Running {
+			continue
+		}
+		ended = false
+		if !c.Killing && m.due(c.kill) {
+			c.Killing, c.KillGrace = true, time.Second
+			m.do(KillContainer{Name: c.Name, ID: c.Facts.ID, Grace: c.KillGrace, NoHook: true,
+				Why: fmt.Sprintf("Stopping container %s, all containers of the pod will be restarted", c.Name)})
+		}
+	}
+	if !ended || !m.crashOver(m.Container(m.Afresh)) {
+		return false
+	}
+	m.Afresh = ""
+	for i := range m.Containers {
+		if c := &m.Containers[i]; c.Kind != Ephemeral && c.Next > 0 {
+			c.Redo, c.Again, c.Waiting, c.Message = true, true, "", ""
+		}
+	}
+	return true
+}
+
 // inSandbox says whether a container's newest instance belongs to the present sandbox.
 func (m *machine) inSandbox(c *Container) bool {
 	return c.Facts.ID != "" && c.Facts.Sandbox == m.Sandbox.ID
@@ -124,6 +158,8 @@ func (m *machine) containers() {
 		case c.Phase == Running:
 			m.checkSpec(c)
 		case c.Phase == Starting:
+		case c.Redo:
+			m.start(c)
 		case c.Kind == Init && (initialized || m.inSandbox(c) && c.Phase == Exited && c.Facts.ExitCode == 0):
 			continue
 		case c.Kind == Ephemeral && c.Next > 0:
@@ -155,7 +191,7 @@ func (m *machine) hooking(c *Container) bool {
 // container in it proves that, also when the runtime has forgotten the init containers.
 func (m *machine) initialized() bool {
 	for i := range m.Containers {
-		if c := &m.Containers[i]; c.Kind == App && m.inSandbox(c) {
+		if c := &m.Containers[i]; c.Kind == App && m.inSandbox(c) && !c.Redo {
 			return true
 		}
 	}
@@ -252,6 +288,9 @@ func (m *machine) crashOver(c *Container) bool {
 
 // finished says whether the pod has run to its end by itself.
 func (m *machine) finished() bool {
+	if m.Afresh != "" {
+		return false
+	}
 	apps := 0
 	for i := range m.Containers {
 		c := &m.Containers[i]

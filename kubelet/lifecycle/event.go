@@ -159,6 +159,7 @@ type (
 		Name, ID string
 		Grace    time.Duration
 		Why      string
+		NoHook   bool // no preStop hook is run
 	}
 	// Allocate asks whether the node has what the containers named are to have from now on, and notes it if so: Allocated.
 	Allocate struct{ Resources Resources }

@@ -74,6 +74,9 @@ type State struct {
 	Verdict *Verdict
 	// Final is the status of a pod that had ended before this kubelet began; it stays.
 	Final *v1.PodStatus
+	// Afresh names the container whose end asks for all containers to begin again, init containers first; empty: none does.
+	// It is over once all have ended and are marked.
+	Afresh string
 	// Resize is what the API asks for beyond what is allocated; Pod has the resources that are allocated.
 	Resize Resize
 
@@ -158,6 +161,8 @@ type Container struct {
 	KillGrace time.Duration
 	// Applied are the resources that the newest instance was given.
 	Applied v1.ResourceRequirements
+	// Redo: all containers begin again, so what its newest instance did does not count.
+	Redo bool
 	// Again: it was stopped for new resources to apply, so it starts whatever its restart policy, and at once.
 	Again bool
 

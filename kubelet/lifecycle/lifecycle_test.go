@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -299,6 +300,60 @@ func TestRestartPolicies(t *testing.T) {
 				t.Errorf("phase %s, want %s", st.Phase, tt.phase)
 			}
 		})
+	}
+}
+
+// A container whose rule says so brings all of its pod to begin again: init containers first, in the sandbox that is there,
+// whatever the policy of the others.
+func TestAllBeginAfresh(t *testing.T) {
+	never := v1.ContainerRestartPolicyNever
+	p := pod(func(p *v1.Pod) {
+		p.Spec.RestartPolicy = v1.RestartPolicyNever
+		p.Spec.InitContainers = []v1.Container{{Name: "i"}, {Name: "s", RestartPolicy: always()}}
+		p.Spec.Containers = []v1.Container{{Name: "a", RestartPolicy: &never, RestartPolicyRules: []v1.ContainerRestartRule{{
+			Action:    v1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}}, {Name: "b"}}
+	})
+	restarting := func(w *world) bool {
+		return slices.ContainsFunc(w.status().Conditions, func(c v1.PodCondition) bool {
+			return c.Type == v1.AllContainersRestarting && c.Status == v1.ConditionTrue
+		})
+	}
+	w := begin(t, p)
+	w.step(Tick{})
+	w.exit("i", 0)
+	w.want("set up volumes", "make sandbox 0", "start i/0", "start s/0", "start a/0", "start b/0")
+	w.hold["start i/1"] = true
+	w.exit("a", 42)
+	w.want("kill s in 1s: Stopping container s, all containers of the pod will be restarted", "kill b in 1s: Stopping container b, all containers of the pod will be restarted", "start i/1")
+	if !restarting(w) {
+		t.Errorf("conditions %+v", w.status().Conditions)
+	}
+	w.hold = map[string]bool{}
+	w.answer(StartContainer{Name: "i", Sandbox: "sb0", Attempt: 1})
+	w.exit("i", 0)
+	w.want("start s/1", "start a/1", "start b/1")
+	st := w.status()
+	if restarting(w) || st.Phase != v1.PodRunning {
+		t.Errorf("it is %s, conditions %+v", st.Phase, st.Conditions)
+	}
+	for _, c := range slices.Concat(st.InitContainerStatuses, st.ContainerStatuses) {
+		if c.RestartCount != 1 {
+			t.Errorf("%s was restarted %d times", c.Name, c.RestartCount)
+		}
+	}
+	w.exit("a", 42) // the second time in a row it has to wait, and no container is left alone meanwhile
+	w.want("kill s in 1s: Stopping container s, all containers of the pod will be restarted", "kill b in 1s: Stopping container b, all containers of the pod will be restarted",
+		"tell BackOff: Back-off restarting failed container a in pod p_ns(u)", "wake 03:04:10.000", "wake 03:04:10.000")
+	w.now = w.now.Add(10 * time.Second)
+	w.step(Tick{})
+	w.want("start i/2", "remove container i0")
+	w.exit("i", 0)
+	w.took()
+	w.exit("b", 0)
+	w.exit("a", 1) // no rule for that: the pod ends, with its sidecar
+	if st := w.status(); st.Phase != v1.PodFailed {
+		t.Errorf("it is %s, did %s", st.Phase, w.took())
 	}
 }
 

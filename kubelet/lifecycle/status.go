@@ -41,6 +41,9 @@ func StatusOf(s *State, hostIPs []string, qos v1.PodQOSClass, before *v1.PodStat
 		}
 	}
 	st.Conditions = append(s.conditions(st.Phase), s.resizeConditions()...)
+	if s.Afresh != "" || slices.ContainsFunc(s.Containers, func(c Container) bool { return c.Redo }) {
+		st.Conditions = append(st.Conditions, v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionTrue})
+	}
 	if v := s.Verdict; v != nil && v.Disruption {
 		st.Conditions = append(st.Conditions, v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue,
 			Reason: v1.PodReasonTerminationByKubelet, Message: v.Condition})
@@ -325,6 +328,7 @@ func Restore(pod *v1.Pod, sandboxes []SandboxSeen, containers []Facts, now time.
 	for i := range s.Containers {
 		if c := &s.Containers[i]; c.Phase == Exited {
 			c.crash.delay = crashDelay(c.Next - 1) // the wait goes on where it was
+			m.beginAfresh(c)
 		}
 	}
 	return s

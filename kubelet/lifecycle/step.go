@@ -193,7 +193,7 @@ func (m *machine) created(f Facts) {
 	c.Facts = f
 	c.Next = f.Attempt + 1
 	c.Waiting, c.Message = "", ""
-	c.Hooked, c.ReadyProbed, c.StartupProbed, c.Killing, c.Again = false, false, false, false, false
+	c.Hooked, c.ReadyProbed, c.StartupProbed, c.Killing, c.Again, c.Redo = false, false, false, false, false, false
 	if f.Resources != nil {
 		c.Applied = *f.Resources
 	}
@@ -236,6 +236,14 @@ func (m *machine) exit(c *Container, f Facts) {
 	c.Facts.FinishedAt = f.FinishedAt
 	if !f.StartedAt.IsZero() {
 		c.Facts.StartedAt = f.StartedAt
+	}
+	m.beginAfresh(c)
+}
+
+// beginAfresh notes that the end of a container asks for all of the pod to begin again.
+func (m *machine) beginAfresh(c *Container) {
+	if m.Stage == Active && m.Afresh == "" && ruled(m.Pod, c) == v1.ContainerRestartRuleActionRestartAllContainers {
+		m.Afresh = c.Name
 	}
 }
 
@@ -399,11 +407,9 @@ func restarts(pod *v1.Pod, c *Container) bool {
 	}
 	if spec := Spec(pod, c.Name); spec != nil && spec.RestartPolicy != nil {
 		policy = v1.RestartPolicy(*spec.RestartPolicy)
-		for _, rule := range spec.RestartPolicyRules {
-			if rule.Action == v1.ContainerRestartRuleActionRestart && matches(rule.ExitCodes, c.Facts.ExitCode) {
-				return true
-			}
-		}
+	}
+	if ruled(pod, c) != "" {
+		return true
 	}
 	switch policy {
 	case v1.RestartPolicyNever:
@@ -412,6 +418,20 @@ func restarts(pod *v1.Pod, c *Container) bool {
 		return c.Facts.ExitCode != 0
 	}
 	return true
+}
+
+// ruled is what the container's own rules ask for after its end; empty if none matches. The first that does counts.
+func ruled(pod *v1.Pod, c *Container) v1.ContainerRestartRuleAction {
+	spec := Spec(pod, c.Name)
+	if spec == nil || spec.RestartPolicy == nil || c.Kind == Ephemeral {
+		return ""
+	}
+	for _, rule := range spec.RestartPolicyRules {
+		if matches(rule.ExitCodes, c.Facts.ExitCode) {
+			return rule.Action
+		}
+	}
+	return ""
 }
 
 func matches(r *v1.ContainerRestartRuleOnExitCodes, code int32) bool {

@@ -360,7 +360,7 @@ func statusPatch(uid types.UID, st *v1.PodStatus) ([]byte, error) {
 		m[field] = append([]any{map[string]any{"$patch": "replace"}}, list...)
 	}
 	conditions, _ := m["conditions"].([]any)
-	passing := map[string]bool{string(v1.PodResizePending): true, string(v1.PodResizeInProgress): true} // gone when they do not hold
+	passing := map[string]bool{string(v1.PodResizePending): true, string(v1.PodResizeInProgress): true, string(v1.AllContainersRestarting): true} // gone when they do not hold
 	for _, c := range conditions {
 		c := c.(map[string]any)
 		kind, _ := c["type"].(string)

@@ -46,10 +46,10 @@ func TestStatusPatch(t *testing.T) {
 		t.Errorf("addresses are merged: %v", ips)
 	}
 	c := got.Status["conditions"].([]any)
-	if len(c) != 3 || c[0].(map[string]any)["message"] != nil {
+	if len(c) != 4 || c[0].(map[string]any)["message"] != nil {
 		t.Errorf("conditions %v", c)
 	}
-	for i, passing := range []string{"PodResizeInProgress", "PodResizePending"} { // a resize that is over leaves no condition
+	for i, passing := range []string{"AllContainersRestarting", "PodResizeInProgress", "PodResizePending"} { // what is over leaves no condition
 		if c := c[1+i].(map[string]any); c["$patch"] != "delete" || c["type"] != passing {
 			t.Errorf("condition %v, want that %s is deleted", c, passing)
 		}
