@@ -90,6 +90,7 @@ func (k *Kubelet) collectImages(ctx context.Context) error {
 
 // listImages lists images and notes which are in use.
 func (k *Kubelet) listImages(ctx context.Context) ([]imagegc.Image, error) {
+	listed := time.Now()
 	list, err := k.rt.Images(ctx)
 	if err != nil {
 		return nil, err
@@ -114,10 +115,15 @@ func (k *Kubelet) listImages(ctx context.Context) ([]imagegc.Image, error) {
 		used[have.GetId()] = true
 	}
 	var out []imagegc.Image
+	var refs []string
 	for _, i := range list {
+		refs = append(refs, i.Id)
 		out = append(out, imagegc.Image{ID: i.Id, Size: int64(i.Size), Keep: keepImage(i, used)})
 	}
 	k.images.ages.Look(out, time.Now())
+	if err := k.access.Keep(refs, listed); err != nil {
+		k.log.Warn("forget who could use images that have gone", "err", err)
+	}
 	return out, nil
 }
 

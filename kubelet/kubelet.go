@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/orlop-io/orlop/cri"
 	"github.com/orlop-io/orlop/kubelet/cgroups"
@@ -33,6 +34,7 @@ import (
 	"github.com/orlop-io/orlop/kubelet/eviction"
 	"github.com/orlop-io/orlop/kubelet/imagegc"
 	"github.com/orlop-io/orlop/kubelet/images"
+	"github.com/orlop-io/orlop/kubelet/images/access"
 	"github.com/orlop-io/orlop/kubelet/manifests"
 	"github.com/orlop-io/orlop/kubelet/node"
 	"github.com/orlop-io/orlop/kubelet/probe"
@@ -98,6 +100,9 @@ type Config struct {
 	DefaultSysctls map[string]string
 	// KillSingly lets the kernel kill one process of a container that is out of memory, on cgroup v2.
 	KillSingly bool
+	// VerifyImages says which images that are there need a pod's credentials, FreeImages which do not; see images/access.
+	VerifyImages kubeletconfig.ImagePullCredentialsVerificationPolicy
+	FreeImages   []string
 	// PullQPS and PullBurst bound how often registries are asked for an image; 0 is no bound.
 	PullQPS   float32
 	PullBurst int
@@ -142,6 +147,7 @@ type Kubelet struct {
 	log     *slog.Logger
 	rt      *cri.Client
 	puller  *images.Puller
+	access  *access.Records
 	vols    *volumes.Volumes
 	trees   []cgroups.Hierarchy
 	groups  *cgroups.Cgroups
@@ -236,7 +242,9 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 		Event: func(p *v1.Pod, c, reason, message string) { k.events.Pod(p, c, true, reason, message) }})
 	errs = append(errs, err)
 	k.hooks = probe.Hooks{Runtime: k.rt, Version: cfg.Version}
-	k.puller = images.New(images.Config{Parallel: cfg.ParallelPulls, QPS: cfg.PullQPS, Burst: cfg.PullBurst, Pulled: k.metrics.pulled}, k.rt, log)
+	k.access, err = access.New(access.Config{Dir: filepath.Join(cfg.RootDir, "image_manager"), Policy: cfg.VerifyImages, Free: cfg.FreeImages})
+	errs = append(errs, err)
+	k.puller = images.New(images.Config{Access: k.access, Parallel: cfg.ParallelPulls, QPS: cfg.PullQPS, Burst: cfg.PullBurst, Pulled: k.metrics.pulled}, k.rt, log)
 	k.events = events.New(cfg.Node, log)
 	k.reports = report.New(cfg.Node, func(took time.Duration) { k.metrics.statusTook.Observe(took.Seconds()) }, log)
 	return k, errors.Join(errs...)

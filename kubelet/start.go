@@ -174,7 +174,7 @@ func (c *starting) ensure(ctx context.Context, sandbox *runtimeapi.PodSandboxCon
 	return img, err
 }
 
-func (c *starting) auths(ctx context.Context, image string) ([]*runtimeapi.AuthConfig, error) {
+func (c *starting) auths(ctx context.Context, image string) ([]images.Auth, error) {
 	var secrets []*v1.Secret
 	var errs []error
 	for _, ref := range c.pod.Spec.ImagePullSecrets {

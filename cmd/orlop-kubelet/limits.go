@@ -52,6 +52,7 @@ func limits(file *kubeletconfig.KubeletConfiguration, out *kubelet.Config) error
 	}
 	out.KillSingly = value(file.SingleProcessOOMKill, false)
 	out.PullQPS, out.PullBurst = float32(value(file.RegistryPullQPS, 5)), int(or(file.RegistryBurst, 10))
+	out.VerifyImages, out.FreeImages = file.ImagePullCredentialsVerificationPolicy, file.PreloadedImagesVerificationAllowlist
 	out.FailCgroupV1 = value(file.FailCgroupV1, false)
 	return errors.Join(errs...)
 }

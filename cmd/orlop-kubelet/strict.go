@@ -43,8 +43,6 @@ func standings() map[string]fieldStanding {
 		"readOnlyPort":       absent(),
 
 		"tlsCurvePreferences":                       absent(),
-		"imagePullCredentialsVerificationPolicy":    only(`"NeverVerifyPreloadedImages"`, `"NeverVerify"`),
-		"preloadedImagesVerificationAllowlist":      absent(),
 		"enableDebuggingHandlers":                   only("true"),
 		"enableContentionProfiling":                 only("false"),
 		"streamingConnectionIdleTimeout":            only(`"4h0m0s"`),
@@ -89,7 +87,7 @@ func standings() map[string]fieldStanding {
 		"healthzBindAddress", "oomScoreAdj", "clusterDomain", "clusterDNS", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
 		"nodeLeaseDurationSeconds", "imageMinimumGCAge", "imageMaximumGCAge", "imageGCHighThresholdPercent", "imageGCLowThresholdPercent", "cgroupRoot",
 		"cgroupDriver", "singleProcessOOMKill", "maxPods", "podPidsLimit", "resolvConf", "cpuCFSQuota", "cpuCFSQuotaPeriod", "nodeStatusMaxImages",
-		"kubeAPIQPS", "kubeAPIBurst", "eventRecordQPS", "eventBurst", "serializeImagePulls", "maxParallelImagePulls", "evictionHard", "evictionSoft", "evictionSoftGracePeriod",
+		"kubeAPIQPS", "kubeAPIBurst", "eventRecordQPS", "eventBurst", "imagePullCredentialsVerificationPolicy", "preloadedImagesVerificationAllowlist", "serializeImagePulls", "maxParallelImagePulls", "evictionHard", "evictionSoft", "evictionSoftGracePeriod",
 		"evictionPressureTransitionPeriod", "evictionMaxPodGracePeriod", "evictionMinimumReclaim", "mergeDefaultEvictionSettings", "podsPerCore",
 		"featureGates", "failSwapOn", "containerLogMaxSize", "containerLogMaxFiles", "containerLogMaxWorkers", "containerLogMonitorInterval",
 		"systemReserved", "kubeReserved", "systemReservedCgroup", "kubeReservedCgroup", "enforceNodeAllocatable", "allowedUnsafeSysctls",

@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/orlop-io/orlop/kubelet/images/access"
 )
 
 type dockerEntry struct {
@@ -19,11 +21,17 @@ type dockerEntry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
+// Auth are credentials for a registry, and the secret that has them.
+type Auth struct {
+	Config *runtimeapi.AuthConfig
+	Secret access.Secret
+}
+
 // Auths picks from image pull secrets the credentials that fit an image, the most exact first.
-func Auths(image string, secrets []*v1.Secret) ([]*runtimeapi.AuthConfig, error) {
+func Auths(image string, secrets []*v1.Secret) ([]Auth, error) {
 	type match struct {
 		length int
-		auth   *runtimeapi.AuthConfig
+		auth   Auth
 	}
 	var matches []match
 	for _, s := range secrets {
@@ -37,12 +45,17 @@ func Auths(image string, secrets []*v1.Secret) ([]*runtimeapi.AuthConfig, error)
 				if err != nil {
 					return nil, fmt.Errorf("image pull secret %s/%s, registry %s: %w", s.Namespace, s.Name, registry, err)
 				}
-				matches = append(matches, match{len(registry), auth})
+				hash, err := access.Hash(e)
+				if err != nil {
+					return nil, err
+				}
+				from := access.Secret{UID: string(s.UID), Namespace: s.Namespace, Name: s.Name, CredentialHash: hash}
+				matches = append(matches, match{len(registry), Auth{auth, from}})
 			}
 		}
 	}
 	slices.SortStableFunc(matches, func(a, b match) int { return b.length - a.length })
-	var out []*runtimeapi.AuthConfig
+	var out []Auth
 	for _, m := range matches {
 		out = append(out, m.auth)
 	}

@@ -19,6 +19,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/orlop-io/orlop/cri"
+	"github.com/orlop-io/orlop/kubelet/images/access"
 )
 
 // runtime is the part of the CRI client needed here.
@@ -35,6 +36,8 @@ type Config struct {
 	// no bound.
 	QPS   float32
 	Burst int
+	// Access remembers who may use what was pulled; nil: any pod may use what is there.
+	Access *access.Records
 	// Pulled hears once of each pull that succeeded: the image's size in bytes and how long it took without waiting for
 	// its turn; nil hears nothing.
 	Pulled func(size uint64, took time.Duration)
@@ -47,6 +50,7 @@ type Puller struct {
 	slots  chan struct{}
 	rate   flowcontrol.RateLimiter // nil is no bound
 	pulled func(uint64, time.Duration)
+	access *access.Records // may be nil
 
 	mu    sync.Mutex
 	pulls map[string]*pull // by image and credentials
@@ -57,7 +61,6 @@ type pull struct {
 	waiters int
 	cancel  context.CancelFunc
 	done    chan struct{}
-	ref     string
 	err     error
 	took    time.Duration
 	counted sync.Once
@@ -65,7 +68,7 @@ type pull struct {
 
 // New makes a puller.
 func New(cfg Config, rt runtime, log *slog.Logger) *Puller {
-	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}, pulled: cfg.Pulled}
+	p := &Puller{rt: rt, log: log, pulls: map[string]*pull{}, pulled: cfg.Pulled, access: cfg.Access}
 	if p.pulled == nil {
 		p.pulled = func(uint64, time.Duration) {}
 	}
@@ -100,7 +103,7 @@ type Request struct {
 	Image  string
 	Policy v1.PullPolicy
 	// Auths are tried in turn; without any, the pull is tried without.
-	Auths   []*runtimeapi.AuthConfig
+	Auths   []Auth
 	Sandbox *runtimeapi.PodSandboxConfig
 	Handler string
 	// Tell hears the events Pulling, Pulled, Failed and ErrImageNeverPull.
@@ -122,15 +125,34 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (Image, error) {
 		return Image{}, &Error{"ImageInspectError", msg, r.Image}
 	}
 	switch {
-	case have != nil && r.Policy != v1.PullAlways:
+	case have != nil && r.Policy != v1.PullAlways && p.allows(r, have.Id):
 		r.Tell(false, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
 		return image(have), nil
 	case r.Policy == v1.PullNever:
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+		if have != nil {
+			msg = fmt.Sprintf("Container image %q is present, but with pull policy of Never its registry cannot be asked whether the pod may use it", r.Image)
+		}
 		r.Tell(true, "ErrImageNeverPull", msg)
 		return Image{}, &Error{"ErrImageNeverPull", msg, r.Image}
 	}
 	return p.pull(ctx, r, spec)
+}
+
+// allows says whether the pod may use an image that is there.
+func (p *Puller) allows(r Request, ref string) bool {
+	if p.access == nil {
+		return true
+	}
+	var secrets []access.Secret
+	for _, a := range r.Auths {
+		secrets = append(secrets, a.Secret)
+	}
+	ok, err := p.access.Allows(r.Image, ref, secrets)
+	if err != nil {
+		p.log.Warn("ask who may use an image", "image", r.Image, "err", err)
+	}
+	return ok
 }
 
 func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (Image, error) {
@@ -162,7 +184,7 @@ func (p *Puller) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec
 func (p *Puller) share(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (*pull, error) {
 	key := r.Image
 	for _, a := range r.Auths {
-		key += "\x00" + a.String()
+		key += "\x00" + a.Config.String() + "\x00" + a.Secret.UID
 	}
 	p.mu.Lock()
 	f := p.pulls[key]
@@ -220,20 +242,47 @@ func (p *Puller) run(ctx context.Context, f *pull, r Request, spec *runtimeapi.I
 		}
 	}
 	begun := time.Now()
+	if p.access != nil {
+		if f.err = p.access.Pulling(r.Image); f.err != nil {
+			return
+		}
+	}
 	auths := r.Auths
 	if len(auths) == 0 {
-		auths = []*runtimeapi.AuthConfig{nil}
+		auths = []Auth{{}}
 	}
 	var errs []error
 	for _, auth := range auths {
-		ref, err := p.rt.Pull(ctx, spec, auth, r.Sandbox)
+		ref, err := p.rt.Pull(ctx, spec, auth.Config, r.Sandbox)
 		if err == nil {
-			f.ref, f.took = ref, time.Since(begun)
+			f.took = time.Since(begun)
+			f.err = p.note(ctx, r.Image, ref, spec, auth)
 			return
 		}
 		errs = append(errs, err)
 	}
 	f.err = errors.Join(errs...)
+	if p.access != nil {
+		f.err = errors.Join(f.err, p.access.Ended(r.Image))
+	}
+}
+
+// note remembers who may use an image from now on. The runtime may name it otherwise when it is asked for than when it was pulled.
+func (p *Puller) note(ctx context.Context, name, ref string, spec *runtimeapi.ImageSpec, auth Auth) error {
+	if p.access == nil {
+		return nil
+	}
+	if got, err := p.rt.Image(ctx, spec); err == nil && got != nil {
+		ref = got.Id
+	}
+	var by *access.Secret
+	if auth.Config != nil {
+		by = &auth.Secret
+	}
+	if err := p.access.Pulled(name, ref, by); err != nil {
+		return err
+	}
+	return p.access.Ended(name)
 }
 
 func image(i *runtimeapi.Image) Image {

@@ -13,6 +13,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/orlop-io/orlop/kubelet/images/access"
 )
 
 // registry is a runtime whose pulls take a second.
@@ -96,6 +98,45 @@ func TestPolicies(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An image that one pod's secret brought here is not for a pod without it: that one has to show the registry its own.
+func TestWhoMayUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registry{have: map[string]bool{"r.example/preloaded:1": true}}
+		records, err := access.New(access.Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := New(Config{Access: records}, r, slog.New(slog.DiscardHandler))
+		with := func(uid string) []Auth {
+			return []Auth{{&runtimeapi.AuthConfig{Username: uid}, access.Secret{UID: uid, CredentialHash: uid}}}
+		}
+		for _, tt := range []struct {
+			name   string
+			image  string
+			policy v1.PullPolicy
+			auths  []Auth
+			fail   error
+			told   string
+			pulls  int
+		}{
+			{"there by itself", "r.example/preloaded:1", v1.PullIfNotPresent, nil, nil, "Pulled", 0},
+			{"brought by a secret", "r.example/x:1", v1.PullIfNotPresent, with("a"), nil, "Pulling Pulled", 1},
+			{"the same secret", "r.example/x:1", v1.PullIfNotPresent, with("a"), nil, "Pulled", 0},
+			{"no secret", "r.example/x:1", v1.PullIfNotPresent, nil, errors.New("denied"), "Pulling Failed Failed", 1},
+			{"no secret, never pulled", "r.example/x:1", v1.PullNever, nil, nil, "ErrImageNeverPull", 0},
+			{"another secret, that is good", "r.example/x:1", v1.PullIfNotPresent, with("b"), nil, "Pulling Pulled", 1},
+			{"the other secret again", "r.example/x:1", v1.PullNever, with("b"), nil, "Pulled", 0},
+		} {
+			r.fail, r.pulls = tt.fail, 0
+			var told []string
+			_, _ = p.Ensure(t.Context(), Request{Image: tt.image, Policy: tt.policy, Auths: tt.auths, Tell: func(_ bool, reason, _ string) { told = append(told, reason) }})
+			if got := strings.Join(told, " "); got != tt.told || r.pulls != tt.pulls {
+				t.Errorf("%s: told %q after %d pulls, want %q after %d", tt.name, got, r.pulls, tt.told, tt.pulls)
+			}
+		}
+	})
 }
 
 func TestOnePullForMany(t *testing.T) {
@@ -185,7 +226,7 @@ func TestAuths(t *testing.T) {
 		}
 		var users []string
 		for _, a := range auths {
-			users = append(users, a.Username)
+			users = append(users, a.Config.Username)
 		}
 		if got := strings.Join(users, " "); got != want {
 			t.Errorf("%s: %q, want %q", image, got, want)

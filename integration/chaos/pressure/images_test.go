@@ -2,6 +2,7 @@ package pressure
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -82,11 +83,44 @@ func TestPullSecretsAndBackOff(t *testing.T) {
 	told(t, ns, "without", "Failed", "Error: ErrImagePull")
 	told(t, ns, "without", "BackOff", fmt.Sprintf("Back-off pulling image %q", image))
 	cluster.RunPod(t, ns, consumer("with", nil, of(image, corev1.PullIfNotPresent, "wrong", "right")))
-	// The one without runs now too: its image is there when it is tried again, after the back-off.
-	cluster.WaitPod(t, ns, "without", "running", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
+	// The image is there now, and still not for the one without.
+	before := r.asked("private/b")
+	cluster.Eventually(t, 30*time.Second, "the one without to be tried again", func(context.Context) error {
+		if r.asked("private/b") == before {
+			return errors.New("the registry is not asked")
+		}
+		return nil
+	})
+	waits(t, ns, "without", "ImagePullBackOff")
 }
 
 // One slow registry holds up nobody who pulls another image; serialized pulls come one after the other.
+// A private image that one pod brought here is not for another without the secret; one that came by other ways is for all,
+// unless the configuration says so. That outlives the kubelet.
+func TestPrivateImagesStayPrivate(t *testing.T) {
+	ns := cluster.Namespace(t)
+	r := serveImages(t)
+	image := r.push(t, "private/kept:1")
+	r.secret(t, ns, "right", password)
+	running := func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning }
+	create(t, ns, consumer("first", nil, of(image, corev1.PullIfNotPresent, "right")))
+	cluster.WaitPod(t, ns, "first", "running", running)
+	create(t, ns, consumer("thief", nil, of(image, corev1.PullIfNotPresent)))
+	waits(t, ns, "thief", "ErrImagePull")
+	create(t, ns, consumer("offline-thief", nil, of(image, corev1.PullNever)))
+	waits(t, ns, "offline-thief", "ErrImageNeverPull")
+	restart(t)
+	create(t, ns, consumer("second", nil, of(image, corev1.PullNever, "right")))
+	cluster.WaitPod(t, ns, "second", "running", running)
+	create(t, ns, consumer("late-thief", nil, of(image, corev1.PullNever)))
+	waits(t, ns, "late-thief", "ErrImageNeverPull")
+	configure(t, "imagePullCredentialsVerificationPolicy: AlwaysVerify")
+	create(t, ns, consumer("preloaded", nil, func(p *corev1.Pod) { p.Spec.Containers[0].ImagePullPolicy = corev1.PullNever }))
+	waits(t, ns, "preloaded", "ErrImageNeverPull")
+	configure(t, "imagePullCredentialsVerificationPolicy: NeverVerify")
+	cluster.WaitPod(t, ns, "late-thief", "running", running)
+}
+
 func TestParallelPulls(t *testing.T) {
 	ns := cluster.Namespace(t)
 	r := serveImages(t)
