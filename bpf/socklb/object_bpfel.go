@@ -144,6 +144,8 @@ const (
 	objectProgConnect6          = "connect6"
 	objectProgGetpeername4      = "getpeername4"
 	objectProgGetpeername6      = "getpeername6"
+	objectProgPostBind4         = "post_bind4"
+	objectProgPostBind6         = "post_bind6"
 	objectProgRecvmsg4          = "recvmsg4"
 	objectProgRecvmsg6          = "recvmsg6"
 	objectProgSendmsg4          = "sendmsg4"
@@ -203,6 +205,8 @@ type objectProgramSpecs struct {
 	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	PostBind4    *ebpf.ProgramSpec `ebpf:"post_bind4"`
+	PostBind6    *ebpf.ProgramSpec `ebpf:"post_bind6"`
 	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
@@ -303,6 +307,8 @@ type objectPrograms struct {
 	Connect6     *ebpf.Program `ebpf:"connect6"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	PostBind4    *ebpf.Program `ebpf:"post_bind4"`
+	PostBind6    *ebpf.Program `ebpf:"post_bind6"`
 	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
@@ -315,6 +321,8 @@ func (p *objectPrograms) Close() error {
 		p.Connect6,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.PostBind4,
+		p.PostBind6,
 		p.Recvmsg4,
 		p.Recvmsg6,
 		p.Sendmsg4,

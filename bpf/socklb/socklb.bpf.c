@@ -8,6 +8,7 @@
 #include "types.h"
 
 #define ECONNREFUSED 111
+#define EADDRINUSE 98
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define SECOND 1000000000ULL
@@ -313,6 +314,50 @@ static __always_inline int reverse6(struct bpf_sock_addr *ctx)
 	if (reverse(ctx, &e))
 		write6(ctx, &e);
 	return 1;
+}
+
+/* reserved says whether *e, where a socket is being bound, is a node port. Its clients would never be heard of: their connections go elsewhere. */
+static __always_inline int reserved(struct bpf_sock *ctx, const struct endpoint *e)
+{
+	struct frontend_key key = { .port = e->port, .proto = ctx->protocol, .kind = KIND_NODEPORT };
+	int any = !e->addr[0] && !e->addr[1] && !e->addr[3];
+	struct endpoint node = {};
+
+	if (bpf_get_netns_cookie(ctx) != node_netns)
+		return 0;
+	__builtin_memcpy(node.addr, e->addr, sizeof(node.addr));
+	if (!any && !loopback(e) && !bpf_map_lookup_elem(&nodes, &node))
+		return 0;
+	key.addr[2] = mapped(e) ? bpf_htonl(0xffff) : 0;
+	if (bpf_map_lookup_elem(&frontends, &key))
+		return 1;
+	if (mapped(e) || !any)
+		return 0;
+	key.addr[2] = bpf_htonl(0xffff); /* who listens at [::] does at 0.0.0.0 too */
+	return bpf_map_lookup_elem(&frontends, &key) != 0;
+}
+
+static __always_inline int bound(struct bpf_sock *ctx, const struct endpoint *e)
+{
+	if ((ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP) || !reserved(ctx, e))
+		return 1;
+	if (can_refuse)
+		bpf_set_retval(-EADDRINUSE);
+	return 0;
+}
+
+SEC("cgroup/post_bind4") int post_bind4(struct bpf_sock *ctx)
+{
+	struct endpoint e = { .addr = { 0, 0, bpf_htonl(0xffff), ctx->src_ip4 }, .port = bpf_htons(ctx->src_port) };
+
+	return bound(ctx, &e);
+}
+
+SEC("cgroup/post_bind6") int post_bind6(struct bpf_sock *ctx)
+{
+	struct endpoint e = { .addr = { ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2], ctx->src_ip6[3] }, .port = bpf_htons(ctx->src_port) };
+
+	return bound(ctx, &e);
 }
 
 SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return forward4(ctx, CALL_CONNECT); }

@@ -1,5 +1,5 @@
 // Package socklb translates services' addresses in the sockets of a cgroup, by BPF programs at connect, sendmsg,
-// recvmsg and getpeername.
+// recvmsg and getpeername. Nobody else can bind to a node port meanwhile.
 //
 // It owns a folder of a BPF file system: links that keep the programs attached, and maps that hold services and what
 // sockets chose. Both outlive the process. Open finds them again, Attach puts newer programs into the links in one step each, so
@@ -174,6 +174,8 @@ func (l *LB) hooks() []hook {
 		{objectProgSendmsg6, ebpf.AttachCGroupUDP6Sendmsg, o.Sendmsg6},
 		{objectProgConnect4, ebpf.AttachCGroupInet4Connect, o.Connect4},
 		{objectProgConnect6, ebpf.AttachCGroupInet6Connect, o.Connect6},
+		{objectProgPostBind4, ebpf.AttachCGroupInet4PostBind, o.PostBind4},
+		{objectProgPostBind6, ebpf.AttachCGroupInet6PostBind, o.PostBind6},
 	}
 }
 

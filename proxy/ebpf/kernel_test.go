@@ -25,7 +25,7 @@ import (
 // order is what a client process does: a socket belongs to the cgroup of the process that makes it, so clients are this
 // test binary, started again in the cgroup under test.
 type order struct {
-	Network  string // tcp, udp (connected), udp-any (one unconnected socket)
+	Network  string // tcp, udp (connected), udp-any (one unconnected socket); tcp-bind and udp-bind listen there
 	Addr     string
 	Times    int
 	UntilEOF bool // go on until stdin ends
@@ -91,6 +91,20 @@ func (o order) do() outcome {
 }
 
 func (o order) once(any net.PacketConn) (answer, peer string, err error) {
+	switch o.Network {
+	case "tcp-bind":
+		l, err := net.Listen("tcp", o.Addr)
+		if err == nil {
+			err = l.Close()
+		}
+		return "bound", "", err
+	case "udp-bind":
+		l, err := net.ListenPacket("udp", o.Addr)
+		if err == nil {
+			err = l.Close()
+		}
+		return "bound", "", err
+	}
 	buf := make([]byte, 100)
 	if any != nil {
 		to, err := net.ResolveUDPAddr("udp", o.Addr)
@@ -415,6 +429,26 @@ func TestKernelAffinity(t *testing.T) {
 	got = r.ask(order{Network: "tcp", Addr: vip + ":80", Times: 30})
 	if len(got.Answers) != 1 || got.Answers[fmt.Sprintf("10.10.0.%d", first%3+1)] != 30 {
 		t.Fatalf("got %+v after the chosen backend went", got)
+	}
+}
+
+// Node ports are nobody else's on the node, and free in pods.
+func TestKernelNodePortsAreReserved(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1))
+	for addr, taken := range map[string]bool{
+		"0.0.0.0:30080": true, ":30080": true, "[::]:30080": true, "127.0.0.1:30080": true, "192.0.2.1:30080": true, "[::1]:30080": true,
+		"10.10.0.1:30080": false, "0.0.0.0:30081": false, "0.0.0.0:0": false,
+	} {
+		for _, network := range []string{"tcp-bind", "udp-bind"} {
+			got := r.ask(order{Network: network, Addr: addr, Times: 1})
+			if taken != (got.Errors[syscall.EADDRINUSE.Error()] == 1) || !taken && got.Answers["bound"] != 1 {
+				t.Errorf("%s at %s: %+v", network, addr, got)
+			}
+		}
+	}
+	if got := r.client(netnstest.New(t), order{Network: "tcp-bind", Addr: ":30080", Times: 1})(); got.Answers["bound"] != 1 {
+		t.Errorf("in a pod: %+v", got)
 	}
 }
 
