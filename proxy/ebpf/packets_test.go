@@ -28,7 +28,7 @@ import (
 //	client 198.51.100.9 -- router -- node 192.0.2.1 -- orlop0 -- pod1 10.1.0.2, pod2 10.1.0.3
 //	                         `------ other 192.0.2.2 ----------- pod3 10.1.1.2
 type field struct {
-	t                           *testing.T
+	t                           testing.TB
 	client, router, node, other *netnstest.NS
 	pods                        []*netnstest.NS
 	pins, cgroup, attach        string
@@ -38,7 +38,7 @@ type field struct {
 	charged                     bool // this process's programs are in charge
 }
 
-func newField(t *testing.T, attach string) *field {
+func newField(t testing.TB, attach string) *field {
 	t.Helper()
 	netnstest.RequireRoot(t)
 	f := &field{t: t, attach: attach, client: netnstest.New(t), router: netnstest.New(t), node: netnstest.New(t), other: netnstest.New(t), cgroup: cgroup(t)}
