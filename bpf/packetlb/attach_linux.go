@@ -227,7 +227,7 @@ func (l *LB) probe() (string, error) {
 // Remove detaches all programs of the calling thread's network namespace and deletes what is pinned in dir; what socklb has there stays. What is not there is
 // no error.
 func Remove(dir string) error {
-	nl, err := netlink.NewHandle()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink socket: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
 )
@@ -72,7 +73,7 @@ func Open(cfg Config) (_ *LB, err error) {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
 	lb := &LB{cfg: cfg, poke: make(chan struct{}, 1)}
-	if lb.nl, err = netlink.NewHandle(); err != nil {
+	if lb.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
 	defer func() {
