@@ -55,7 +55,7 @@ func TestKernelEBPF(t *testing.T) {
 		return &both{Backend: ebpf.New(lb, proxy.Everywhere), packets: packets}
 	}
 	proxytest.Suite(t, proxytest.Mode{
-		Name: proxy.ModeEBPF, Changes: 100, Lacks: proxy.Lacks(proxy.ModeEBPF), Cgroup: cgroup, KeepsSource: true, Open: open,
+		Name: proxy.ModeEBPF, Changes: 40, Lacks: proxy.Lacks(proxy.ModeEBPF), Cgroup: cgroup, KeepsSource: true, Open: open,
 		Remove: func(*proxytest.Rig) error {
 			if err := packetlb.Remove(pins); err != nil {
 				return err
