@@ -2,10 +2,13 @@ package controllers
 
 import (
 	"fmt"
+	"os"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/cel/openapi/resolver"
 	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
@@ -13,6 +16,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/certificatecleaner"
 	"github.com/orlop-io/orlop/cmd/controllers/legacytoken"
 	"github.com/orlop-io/orlop/cmd/controllers/policystatus"
+	"github.com/orlop-io/orlop/cmd/controllers/trustbundle"
 )
 
 // checks are the controllers that look after what the API server lives by: its policies and credentials.
@@ -31,6 +35,20 @@ func checks() []entry {
 				p, err := policystatus.New(client, checker.Check, e.shared, e.log)
 				return p.Run, err
 			}},
+		{name: "kube-apiserver-serving-clustertrustbundle-publisher-controller", alias: "kube-apiserver-serving-clustertrustbundle-publisher",
+			account: "kube-apiserver-serving-clustertrustbundle-publisher",
+			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
+				if e.rootCAFile == "" {
+					return nil, nil
+				}
+				ca, err := os.ReadFile(e.rootCAFile)
+				if err != nil {
+					return nil, fmt.Errorf("read root CA: %w", err)
+				}
+				ofSigner := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "spec.signerName=" + trustbundle.Signer })
+				p, err := trustbundle.New(c, ca, e.only(ofSigner).Certificates().V1().ClusterTrustBundles(), e.log)
+				return p.Run, err
+			})},
 		{name: "podcertificaterequest-cleaner-controller", alias: "podcertificaterequest-cleaner", account: "podcertificaterequestcleaner",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) { return certificatecleaner.New(c, e.log).Run, nil })},
 		{name: "legacy-serviceaccount-token-cleaner-controller", alias: "legacy-serviceaccount-token-cleaner", account: "legacy-service-account-token-cleaner",

@@ -132,9 +132,13 @@ func (o *options) check() error {
 	}
 	var errs []error
 	for _, name := range o.controllers {
-		bare := strings.TrimPrefix(name, "-")
-		if bare != "*" && !slices.ContainsFunc(table(), func(e entry) bool { return e.is(bare) }) {
-			errs = append(errs, fmt.Errorf("--controllers: %q is not a controller here", bare))
+		bare, off := strings.CutPrefix(name, "-")
+		switch {
+		case bare == "*" || slices.ContainsFunc(table(), func(e entry) bool { return e.is(bare) }):
+		case !slices.Contains(absent(), bare):
+			errs = append(errs, fmt.Errorf("--controllers: %q is not a controller", bare))
+		case !off: // to leave out what is not there is easy
+			errs = append(errs, fmt.Errorf("--controllers: %q is a controller of upstream's that is not built here", bare))
 		}
 	}
 	if o.allocateCIDRs {

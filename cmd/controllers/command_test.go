@@ -1,6 +1,9 @@
 package controllers
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestWants(t *testing.T) {
 	signer := entry{name: "bootstrap-signer-controller", alias: "bootstrapsigner", off: true}
@@ -37,5 +40,23 @@ func TestKubeadmFlagsAreAccepted(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// Names of controllers are either known, or refused with the reason; those that are not here may be left out.
+func TestNamesThatAreRefused(t *testing.T) {
+	for list, want := range map[string]string{
+		"*,-attachdetach,-resourceclaim-controller": "",
+		"*,svm":         `--controllers: "svm" is a controller of upstream's that is not built here`,
+		"*,-deploiment": `--controllers: "deploiment" is not a controller`,
+	} {
+		o := &options{controllers: strings.Split(list, ",")}
+		got := ""
+		if err := o.check(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", list, got, want)
+		}
 	}
 }
