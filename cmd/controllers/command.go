@@ -59,6 +59,7 @@ type options struct {
 	tokenKeyFile   string
 	localPathImage string
 	legacyTokens   time.Duration
+	recyclers      recyclers
 }
 
 // NewCommand returns kube-controller-manager with upstream's flags.
@@ -118,6 +119,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
 	fs.StringVar(&o.localPathImage, "local-path-image", "", "image of orlop-agent, with which the provisioner of local paths makes directories on nodes; there is no such provisioner without")
 	fs.DurationVar(&o.legacyTokens, "legacy-service-account-token-clean-up-period", 365*24*time.Hour, "for how long a token that an old cluster made must be unused to become invalid, and then to be deleted")
+	o.recyclers.addFlags(fs)
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")
 	fs.String("requestheader-client-ca-file", "", "accepted; requests by proxies are not believed here")
 }

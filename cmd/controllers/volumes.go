@@ -15,8 +15,15 @@ func volumes() []entry {
 	return []entry{
 		{name: "persistentvolume-binder-controller", alias: "persistentvolume-binder", account: "persistent-volume-binder",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
-				b, err := volumebinder.New(c, e.shared, e.recorder("persistentvolume-controller"), e.log)
-				return b.Run, err
+				recyclers, err := e.recyclers.read()
+				if err != nil {
+					return nil, err
+				}
+				b, err := volumebinder.New(c, recyclers, e.shared, e.recorder("persistentvolume-controller"), e.log)
+				if err != nil {
+					return nil, err
+				}
+				return b.Run, nil
 			})},
 		{name: "ephemeral-volume-controller", alias: "ephemeral-volume", account: "ephemeral-volume-controller",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {

@@ -86,7 +86,7 @@ var builds = map[string]build{
 		return nodelifecycle.New(lifecycle, c, shared, shared.Coordination().V1().Leases(), events, log)
 	},
 	"persistentvolume-binder": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
-		return volumebinder.New(c, shared, events, log)
+		return volumebinder.New(c, volumebinder.Recyclers{}, shared, events, log)
 	},
 	"podgc": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
 		return podgc.New(c, shared, 0, log), nil

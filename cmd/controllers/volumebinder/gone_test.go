@@ -23,7 +23,7 @@ func TestTheEndOfAClaimWakesTheVolumeThatIsKeptForIt(t *testing.T) {
 		going := claim("2Gi") // so that it is not bound meanwhile
 		client := fake.NewClientset(v, going)
 		shared := informers.NewSharedInformerFactory(client, 0)
-		c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
+		c, err := New(client, Recyclers{}, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,9 +31,9 @@ type Plan struct {
 	VolumeStatus *corev1.PersistentVolume      // its status
 	Claim        *corev1.PersistentVolumeClaim // its spec
 	ClaimStatus  *corev1.PersistentVolumeClaim // its status
-	// Delete tells that the volume that was looked at goes.
-	Delete bool
-	Events []event
+	// Delete tells that the volume that was looked at goes, and Recycle that it is emptied and given free.
+	Delete, Recycle bool
+	Events          []event
 }
 
 type event struct{ kind, reason, message string }
@@ -221,9 +221,7 @@ func (p *Plan) reclaim(v *corev1.PersistentVolume) {
 	case v.DeletionTimestamp != nil || v.Annotations[provisionedBy] != "": // its provisioner removes what is behind it
 	case v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
 		p.Delete = true
-	case v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle && v.Status.Phase != corev1.VolumeFailed:
-		const why = "recycling is not built here: use the policy Retain or Delete"
-		p.tell(corev1.EventTypeWarning, "VolumeFailedRecycle", why)
-		p.volumePhase(v, corev1.VolumeFailed, why)
+	case v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle:
+		p.Recycle = true
 	}
 }

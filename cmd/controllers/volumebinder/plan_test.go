@@ -64,6 +64,9 @@ func text(p Plan) string {
 	if p.ClaimStatus != nil {
 		out = append(out, "claim "+string(p.ClaimStatus.Status.Phase))
 	}
+	if p.Recycle {
+		out = append(out, "recycle")
+	}
 	if p.Delete {
 		out = append(out, "delete")
 	}
@@ -155,7 +158,7 @@ func TestDecideVolume(t *testing.T) {
 		{"its provisioner deletes", volume("a", "1Gi", mine, released, policy(corev1.PersistentVolumeReclaimDelete), func(v *corev1.PersistentVolume) {
 			v.Annotations = map[string]string{provisionedBy: "x.example"}
 		}), nil, ""},
-		{"recycle", volume("a", "1Gi", mine, released, policy(corev1.PersistentVolumeReclaimRecycle)), nil, "a Failed, VolumeFailedRecycle"},
+		{"recycle", volume("a", "1Gi", mine, released, policy(corev1.PersistentVolumeReclaimRecycle)), nil, "recycle"},
 		{"kept for a claim, and deleted", volume("a", "1Gi", mine, chosen, going, phase(corev1.VolumeBound)), claim("1Gi"), "a of nobody, a Available"},
 		{"kept by hand for a claim, and deleted", volume("a", "1Gi", mine, going, phase(corev1.VolumeBound)), claim("1Gi"), "a Available"},
 		{"chosen in vain", volume("a", "1Gi", mine, chosen), claim("1Gi", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "b" }), "a of nobody"},

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -23,6 +24,7 @@ import (
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 )
@@ -34,16 +36,22 @@ type Controller struct {
 	volumes corelisters.PersistentVolumeLister
 	classes storagelisters.StorageClassLister
 	events  record.EventRecorder
-	byClaim *loop.Loop
-	byName  *loop.Loop
-	synced  []cache.InformerSynced
+	// recyclers empty volumes, and failed is when each may be tried again, by UID.
+	recyclers Recyclers
+	failed    *flowcontrol.Backoff
+	byClaim   *loop.Loop
+	byName    *loop.Loop
+	synced    []cache.InformerSynced
 }
 
 // New returns a Controller that has done nothing yet.
-func New(client kubernetes.Interface, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Controller, error) {
+func New(client kubernetes.Interface, recyclers Recyclers, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Controller, error) {
 	claims, volumes := shared.Core().V1().PersistentVolumeClaims(), shared.Core().V1().PersistentVolumes()
 	classes := shared.Storage().V1().StorageClasses()
-	c := &Controller{client: client, claims: claims.Lister(), volumes: volumes.Lister(), classes: classes.Lister(), events: events,
+	if err := recyclers.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Controller{client: client, recyclers: recyclers, failed: flowcontrol.NewBackOff(10*time.Second, 10*time.Minute), claims: claims.Lister(), volumes: volumes.Lister(), classes: classes.Lister(), events: events,
 		synced: []cache.InformerSynced{claims.Informer().HasSynced, volumes.Informer().HasSynced, classes.Informer().HasSynced}}
 	c.byClaim, c.byName = loop.New("persistentvolumeclaim", c.syncClaim, log), loop.New("persistentvolume", c.syncVolume, log)
 	_, err1 := claims.Informer().AddEventHandler(loop.On(func(claim *corev1.PersistentVolumeClaim) {
@@ -149,8 +157,14 @@ func (c *Controller) syncVolume(ctx context.Context, name string) error {
 		}
 	}
 	plan := DecideVolume(v, claim)
-	if err := c.carryOut(ctx, v, plan); err != nil || !plan.Delete {
+	if err := c.carryOut(ctx, v, plan); err != nil {
 		return err
+	}
+	switch {
+	case plan.Recycle:
+		return c.recycle(ctx, v)
+	case !plan.Delete:
+		return nil
 	}
 	err = c.client.CoreV1().PersistentVolumes().Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(v.UID))})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
