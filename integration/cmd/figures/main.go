@@ -57,6 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler, cni, podnet, node or all")
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
 	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
+	most := flags.Int("pods", 500, "with how many pods the row density of the part node ends")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"cni", func() error { return runCNI(ctx, *bin, out) }},
 		{"podnet", func() error { return runPodNet(ctx, *bin, out) }},
 		{"node", func() error {
-			return nodebench.Run(ctx, nodebench.Config{Bin: *bin, Starts: 100, Pods: []int{10, 110, 500}, Rows: only, Idle: *idle}, out)
+			return nodebench.Run(ctx, nodebench.Config{Bin: *bin, Starts: 100, Pods: slices.DeleteFunc([]int{10, 110, 500}, func(n int) bool { return n > *most }), Rows: only, Idle: *idle}, out)
 		}},
 	} {
 		if *what == part.name || *what == "all" {
