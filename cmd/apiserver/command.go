@@ -15,6 +15,8 @@ import (
 	encryptionconfigcontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	componentversion "k8s.io/component-base/version"
+
+	"github.com/orlop-io/orlop/cmd/memory"
 )
 
 // keyPoll is how often the file of encryption keys is looked at.
@@ -38,7 +40,7 @@ func NewCommand(programVersion string) *cobra.Command {
 				return fmt.Errorf("set up logging: %w", err)
 			}
 			if os.Getenv("GOGC") == "" {
-				defer inBackground(cmd.Context(), paceCollector)()
+				defer inBackground(cmd.Context(), func(ctx context.Context) { memory.Pace(ctx, collection(machineMemory())) })()
 			}
 			// The library offers no other way than this variable. It reads one small file; a rotation waits for it three times.
 			encryptionconfigcontroller.EncryptionConfigFileChangePollDuration = keyPoll

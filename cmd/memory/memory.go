@@ -1,81 +1,19 @@
-// Package memory keeps a program small that mostly waits: it sets how much its heap may grow before garbage is
-// collected, and gives back what busy times, or the start, needed and calm does not.
+// Package memory keeps a program small while it is calm, and lets it be fast while it is busy: it sets how much the heap may
+// grow before garbage is collected, which is often in the one and seldom in the other, and gives back what busy times, or the
+// start, needed and calm does not. That concerns the whole process, so there is one Pace in a program.
 package memory
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
-	"runtime/metrics"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// A program that mostly waits keeps a small heap, which may grow little before garbage is collected; one that makes
-// much garbage lets it grow as Go does otherwise.
-const (
-	calmGrowth = 40  // per cent
-	busyGrowth = 100 // per cent
-	// busyRate, in bytes a second, is much garbage.
-	busyRate = 4 << 20
-	lookRate = 10 * time.Second
-)
-
-// pace is how the collector is set, and for how long there has been calm.
-type pace struct {
-	growth int
-	calm   int // looks in a row without much garbage
-}
-
-// next decides after a look. release tells that calm has just lasted: what busy times, or the start, needed goes back.
-func (p pace) next(rate float64) (to pace, release bool) {
-	if rate >= busyRate {
-		return pace{growth: busyGrowth}, false
-	}
-	p.growth = calmGrowth
-	p.calm++
-	return p, p.calm == 2
-}
-
-// Pace sets when garbage is collected until ctx ends.
-func Pace(ctx context.Context) {
-	p := pace{growth: calmGrowth}
-	debug.SetGCPercent(p.growth)
-	tick := time.NewTicker(lookRate)
-	defer tick.Stop()
-	before := allocated()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := allocated()
-		to, release := p.next(float64(now-before) / lookRate.Seconds())
-		if to.growth != p.growth {
-			debug.SetGCPercent(to.growth)
-		}
-		if release {
-			debug.FreeOSMemory()
-			// What fails here costs memory and nothing else.
-			_ = releaseProgram()
-		}
-		p, before = to, now
-	}
-}
-
-func allocated() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
-}
 
 // releaseProgram lets go of the pages of the program's file that are mapped: its start reads most of them, as it
 // initializes every part of a program that has five, and what follows needs few, which come back when they are used.

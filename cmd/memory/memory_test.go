@@ -6,26 +6,6 @@ import (
 	"testing"
 )
 
-func TestPace(t *testing.T) {
-	const much = busyRate + 1
-	p := pace{growth: calmGrowth}
-	var got []int
-	released := 0
-	for _, rate := range []float64{0, much, 0, 0, 0, 0, much, much, 0, 0} {
-		var release bool
-		if p, release = p.next(rate); release {
-			released++
-		}
-		got = append(got, p.growth)
-	}
-	if want := []int{calmGrowth, busyGrowth, calmGrowth, calmGrowth, calmGrowth, calmGrowth, busyGrowth, busyGrowth, calmGrowth, calmGrowth}; !slices.Equal(got, want) {
-		t.Errorf("growth %v, want %v", got, want)
-	}
-	if released != 2 { // once for each time of calm
-		t.Errorf("released %d times", released)
-	}
-}
-
 func TestReadOnly(t *testing.T) {
 	const maps = `00400000-034b2000 r-xp 00000000 00:1f 7 /usr/local/bin/orlop-server
 034b2000-06eb7000 r--p 030b2000 00:1f 7 /usr/local/bin/orlop-server

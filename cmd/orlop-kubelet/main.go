@@ -78,7 +78,7 @@ func small(ctx context.Context, run func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	var pace sync.WaitGroup
 	if os.Getenv("GOGC") == "" {
-		pace.Go(func() { memory.Pace(ctx) })
+		pace.Go(func() { memory.Pace(ctx, memory.Waiting(0)) })
 	}
 	err := run(ctx)
 	stop()
