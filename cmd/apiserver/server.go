@@ -153,7 +153,9 @@ func (b *base) serving() error {
 	gc.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(answerMergePanics(h, c.Serializer), c)
+		chain := *c
+		chain.Authentication.Authenticator = growingAuthenticator(c.Authentication.Authenticator)
+		return growing(genericapiserver.DefaultBuildHandlerChain(answerMergePanics(h, c.Serializer), &chain))
 	}
 	if b.options.flags != nil {
 		gc.Flagz = flagz.NamedFlagSetsReader{FlagSets: cliflag.NamedFlagSets{FlagSets: map[string]*pflag.FlagSet{"kube-apiserver": b.options.flags}}}
