@@ -86,6 +86,7 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 	if err != nil {
 		return nil, err
 	}
+	b.pods.open(api.Pods)
 	for _, g := range append(enabled(api.Groups, c.MergedResourceConfig), b.metrics(api)...) {
 		info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, b.types.Scheme, b.types.Parameters, b.types.Codecs)
 		info.PrioritizedVersions = g.Versions

@@ -58,6 +58,7 @@ type base struct {
 	config    *genericapiserver.Config
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
+	pods      *direct
 	factory   *serverstorage.DefaultStorageFactory
 	access    *access
 	resolver  webhook.ServiceResolver
@@ -122,7 +123,7 @@ func newBase(o *Options) (*base, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &base{options: o, types: types, config: genericapiserver.NewConfig(types.Codecs)}
+	b := &base{options: o, types: types, config: genericapiserver.NewConfig(types.Codecs), pods: newDirect()}
 	for _, step := range []func() error{b.serving, b.clients, b.documents, b.storage, b.security} {
 		if err := step(); err != nil {
 			return nil, err
@@ -172,6 +173,7 @@ func (b *base) clients() error {
 	b.client = client
 	b.unenforced = controlplane.NewUnenforced(client)
 	b.informers = informers.NewSharedInformerFactoryWithOptions(client, 10*time.Minute, informers.WithTransform(forgetFieldOwners))
+	informPods(b.informers, b.pods)
 	if err := b.options.Features.ApplyTo(b.config, client, b.informers); err != nil {
 		return fmt.Errorf("apply feature options: %w", err)
 	}

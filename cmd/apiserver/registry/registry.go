@@ -80,6 +80,8 @@ type API struct {
 	Allocator *services.Allocator
 	// Kubelet finds a node's kubelet.
 	Kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet, error)
+	// Pods is the storage of pods, whether they are served or not.
+	Pods *store.Storage
 }
 
 // builder holds storages while they are assembled.
@@ -122,7 +124,7 @@ func Build(ctx context.Context, cfg Config) (*API, error) {
 	}
 	csrs := b.stores[certificatesv1.Resource("certificatesigningrequests")]
 	b.put(certificatesv1.SchemeGroupVersion, "certificatesigningrequests/approval", csr.Approval(csrs))
-	return &API{Groups: b.groups(), Allocator: allocator, Kubelet: b.kubelets.Kubelet}, nil
+	return &API{Groups: b.groups(), Allocator: allocator, Kubelet: b.kubelets.Kubelet, Pods: b.core("pods")}, nil
 }
 
 func (b *builder) put(gv schema.GroupVersion, name string, s rest.Storage) {
