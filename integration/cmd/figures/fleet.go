@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +29,8 @@ const (
 type fleet struct {
 	client *kubernetes.Clientset
 	bound  chan *corev1.Pod
+	// running counts the pods that were said to run.
+	running atomic.Int64
 
 	mu          sync.Mutex
 	nodes       int
@@ -164,7 +167,9 @@ func (f *fleet) report(ctx context.Context, name string) error {
 func (f *fleet) started(ctx context.Context, pod *corev1.Pod) {
 	pod = pod.DeepCopy()
 	setRunning(pod)
-	_, _ = f.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	if _, err := f.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err == nil {
+		f.running.Add(1)
+	}
 }
 
 // setRunning puts into the pod's status that it runs.
