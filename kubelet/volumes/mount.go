@@ -46,8 +46,14 @@ func ensureTmpfs(dir string, size int64) error {
 	if size > 0 {
 		options += fmt.Sprintf(",size=%d", size)
 	}
-	// Secrets must not reach a disk by way of swap. Kernels before 6.4 do not know noswap.
-	err = unix.Mount("tmpfs", dir, "tmpfs", 0, options+",noswap")
+	var host unix.Utsname
+	if err := unix.Uname(&host); err != nil {
+		return fmt.Errorf("ask the kernel's version: %w", err)
+	}
+	err = unix.EINVAL
+	if knowsNoswap(unix.ByteSliceToString(host.Release[:])) { // secrets must not reach a disk by way of swap
+		err = unix.Mount("tmpfs", dir, "tmpfs", 0, options+",noswap")
+	}
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("tmpfs", dir, "tmpfs", 0, options)
 	}
@@ -55,6 +61,15 @@ func ensureTmpfs(dir string, size int64) error {
 		return fmt.Errorf("mount tmpfs at %s: %w", dir, err)
 	}
 	return nil
+}
+
+// knowsNoswap says whether a kernel has the option: since 6.4. Others refuse the mount, and complain in their log each time.
+func knowsNoswap(release string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 4
 }
 
 // unmount takes one mount away. One that is gone is a success.

@@ -489,3 +489,11 @@ func needRoot(t *testing.T) {
 	}
 	t.Skip("this test needs root")
 }
+
+func TestKnowsNoswap(t *testing.T) {
+	for release, want := range map[string]bool{"6.1.0-50-cloud-amd64": false, "6.3.9": false, "6.4": true, "6.18.44-fc": true, "7.0-rc1": true, "5.15.0": false, "x": false} {
+		if got := knowsNoswap(release); got != want {
+			t.Errorf("%s: %v, want %v", release, got, want)
+		}
+	}
+}
