@@ -85,7 +85,7 @@ func boot(t *testing.T) *world {
 		Ports: []uint16{apiPort, nodePort, hostPort},
 		Files: map[string]string{
 			"/opt/orlop/orlop": filepath.Join(bin, "orlop"), "/opt/orlop/orlop-kubelet": filepath.Join(bin, "orlop-kubelet"),
-			"/opt/orlop/images": filepath.Join(bin, "images"),
+			"/opt/orlop/orlop-agent": filepath.Join(bin, "orlop-agent"), "/opt/orlop/images": filepath.Join(bin, "images"),
 		},
 		Text: map[string]string{
 			"/etc/sysctl.d/99-kubernetes.conf": "net.ipv4.ip_forward=1\n",
