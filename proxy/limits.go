@@ -26,6 +26,7 @@ const (
 	ManyClients       Feature = "affinity of many clients"
 	Restart           Feature = "services without the agent"
 	ClusterOnly       Feature = "cluster addresses for the cluster only"
+	ConnectedUDP      Feature = "connected sockets of UDP follow endpoints"
 )
 
 // Limit is something that modes cannot do.
@@ -53,6 +54,7 @@ func Limits() []Limit {
 		{LastingAffinity, []string{ModeUserspace}, "the agent's restart forgets which client goes where", nil},
 		{ManyClients, []string{ModeIptables}, "an endpoint knows as many clients as the kernel module xt_recent is told (ip_list_tot, 100), and forgets the one that came first", nil},
 		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", nil},
+		{ConnectedUDP, []string{ModeEBPF}, "a socket that has connected stays with its endpoint when that goes, until it connects again", nil},
 		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", nil},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +23,8 @@ const orderVariable = "ORLOP_TEST_ASK"
 type order struct {
 	Network, Addr string
 	Times         int
+	UntilEOF      bool // go on until stdin ends
+	Wait          time.Duration
 }
 
 // Outcome is what a client met.
@@ -40,7 +43,14 @@ func Main(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
-		if err := json.NewEncoder(os.Stdout).Encode(o.do()); err != nil {
+		stop := make(chan struct{})
+		if o.UntilEOF {
+			go func() {
+				_, _ = io.Copy(io.Discard, os.Stdin)
+				close(stop)
+			}()
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(o.do(stop)); err != nil {
 			os.Exit(2)
 		}
 		os.Exit(0)
@@ -49,15 +59,37 @@ func Main(m *testing.M) {
 }
 
 // Ask asks so many times from ns, each by a connection of its own.
-func (r *Rig) Ask(ns *netnstest.NS, network, addr string, times int) (out Outcome) {
+func (r *Rig) Ask(ns *netnstest.NS, network, addr string, times int) Outcome {
 	r.T.Helper()
-	o := order{network, addr, times}
+	return r.start(ns, order{Network: network, Addr: addr, Times: times, Wait: time.Second})()
+}
+
+// AskInVain asks once, and does not wait long for an answer that is not to come.
+func (r *Rig) AskInVain(ns *netnstest.NS, network, addr string) Outcome {
+	r.T.Helper()
+	return r.start(ns, order{Network: network, Addr: addr, Times: 1, Wait: 300 * time.Millisecond})()
+}
+
+// Client asks from ns, each by a connection of its own, until finish is called.
+func (r *Rig) Client(ns *netnstest.NS, network, addr string) (finish func() Outcome) {
+	r.T.Helper()
+	return r.start(ns, order{Network: network, Addr: addr, UntilEOF: true, Wait: time.Second})
+}
+
+func (r *Rig) start(ns *netnstest.NS, o order) (finish func() Outcome) {
+	r.T.Helper()
 	if r.Cgroup == "" || ns == r.Outside {
-		_ = ns.Do(func() error {
-			out = o.do()
-			return nil
-		})
-		return out
+		stop, done := make(chan struct{}), make(chan Outcome)
+		go func() {
+			_ = ns.Do(func() error {
+				done <- o.do(stop)
+				return nil
+			})
+		}()
+		return func() Outcome {
+			close(stop)
+			return <-done
+		}
 	}
 	text, err := json.Marshal(o)
 	r.Must(err)
@@ -65,16 +97,29 @@ func (r *Rig) Ask(ns *netnstest.NS, network, addr string, times int) (out Outcom
 	cmd.Env = []string{orderVariable + "=" + string(text)}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, os.Stderr
+	stdin, err := cmd.StdinPipe()
+	r.Must(err)
 	r.Must(ns.StartIn(r.Cgroup, cmd))
-	r.Must(cmd.Wait())
-	r.Must(json.Unmarshal(said.Bytes(), &out))
-	return out
+	return func() (out Outcome) {
+		r.T.Helper()
+		stdin.Close()
+		r.Must(cmd.Wait())
+		r.Must(json.Unmarshal(said.Bytes(), &out))
+		return out
+	}
 }
 
-func (o order) do() Outcome {
+func (o order) do(stop <-chan struct{}) Outcome {
 	out := Outcome{map[string]int{}, map[string]int{}, map[string]int{}}
-	for range o.Times {
-		answer, err := once(o.Network, o.Addr)
+	for i := 0; o.UntilEOF || i < o.Times; i++ {
+		if o.UntilEOF {
+			select {
+			case <-stop:
+				return out
+			case <-time.After(time.Millisecond): // so few that no port of the client comes round again
+			}
+		}
+		answer, err := o.once()
 		if err != nil {
 			var no syscall.Errno
 			if errors.As(err, &no) {
@@ -92,16 +137,16 @@ func (o order) do() Outcome {
 	return out
 }
 
-func once(network, addr string) (string, error) {
-	d := net.Dialer{Timeout: time.Second}
+func (o order) once() (string, error) {
+	d := net.Dialer{Timeout: o.Wait}
 	d.SetMultipathTCP(false)
-	c, err := d.Dial(network, addr)
+	c, err := d.Dial(o.Network, o.Addr)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Second))
-	if network == "udp" {
+	_ = c.SetDeadline(time.Now().Add(o.Wait))
+	if o.Network == "udp" {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err
 		}
