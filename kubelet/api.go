@@ -439,7 +439,7 @@ func (k *Kubelet) admit(pod *v1.Pod) ([]*worker, *lifecycle.Rejected) {
 	case ports != nil || !(eviction.Pod{Pod: pod}).Critical():
 		return nil, short[0].rejection()
 	}
-	behind, err := k.makeRoomLocked(pod, false, short)
+	behind, err := k.makeRoomLocked(pod, false)
 	if err != nil {
 		return nil, &lifecycle.Rejected{Reason: "UnexpectedAdmissionError", Message: "Pod was rejected: Unexpected error while attempting to recover from admission failure: " + err.Error()}
 	}
@@ -448,11 +448,10 @@ func (k *Kubelet) admit(pod *v1.Pod) ([]*worker, *lifecycle.Rejected) {
 
 // admitStatic makes room for a static pod as far as there is any: without it the node may not be one.
 func (k *Kubelet) admitStatic(pod *v1.Pod) []*worker {
-	short := shortages(pod, k.othersLocked(pod.UID), k.allocatable)
-	if len(short) == 0 {
+	if fits(pod, k.othersLocked(pod.UID), k.allocatable) == nil {
 		return nil
 	}
-	behind, err := k.makeRoomLocked(pod, true, short)
+	behind, err := k.makeRoomLocked(pod, true)
 	if err != nil {
 		k.log.Warn("a static pod runs though the node has no room for it", "pod", fullName(pod), "err", err)
 	}
@@ -483,11 +482,17 @@ func (k *Kubelet) othersLocked(but types.UID) []*v1.Pod {
 		v := w.shown.Load()
 		switch {
 		case w.uid == but || v.state.Stage >= lifecycle.Finished || v.state.Rejected():
-		case w.granted != nil:
-			out = append(out, w.granted)
 		default:
-			out = append(out, v.state.Pod)
+			out = append(out, w.allocatedLocked())
 		}
 	}
 	return out
+}
+
+// allocatedLocked is the pod with the resources that it holds.
+func (w *worker) allocatedLocked() *v1.Pod {
+	if w.granted != nil {
+		return w.granted
+	}
+	return w.shown.Load().state.Pod
 }

@@ -118,17 +118,30 @@ func beyond(after map[v1.ResourceName]int64) (sum float64) {
 	return sum
 }
 
-// makeRoomLocked begins to end pods for a critical one that lacks something, and returns those, for it has to wait for
-// them. The error says that there are not enough.
-func (k *Kubelet) makeRoomLocked(pod *v1.Pod, static bool, short []shortage) ([]*worker, error) {
+// makeRoomLocked begins to end pods for a critical one that lacks something, and returns those that it has to wait for,
+// among them such as have to go already for another. The error says that there are not enough.
+func (k *Kubelet) makeRoomLocked(pod *v1.Pod, static bool) ([]*worker, error) {
 	var among []candidate
-	var workers []*worker
+	var workers, out []*worker
+	var stay []*v1.Pod
 	for _, w := range k.workers {
 		v := w.shown.Load()
+		if w.uid == pod.UID || v.state.Stage >= lifecycle.Finished || v.state.Rejected() {
+			continue
+		}
+		if w.going {
+			out = append(out, w)
+			continue
+		}
+		stay = append(stay, w.allocatedLocked())
 		c := candidate{pod: v.state.Pod, static: w.static, at: len(workers)}
-		if w.uid != pod.UID && v.state.Stage == lifecycle.Active && !v.state.Rejected() && !v.state.Deleted() && preempts(pod, static, c) {
+		if v.state.Stage == lifecycle.Active && !v.state.Deleted() && preempts(pod, static, c) {
 			among, workers = append(among, c), append(workers, w)
 		}
+	}
+	short := shortages(pod, stay, k.allocatable)
+	if len(short) == 0 {
+		return out, nil
 	}
 	chosen := victims(short, among)
 	if len(chosen) == 0 {
@@ -138,9 +151,9 @@ func (k *Kubelet) makeRoomLocked(pod *v1.Pod, static bool, short []shortage) ([]
 		}
 		return nil, fmt.Errorf("preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: [%s]", words.String())
 	}
-	var out []*worker
 	for _, c := range chosen {
 		w := workers[c.at]
+		w.going = true
 		w.log.Warn("end pod for a critical one", "for", fullName(pod), "lacking", short[0].name)
 		k.events.Pod(c.pod, "", true, "Preempting", preempted)
 		k.metrics.preemptions.WithLabelValues(string(short[0].name)).Inc()

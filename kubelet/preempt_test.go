@@ -98,7 +98,7 @@ func TestCriticalPodsMakeRoom(t *testing.T) {
 		k.workers[p.UID] = w
 		workers = append(workers, w)
 	}
-	critical := ranked("critical", "1", 2000000000, false)
+	critical := ranked("critical", "800m", 2000000000, false)
 	if _, r := k.admit(ranked("plain", "1", 1000000000, false)); r == nil || r.Reason != "OutOfcpu" {
 		t.Errorf("an ordinary pod: %+v", r)
 	}
@@ -114,6 +114,14 @@ func TestCriticalPodsMakeRoom(t *testing.T) {
 	behind, r := k.admit(critical)
 	if r != nil || len(behind) != 1 || behind[0] != workers[0] {
 		t.Fatalf("a critical pod is refused (%+v) or waits for %v", r, behind)
+	}
+	other := ranked("other", "100m", 2000000000, false)
+	k.workers["critical"] = k.newWorker(critical, false, lifecycle.New(critical, time.Now()))
+	if also, r := k.admit(other); r != nil || len(also) != 1 || also[0] != workers[0] {
+		t.Errorf("another critical pod beside it is refused (%+v) or waits for %v", r, also)
+	}
+	if evs := workers[1].take(); len(evs) != 0 {
+		t.Errorf("a second pod has to go, though the room of one is enough for both: %v", evs)
 	}
 	evs := behind[0].take()
 	if len(evs) != 1 {

@@ -48,6 +48,8 @@ type worker struct {
 	// Guarded by the kubelet's mu.
 	room string
 
+	// going: it has to end for a critical pod. Guarded by the kubelet's mu.
+	going bool
 	// behind are pods whose room this one was given: it begins when they have ended.
 	behind []*worker
 
