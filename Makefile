@@ -9,6 +9,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION) \
   -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) \
   -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
 PROGRAMS := ./cmd/orlop ./cmd/orlop-server ./cmd/orlop-kubelet ./cmd/orlop-agent ./cmd/orlop-cni
+# Debian's containerd has another folder than everybody else; its configuration says so.
+CNI_BIN ?= $(or $(shell sed -n 's/^ *bin_dir *= *"\(.*\)"/\1/p' /etc/containerd/config.toml 2>/dev/null),/opt/cni/bin)
 CC_amd64 := x86_64-linux-gnu-gcc
 CC_arm64 := aarch64-linux-gnu-gcc
 PAUSE_FLAGS := -Os -nostdlib -static -ffreestanding -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-stack-protector \
@@ -18,7 +20,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 DEPS := go run ./integration/cmd/deps
 
-.PHONY: build images up down demo test test-unit test-kernel test-integration test-race test-vm conformance bench chaos check generate install-cni clean help
+.PHONY: build images up down demo test test-unit test-kernel test-integration test-race test-vm conformance bench chaos check generate install-cni release clean help
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
 	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage k8s.io/sample-apiserver
@@ -85,9 +87,14 @@ check: ## generated files are fresh, code is formatted and vetted
 generate: ## write generated files anew (needs clang)
 	go generate ./...
 
-install-cni: ## the CNI plugin alone, into /opt/cni/bin (CNI_BIN=/usr/lib/cni: Debian's containerd)
+install-cni: ## the CNI plugin alone, where containerd looks for plugins, or into /opt/cni/bin (CNI_BIN=FOLDER: there)
 	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/orlop-cni
-	install -D $(BIN)/orlop-cni $(or $(CNI_BIN),/opt/cni/bin)/orlop-cni
+	install -D $(BIN)/orlop-cni $(CNI_BIN)/orlop-cni
+
+release: ## the CNI plugin alone, as bin/orlop-cni-VERSION-linux-ARCH.tar.gz
+	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/orlop-cni
+	tar -c --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u+w,go-w,a+rX --transform 's,^\(LICENSE\|cni\.md\)$$,orlop-cni.\1,;s,cni\.cni\.md,cni.md,' \
+	  -C $(abspath $(BIN)) orlop-cni -C $(CURDIR) LICENSE -C docs cni.md | gzip -9n > $(BIN)/orlop-cni-$(VERSION)-linux-$(ARCH).tar.gz
 
 clean: ## remove what was built
 	rm -rf bin
