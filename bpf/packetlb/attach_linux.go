@@ -30,12 +30,12 @@ type hook struct {
 }
 
 func (l *LB) hooks(d Device) []hook {
-	in := l.objs.FromOutside
+	in, out := l.objs.FromOutside, l.objs.ToDevice
 	if d.Pod {
-		in = l.objs.FromPod
+		in, out = l.objs.FromPod, l.objs.ToPod
 	}
 	return []hook{ // answers first: no client must meet a translation that is not undone
-		{d, "out", l.objs.ToDevice, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
+		{d, "out", out, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 		{d, "in", in, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 	}
 }

@@ -94,6 +94,7 @@ func (b *bench) reset() {
 	for i, list := range [][]string{{here}, {there}, nil, {here6}, {there6}, {here, there}} {
 		b.service(uint32(i+1), list...)
 	}
+	must(b.lb.objs.Asked.Put(uint32(0), uint32(0)))
 	b.at(1000)
 }
 
@@ -175,7 +176,7 @@ type step struct {
 func (b *bench) steps(t *testing.T, list ...step) {
 	t.Helper()
 	for i, s := range list {
-		prog := map[string]*ebpf.Program{"outside": b.objs.FromOutsideNow, "pod": b.objs.FromPodNow, "out": b.objs.ToDeviceNow}[s.prog]
+		prog := map[string]*ebpf.Program{"outside": b.objs.FromOutsideNow, "pod": b.objs.FromPodNow, "out": b.objs.ToDeviceNow, "to pod": b.objs.ToPodNow}[s.prog]
 		out, action, why := b.run(prog, s.in)
 		got := "drop"
 		if action == -1 {
@@ -605,21 +606,26 @@ func fromPods(t *testing.T, b *bench) {
 	b.lead(vip, false, socklb.Entry{Service: 2, Count: 1})
 	b.lead("0.0.0.0:30080", false, socklb.Entry{Service: 1, Count: 1})
 	for _, proto := range []uint8{tcp, udp} {
+		b.steps(t, // nobody has asked
+			step{"pod", b.pkt(proto, pod, there), "", "not_service"},
+			step{"to pod", b.pkt(proto, there, pod), "", "not_service"},
+		)
+	}
+	for _, proto := range []uint8{tcp, udp} {
 		b.steps(t,
 			step{"pod", b.pkt(proto, pod, vip, begins), pod + " > " + there, "started"},
-			step{"out", b.pkt(proto, pod, there), "", "not_service"},
-			step{"out", b.pkt(proto, there, pod), vip + " > " + pod, "reply"},
+			step{"to pod", b.pkt(proto, there, pod), vip + " > " + pod, "reply"},
 			step{"pod", b.pkt(proto, pod, "192.0.2.2:30080", begins), pod + " > " + here, "started"},
 			step{"pod", b.pkt(proto, "10.1.0.2:5000", port, begins), "10.1.0.2:5000 > " + here, "started"},
 		)
-		out, _, why := b.run(b.objs.ToDeviceNow, b.pkt(proto, "10.1.0.2:5000", here))
+		out, _, why := b.run(b.objs.ToPodNow, b.pkt(proto, "10.1.0.2:5000", here))
 		own, _, _ := strings.Cut(show(t, out), " > ")
 		if why != "masqueraded" || !strings.HasPrefix(own, node) {
 			t.Errorf("a pod sees itself as %s because of %s", own, why)
 		}
 		b.steps(t,
 			step{"pod", b.pkt(proto, here, own), here + " > 10.1.0.2:5000", "unmasqueraded"},
-			step{"out", b.pkt(proto, here, "10.1.0.2:5000"), port + " > 10.1.0.2:5000", "reply"},
+			step{"to pod", b.pkt(proto, here, "10.1.0.2:5000"), port + " > 10.1.0.2:5000", "reply"},
 		)
 	}
 }

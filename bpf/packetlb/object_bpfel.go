@@ -174,6 +174,7 @@ type objectWork struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	objectMapAsked        = "asked"
 	objectMapBackends     = "backends"
 	objectMapFlows        = "flows"
 	objectMapFragments    = "fragments"
@@ -189,6 +190,7 @@ const (
 	objectProgFromOutside = "from_outside"
 	objectProgFromPod     = "from_pod"
 	objectProgToDevice    = "to_device"
+	objectProgToPod       = "to_pod"
 	objectVarPortCount    = "port_count"
 	objectVarPortFirst    = "port_first"
 	objectVarUnusedPart   = "unused_part"
@@ -240,12 +242,14 @@ type objectProgramSpecs struct {
 	FromOutside *ebpf.ProgramSpec `ebpf:"from_outside"`
 	FromPod     *ebpf.ProgramSpec `ebpf:"from_pod"`
 	ToDevice    *ebpf.ProgramSpec `ebpf:"to_device"`
+	ToPod       *ebpf.ProgramSpec `ebpf:"to_pod"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
@@ -290,6 +294,7 @@ func (o *objectObjects) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
@@ -306,6 +311,7 @@ type objectMaps struct {
 
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
+		m.Asked,
 		m.Backends,
 		m.Flows,
 		m.Fragments,
@@ -338,6 +344,7 @@ type objectPrograms struct {
 	FromOutside *ebpf.Program `ebpf:"from_outside"`
 	FromPod     *ebpf.Program `ebpf:"from_pod"`
 	ToDevice    *ebpf.Program `ebpf:"to_device"`
+	ToPod       *ebpf.Program `ebpf:"to_pod"`
 }
 
 func (p *objectPrograms) Close() error {
@@ -345,6 +352,7 @@ func (p *objectPrograms) Close() error {
 		p.FromOutside,
 		p.FromPod,
 		p.ToDevice,
+		p.ToPod,
 	)
 }
 

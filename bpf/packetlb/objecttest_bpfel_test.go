@@ -140,6 +140,7 @@ type objectTestWork struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	objectTestMapAsked           = "asked"
 	objectTestMapBackends        = "backends"
 	objectTestMapFlows           = "flows"
 	objectTestMapFragments       = "fragments"
@@ -158,6 +159,8 @@ const (
 	objectTestProgFromPodNow     = "from_pod_now"
 	objectTestProgToDevice       = "to_device"
 	objectTestProgToDeviceNow    = "to_device_now"
+	objectTestProgToPod          = "to_pod"
+	objectTestProgToPodNow       = "to_pod_now"
 	objectTestVarNow             = "now"
 	objectTestVarPortCount       = "port_count"
 	objectTestVarPortFirst       = "port_first"
@@ -213,12 +216,15 @@ type objectTestProgramSpecs struct {
 	FromPodNow     *ebpf.ProgramSpec `ebpf:"from_pod_now"`
 	ToDevice       *ebpf.ProgramSpec `ebpf:"to_device"`
 	ToDeviceNow    *ebpf.ProgramSpec `ebpf:"to_device_now"`
+	ToPod          *ebpf.ProgramSpec `ebpf:"to_pod"`
+	ToPodNow       *ebpf.ProgramSpec `ebpf:"to_pod_now"`
 }
 
 // objectTestMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectTestMapSpecs struct {
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
@@ -264,6 +270,7 @@ func (o *objectTestObjects) Close() error {
 //
 // It can be passed to loadObjectTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectTestMaps struct {
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
@@ -280,6 +287,7 @@ type objectTestMaps struct {
 
 func (m *objectTestMaps) Close() error {
 	return _ObjectTestClose(
+		m.Asked,
 		m.Backends,
 		m.Flows,
 		m.Fragments,
@@ -316,6 +324,8 @@ type objectTestPrograms struct {
 	FromPodNow     *ebpf.Program `ebpf:"from_pod_now"`
 	ToDevice       *ebpf.Program `ebpf:"to_device"`
 	ToDeviceNow    *ebpf.Program `ebpf:"to_device_now"`
+	ToPod          *ebpf.Program `ebpf:"to_pod"`
+	ToPodNow       *ebpf.Program `ebpf:"to_pod_now"`
 }
 
 func (p *objectTestPrograms) Close() error {
@@ -326,6 +336,8 @@ func (p *objectTestPrograms) Close() error {
 		p.FromPodNow,
 		p.ToDevice,
 		p.ToDeviceNow,
+		p.ToPod,
+		p.ToPodNow,
 	)
 }
 

@@ -70,6 +70,15 @@ struct {
 	__type(value, __u64);
 } packets SEC(".maps");
 
+/* When a pod's packet was last led to a service here, in seconds since boot; 0 when none was, for as long as a flow may be idle. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} asked SEC(".maps");
+
 #include "packet.h"
 
 struct {
@@ -467,6 +476,12 @@ static __always_inline enum reason decide(struct __sk_buff *skb, enum direction 
 	}
 	if (why < REASON_STARTED || why > REASON_REFUSED)
 		return why;
+	if (scope == SCOPE_INSIDE && direction == DIRECTION_IN) {
+		__u32 *last = bpf_map_lookup_elem(&asked, &zero);
+
+		if (last && *last != now)
+			*last = now;
+	}
 	if (w->p.fragment) {
 		struct ports ports = { w->key.sport, w->key.dport };
 
@@ -489,6 +504,41 @@ static __always_inline int verdict(enum reason why)
 
 static __always_inline __u32 clock(void) { return bpf_ktime_get_boot_ns() / SECOND; }
 
+/* quiet says that a packet at a pod's link is none of ours, at little cost: most pods' sockets are seen by programs, and while no other pod has asked
+ * for a service, there is nothing to answer, and only what may begin a flow is looked at. */
+static __always_inline int quiet(struct __sk_buff *skb, enum direction direction)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 zero = 0, *last = bpf_map_lookup_elem(&asked, &zero);
+	struct ip4 *four = data + ETH_HLEN;
+	struct ip6 *six = data + ETH_HLEN;
+	struct tcp_head *tcp;
+
+	if (!last || *last)
+		return 0;
+	if (direction == DIRECTION_OUT)
+		return 1;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		tcp = (void *)(four + 1);
+		if ((void *)(tcp + 1) > end || four->version_ihl != 0x45 || four->proto != IPPROTO_TCP || four->frag & bpf_htons(IP_OFFSET | IP_MF))
+			return 0;
+	} else {
+		tcp = (void *)(six + 1);
+		if ((void *)(tcp + 1) > end || skb->protocol != bpf_htons(ETH_P_IPV6) || six->next != IPPROTO_TCP)
+			return 0;
+	}
+	return (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
+}
+
 SEC("tc") int from_outside(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock())); }
-SEC("tc") int from_pod(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_INSIDE, clock())); }
 SEC("tc") int to_device(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, clock())); }
+
+SEC("tc") int from_pod(struct __sk_buff *skb)
+{
+	return verdict(quiet(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_INSIDE, clock()));
+}
+
+SEC("tc") int to_pod(struct __sk_buff *skb)
+{
+	return verdict(quiet(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_INSIDE, clock()));
+}

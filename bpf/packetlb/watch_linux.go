@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Sync attaches the programs to the devices there are now, and returns those that they are on; pods are the ranges of the node's own pods. The
@@ -18,10 +19,33 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	links, err := l.list()
+	if err == nil {
+		err = l.calm()
+	}
 	if err != nil {
 		return nil, err
 	}
 	return l.SetDevices(DevicesOf(links, pods))
+}
+
+// calm has the programs at pods' links look at little again, once all flows that pods have begun are over.
+func (l *LB) calm() error {
+	const idle = 24 * 60 * 60 // seconds, as long as a flow of TCP is kept
+	var last uint32
+	if err := l.objs.Asked.Lookup(uint32(0), &last); err != nil {
+		return fmt.Errorf("look whether pods ask: %w", err)
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	if last == 0 || now.Sec-int64(last) < idle {
+		return nil
+	}
+	if err := l.objs.Asked.Put(uint32(0), uint32(0)); err != nil {
+		return fmt.Errorf("forget that pods asked: %w", err)
+	}
+	return nil
 }
 
 // Follow keeps the programs on all devices as they come and go, until ctx ends; then it returns its error. pods is asked each time.
