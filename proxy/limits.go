@@ -26,6 +26,7 @@ const (
 	ManyClients       Feature = "affinity of many clients"
 	Restart           Feature = "services without the agent"
 	ClusterOnly       Feature = "cluster addresses for the cluster only"
+	ExternalIPs       Feature = "spec.externalIPs"
 	ConnectedUDP      Feature = "connected sockets of UDP follow endpoints"
 )
 
@@ -47,6 +48,7 @@ func (l Limit) Refuses() bool { return l.refuse != nil }
 func Limits() []Limit {
 	return []Limit{
 		{SCTP, Modes(), "refused: the Service's ports of SCTP are not translated", refuseSCTP},
+		{ExternalIPs, Modes(), "refused: they are not translated, because whoever may write a Service could take any address over (CVE-2020-8554)", refuseExternalIPs},
 		{ExternalLocal, []string{ModeUserspace},
 			"refused: the Service's node ports, balancer's and external addresses are not served, its cluster addresses are: endpoints would see this node as the client", refuseExternalLocal},
 		{ClientAddresses, []string{ModeUserspace}, "endpoints see the node as the client", nil},
@@ -70,10 +72,13 @@ func Lacks(mode string) map[Feature]bool {
 	return out
 }
 
-// limit takes from a service what a mode cannot do, and returns why.
-func (s Service) limit(mode string) (_ Service, refused []Limit) {
+// limit takes from a service what a mode cannot do, and returns why. What is allowed is no limit.
+func (s Service) limit(mode string, allowed ...Feature) (_ Service, refused []Limit) {
 	s.Ports = slices.Clone(s.Ports)
 	for _, l := range Limits() {
+		if slices.Contains(allowed, l.Feature) {
+			continue
+		}
 		every := len(l.Modes) == len(Modes())
 		if l.refuse != nil && (every || slices.Contains(l.Modes, mode)) && l.refuse(&s) {
 			refused = append(refused, l)
@@ -86,6 +91,12 @@ func refuseSCTP(s *Service) bool {
 	n := len(s.Ports)
 	s.Ports = slices.DeleteFunc(s.Ports, func(p Port) bool { return p.Protocol == sctp })
 	return len(s.Ports) < n
+}
+
+func refuseExternalIPs(s *Service) bool {
+	n := len(s.ExternalIPs)
+	s.ExternalIPs = nil
+	return n > 0
 }
 
 func refuseExternalLocal(s *Service) (any bool) {

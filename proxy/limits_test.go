@@ -22,6 +22,9 @@ func TestLimits(t *testing.T) {
 		{"a port of SCTP", func(s *Service) { s.Ports = append(s.Ports, Port{Name: "sctp", Protocol: sctp, Port: 90}) },
 			map[string][]Feature{ModeEBPF: {SCTP}, ModeNftables: {SCTP}, ModeIptables: {SCTP}, ModeUserspace: {SCTP}},
 			func(_ string, s Service) bool { return len(s.Ports) == 1 }},
+		{"an external address", func(s *Service) { s.ExternalIPs = addrs("192.0.2.7") },
+			map[string][]Feature{ModeEBPF: {ExternalIPs}, ModeNftables: {ExternalIPs}, ModeIptables: {ExternalIPs}, ModeUserspace: {ExternalIPs}},
+			func(_ string, s Service) bool { return len(s.ExternalIPs) == 0 && len(s.ClusterIPs) == 1 }},
 		{"external policy Local with node ports", func(s *Service) {
 			s.ExternalLocal, s.LoadBalancerIPs, s.HealthCheckPort = true, addrs("192.0.2.9"), 32000
 		},

@@ -222,9 +222,6 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 			checks[key] = check
 		}
 		checked = checked || had != has || before != check
-		if !p.cfg.ExternalIPs {
-			svc.ExternalIPs = nil
-		}
 		part := groups(svc, list, p.place)
 		maps.Copy(model, part)
 		for name := range part {
@@ -237,7 +234,11 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 
 // limitLocked takes from a service what the mode cannot do, and says so.
 func (p *Proxy) limitLocked(key string, svc Service) Service {
-	svc, why := svc.limit(p.cfg.Mode)
+	var allowed []Feature
+	if p.cfg.ExternalIPs {
+		allowed = append(allowed, ExternalIPs)
+	}
+	svc, why := svc.limit(p.cfg.Mode, allowed...)
 	same := slices.EqualFunc(why, p.refused[key], func(a, b Limit) bool { return a.Feature == b.Feature })
 	if delete(p.refused, key); len(why) > 0 {
 		p.refused[key] = why

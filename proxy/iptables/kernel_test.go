@@ -8,10 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 // What this backend does as every other is tested in package proxy/modes.
@@ -105,5 +107,78 @@ func TestKernelProbeNamesWhatIsMissing(t *testing.T) {
 	})
 	if strings.Contains(out, probeChain) {
 		t.Errorf("left:\n%s", out)
+	}
+}
+
+// What somebody has flushed, as a firewall's restart does, is back at the next look, and others' rules stay before and after.
+func TestKernelFlushedTablesComeBack(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		b, err := Open(Config{Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return err
+		}
+		b.SetNode(testNode)
+		model := proxy.Model{"default/web:80/6/4": web(nil, "10.244.0.2:8080")}
+		if err := b.Set(model); err != nil {
+			return err
+		}
+		save := func() string {
+			out := ""
+			for _, table := range []string{nat, filter} {
+				text, err := b.tool.save(true, table)
+				if err != nil {
+					t.Error(err)
+				}
+				for line := range strings.Lines(text) {
+					if !strings.HasPrefix(line, "#") {
+						out += line
+					}
+				}
+			}
+			return out
+		}
+		want := save()
+		if n := strings.Count(want, "-A PREROUTING "); n != 1 {
+			t.Errorf("%d rules lead to ours from PREROUTING", n)
+		}
+		for _, table := range []string{nat, filter} {
+			for _, do := range []string{"-F", "-X"} {
+				if out, err := exec.Command("iptables-nft", "-t", table, do).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			}
+		}
+		if err := b.Set(model); err != nil { // too early to look
+			return err
+		}
+		if strings.Contains(save(), "KUBE-") {
+			t.Error("each change reads all tables")
+		}
+		for _, s := range b.sides {
+			s.checked = s.checked.Add(-check)
+		}
+		if err := b.Set(model); err != nil {
+			return err
+		}
+		if d := cmp.Diff(want, save()); d != "" {
+			t.Error(d)
+		}
+		if out, err := exec.Command("iptables-nft", "-t", nat, "-F", "PREROUTING").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		for _, s := range b.sides {
+			s.checked = s.checked.Add(-check)
+		}
+		if err := b.Set(model); err != nil {
+			return err
+		}
+		if d := cmp.Diff(want, save()); d != "" {
+			t.Errorf("with only the rule that leads to ours gone: %s", d)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
