@@ -15,6 +15,7 @@ import (
 	ciliumebpf "github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/packetlb"
@@ -185,7 +186,17 @@ func published(change func(*proxy.Group), pods ...int) proxy.Model {
 // each runs f on a field with programs attached in each of the two ways.
 func each(t *testing.T, run func(t *testing.T, f *field)) {
 	for _, attach := range []string{packetlb.TCX, packetlb.Clsact} {
-		t.Run(attach, func(t *testing.T) { run(t, newField(t, attach)) })
+		t.Run(attach, func(t *testing.T) {
+			lo := netnstest.New(t).Link("lo").Attrs().Index
+			if _, err := link.QueryPrograms(link.QueryOptions{Target: lo, Attach: ciliumebpf.AttachTCXIngress}); err != nil && attach == packetlb.TCX {
+				var u unix.Utsname
+				if err := unix.Uname(&u); err != nil || unix.ByteSliceToString(u.Release[:]) > "6.6" && u.Release[1] == '.' {
+					t.Fatalf("Linux %s has TCX: %v", u.Release, err)
+				}
+				t.Skip("TCX came with Linux 6.6")
+			}
+			run(t, newField(t, attach))
+		})
 	}
 }
 
