@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -110,7 +111,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	defer checks.Close()
 	p, err := proxy.New(proxy.Config{
 		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, HealthChecks: func(list []proxy.HealthCheck) { svc.healthPorts(list); checks.Set(list) },
-		Mode: svc.mode, Refused: svc.refused.service, Log: log,
+		Mode: svc.mode, ExternalIPs: o.externalIPs, Refused: svc.refused.service, Log: log,
 	}, svc)
 	if err != nil {
 		return err
@@ -141,8 +142,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	}
 	group.Go(func() error { return a.keepNode(ctx) })
 	group.Go(func() error { return serveProbes(ctx, o.probes, a.healthHandler()) })
-	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(), log) })
-	group.Go(func() error { return serve(ctx, o.metrics, m.handler(), log) })
+	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(), o.config.hardFail, log) })
+	group.Go(func() error { return serve(ctx, o.metrics, m.handler(), o.config.hardFail, log) })
 	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode, "proxyExternal", svc.external())
 	return group.Wait()
 }
@@ -153,6 +154,12 @@ func (a *agent) prepare() error {
 		close(a.proxying)
 		if err := removeModes(a.o, modeNone, false); err != nil {
 			return err
+		}
+	}
+	ledger := a.o.ledger()
+	for _, s := range a.o.config.conntrack {
+		if err := ledger.Set(s.key, s.value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w (%s)", err, s.why)
 		}
 	}
 	if a.o.cni {
@@ -229,11 +236,12 @@ func connect(o options) (kubernetes.Interface, *apiServers, error) {
 		return nil, nil, err
 	}
 	cfg.Host = servers.named[0].String()
+	cfg.QPS, cfg.Burst = o.config.qps, o.config.burst
 	cfg.Dial = (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}).DialContext // a machine that is gone says nothing, and others are asked then
 	cfg.Wrap(servers.wrap)
 	cfg.UserAgent = "orlop-agent/" + version
-	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = cmp.Or(o.config.accept, "application/vnd.kubernetes.protobuf,application/json")
+	cfg.ContentType = cmp.Or(o.config.encode, "application/vnd.kubernetes.protobuf")
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make API client: %w", err)

@@ -66,21 +66,23 @@ type options struct {
 	overlayWhen          string
 	vni                  uint32
 	vxlanPort            uint16
+	externalIPs          bool
 	verbose              bool
+	config               proxyConfiguration
 }
 
 func command() *cobra.Command {
 	var o options
 	var clean, kubeProxy bool
+	var file string
 	cmd := &cobra.Command{
 		Use: "orlop-agent", Short: "CNI plugin, routes and services of a node", Version: version,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			level := slog.LevelInfo
-			if o.verbose {
-				level = slog.LevelDebug
+			log, err := o.prepare(file, cmd.Flags().Changed)
+			if err != nil {
+				return err
 			}
-			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			if clean || kubeProxy {
 				return cleanup(o, clean, kubeProxy, cmd.OutOrStdout())
 			}
@@ -89,6 +91,7 @@ func command() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&clean, "cleanup", false, "remove what the agent made to translate services, in whatever mode, and end; pods' network stays (orlop-agent uninstall removes all)")
 	cmd.Flags().BoolVar(&kubeProxy, "remove-kube-proxy-rules", false, "remove the rules that a kube-proxy left, of any of its modes, and end: end it first")
+	cmd.Flags().StringVar(&file, "config", "", "a KubeProxyConfiguration, as kube-proxy's ConfigMap has it; it goes before flags, but for --kubeconfig and --node-name")
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; the pod's service account when empty")
 	f.StringSliceVar(&o.apiServers, "api-servers", nil, "API servers as https://HOST:PORT, asked in turn, instead of the kubeconfig's; the endpoints of the Service kubernetes are asked after them")
@@ -99,6 +102,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.proxyMode, "proxy-mode", "", "how services are translated: "+strings.Join(proxy.Modes(), ", ")+"; the first of them that this node can do when empty (orlop-agent limits: what each cannot do)")
 	f.StringVar(&o.hostRoot, "host-root", "/host", "folder where the host's /usr is seen, for its iptables; those beside this program are used where there are none")
 	f.BoolVar(&o.cni, "cni", true, "bring pods' network: the CNI plugin, its configuration, and routes to other nodes' pods")
+	f.BoolVar(&o.externalIPs, "external-ips", false, "translate spec.externalIPs too: whoever may write a Service can then take over any address (CVE-2020-8554)")
 	f.BoolVar(&o.proxy, "proxy", true, "translate services")
 	f.StringVar(&o.procSys, "proc-sys", "/proc/sys", "where the kernel's settings can be written; in a container /proc/sys cannot")
 	f.StringVar(&o.proxyExternal, "proxy-external", "", "how packets from outside are translated in ebpf mode: by BPF programs on devices (tcx, or clsact before Linux 6.6) or by nft; the first that the kernel can do when empty")
@@ -124,6 +128,32 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
 	})
 	return cmd
+}
+
+// prepare reads the configuration file, if there is one, into the options, and returns the log.
+func (o *options) prepare(file string, given func(flag string) bool) (*slog.Logger, error) {
+	var lost []string
+	if file != "" {
+		c, err := readKubeProxy(file)
+		if err != nil {
+			return nil, err
+		}
+		if lost, err = o.configure(c, given); err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+	}
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if o.config.jsonLog {
+		log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	}
+	if len(lost) > 0 {
+		log.Warn("the file of --config goes before these flags", "ignored", lost)
+	}
+	return log, nil
 }
 
 func uninstallCommand(o *options) *cobra.Command {

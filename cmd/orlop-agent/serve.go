@@ -18,9 +18,16 @@ import (
 
 // serve answers HTTP at addr until ctx ends; nowhere when addr is empty. While somebody else has the address it is told once, and tried again and
 // again: beside a proxy that this one is to replace, nothing of the node may fail.
-func serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) error {
+func serve(ctx context.Context, addr string, h http.Handler, mustBind bool, log *slog.Logger) error {
 	if addr == "" {
 		return nil
+	}
+	if mustBind {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return fmt.Errorf("serve, as bindAddressHardFail wants it: %w", err)
+		}
+		return serveOn(ctx, l, h)
 	}
 	l, err := listen(ctx, addr, log)
 	if err != nil {

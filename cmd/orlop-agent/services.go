@@ -235,17 +235,17 @@ func (s *services) setNode(c *cluster) (again bool, err error) {
 		return false, nil
 	}
 	if s.lb != nil {
-		if err := s.lb.SetNodes(c.addrs, primary(c.inner)); err != nil {
+		if err := s.lb.SetNodes(c.addrs, s.o.config.nodePortAddrs(c.inner, localAddrs())); err != nil {
 			return false, err
 		}
 	}
-	if err := s.outside.setNode(c.podCIDRs, primary(c.inner)); err != nil {
+	if err := s.outside.setNode(c.podCIDRs, s.o.config.nodePortAddrs(c.inner, localAddrs())); err != nil {
 		return false, err
 	}
 	if s.packets == nil {
 		return false, nil
 	}
-	return s.packets.SetNode(proxy.Node{Inside: c.podCIDRs, NodePorts: primary(c.inner)}), nil
+	return s.packets.SetNode(proxy.Node{Inside: c.podCIDRs, NodePorts: s.o.config.nodePortAddrs(c.inner, localAddrs())}), nil
 }
 
 func primary(addrs []netip.Addr) (out []netip.Addr) {
