@@ -48,7 +48,7 @@ require (
 )
 
 require (
-	k8s.io/kube-proxy v0.37.2 // indirect
+	k8s.io/kube-proxy v0.37.2
 	k8s.io/sample-apiserver v0.37.2 // indirect
 )
 

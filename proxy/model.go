@@ -156,7 +156,7 @@ func groups(svc Service, list []Slice, at Place) Model {
 			if port.NodePort != 0 && len(cluster) > 0 {
 				outer = append(outer, Frontend{Addr: unspecified(v4), Port: port.NodePort, Protocol: port.Protocol, Scope: Everywhere})
 			}
-			name := svc.Key + ":" + strconv.Itoa(int(port.Port)) + "/" + strconv.Itoa(int(port.Protocol)) + family(v4)
+			name := groupName(svc, port, v4)
 			all := endpoints(list, port, v4)
 			local, whole := all.local().group(svc.Affinity), all.near(at).group(svc.Affinity)
 			local.Port, whole.Port = svc.Key+suffix(port.Name), svc.Key+suffix(port.Name)
@@ -177,6 +177,11 @@ func groups(svc Service, list []Slice, at Place) Model {
 		}
 	}
 	return out
+}
+
+// groupName is what the names of the groups of a port begin with.
+func groupName(svc Service, port Port, v4 bool) string {
+	return svc.Key + ":" + strconv.Itoa(int(port.Port)) + "/" + strconv.Itoa(int(port.Protocol)) + family(v4)
 }
 
 func (m Model) add(name string, g Group, fs []Frontend) {

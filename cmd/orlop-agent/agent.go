@@ -132,6 +132,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	group.Go(func() error { return w.run(ctx) })
 	group.Go(func() error { return w.keepState(ctx, o.dataDir, boot, log) })
 	if o.proxy {
+		group.Go(func() error { return a.answerServices(ctx) })
 		group.Go(func() error { return p.Run(ctx) })
 		group.Go(func() error { return svc.run(ctx, p.Poke) })
 		group.Go(func() error { return svc.refused.run(ctx, client, w.service, o.node) })

@@ -122,7 +122,7 @@ func command() *cobra.Command {
 	f.Uint32Var(&o.vni, "vxlan-vni", overlay.VNI, "VXLAN network identifier, the same on all nodes")
 	f.Uint16Var(&o.vxlanPort, "vxlan-port", overlay.Port, "UDP port of VXLAN, the same on all nodes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log decisions, too")
-	cmd.AddCommand(localPath(), limitsCommand(), uninstallCommand(&o), mountsCommand(&o))
+	cmd.AddCommand(localPath(), limitsCommand(), uninstallCommand(&o), mountsCommand(&o), servicesCommand(&o))
 	cmd.AddCommand(&cobra.Command{
 		Use: "routes", Short: "Show the routes to other nodes' pods: which are wanted, which are there, and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },

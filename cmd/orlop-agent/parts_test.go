@@ -43,6 +43,10 @@ func TestKernelProxyAloneBesideAnother(t *testing.T) {
 	if code := answer(outside, "192.0.2.1:30080", "/"); code != http.StatusOK {
 		t.Errorf("the service's node port answers a client outside with %d", code)
 	}
+	rep, err := askAgent(t.Context(), filepath.Join(dir, "run"), "default/web")
+	if err != nil || len(rep.Services) != 1 || rep.Services[0].wrong() != "" || len(rep.Services[0].Kernel) != 2 || len(rep.Services[0].Kernel[0].Backends) != 1 {
+		t.Errorf("the agent says of its services: %+v, %v", rep, err)
+	}
 	for _, path := range []string{"bin/orlop-cni", "net.d/10-orlop.conflist"} {
 		if _, err := os.Lstat(filepath.Join(dir, path)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", path, err)

@@ -161,7 +161,9 @@ func folders(o options) (list []effect, err error) {
 			return nil
 		}})
 	}
-	locks, err := files([]string{filepath.Join(o.runDir, lockName), filepath.Join(o.runDir, cgroupName), filepath.Join(o.runDir, podCIDRsName), o.runDir})
+	locks, err := files([]string{
+		filepath.Join(o.runDir, socketName), filepath.Join(o.runDir, lockName), filepath.Join(o.runDir, cgroupName), filepath.Join(o.runDir, podCIDRsName), o.runDir,
+	})
 	for i := range locks { // the run folder may be a mount, or hold the state of local clusters
 		remove := locks[i].undo
 		locks[i].undo = func() error {

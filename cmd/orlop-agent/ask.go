@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
+)
+
+// socketName is where, in the run folder, a running agent says what it does with services. Whoever may open it is root on the node.
+const socketName = "agent.sock"
+
+// report is what a running agent says of services.
+type report struct {
+	Mode     string    `json:"mode"`
+	Services []service `json:"services"`
+}
+
+// service is one as it should be, and what the kernel has of it.
+type service struct {
+	proxy.Explained
+	// Kernel is what sockets are given at each address, read from the maps that programs read. Nil in other modes.
+	Kernel []inKernel `json:"kernel,omitempty"`
+}
+
+type inKernel struct {
+	At       netip.AddrPort   `json:"at"`
+	Protocol string           `json:"protocol"`
+	There    bool             `json:"there"`
+	Backends []netip.AddrPort `json:"backends"`
+}
+
+// answerServices serves report at the socket until ctx ends.
+func (a *agent) answerServices(ctx context.Context) error {
+	path := filepath.Join(a.o.runDir, socketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed; the lock says that there is no other
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("answer questions about services: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("close socket to others: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("name")
+		rep, err := a.report(func(key string) bool { return name == "" || name == key })
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(rep) // whoever asked has gone
+	})
+	return serveOn(ctx, l, mux)
+}
+
+func (a *agent) report(wanted func(string) bool) (report, error) {
+	rep := report{Mode: a.svc.mode, Services: []service{}}
+	for _, e := range a.proxy.Explain(wanted) {
+		rep.Services = append(rep.Services, service{Explained: e})
+	}
+	if a.svc.lb == nil {
+		return rep, nil
+	}
+	there, err := a.svc.lb.Frontends()
+	if err != nil {
+		return report{}, err
+	}
+	for i := range rep.Services {
+		rep.Services[i].Kernel = kernelOf(rep.Services[i].Explained, func(f socklb.Frontend) ([]netip.AddrPort, bool) {
+			e, ok := there[f]
+			if !ok {
+				return nil, false
+			}
+			list, _ := a.svc.lb.Backends(e.Generation, e.Count) // a generation that has gone meanwhile shows as none
+			var out []netip.AddrPort
+			for _, b := range list {
+				out = append(out, b.AddrPort)
+			}
+			return out, true
+		})
+	}
+	return rep, nil
+}
+
+// kernelOf looks up the addresses that sockets ask for.
+func kernelOf(e proxy.Explained, look func(socklb.Frontend) ([]netip.AddrPort, bool)) (out []inKernel) {
+	for _, d := range e.Groups {
+		for _, a := range d.Addresses {
+			if a.From == proxy.Outside.String() {
+				continue
+			}
+			list, ok := look(socklb.Frontend{Addr: a.At.Addr(), Port: a.At.Port(), Protocol: protocolNumber(a.Protocol)})
+			out = append(out, inKernel{At: a.At, Protocol: a.Protocol, There: ok, Backends: list})
+		}
+	}
+	return out
+}
+
+func protocolNumber(name string) uint8 {
+	if name == proxy.UDP.String() {
+		return uint8(proxy.UDP)
+	}
+	return uint8(proxy.TCP)
+}
+
+// wrong says of a service where the kernel differs from what it should have; empty is as it should be.
+func (s service) wrong() string {
+	if s.Kernel == nil {
+		return ""
+	}
+	for _, d := range s.Groups {
+		for _, a := range d.Addresses {
+			if a.From == proxy.Outside.String() {
+				continue
+			}
+			i := slices.IndexFunc(s.Kernel, func(k inKernel) bool { return k.At == a.At && k.Protocol == a.Protocol })
+			if i < 0 || !s.Kernel[i].There {
+				return fmt.Sprintf("%s is not in the kernel", a.At)
+			}
+			if got := slices.SortedFunc(slices.Values(s.Kernel[i].Backends), netip.AddrPort.Compare); !slices.Equal(got, d.Used()) {
+				return fmt.Sprintf("the kernel sends %s to %s", a.At, join(got))
+			}
+		}
+	}
+	return ""
+}
+
+func join(list []netip.AddrPort) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// askAgent gets the report of the agent that runs on this node; name narrows it to one service.
+func askAgent(ctx context.Context, runDir, name string) (report, error) {
+	path := filepath.Join(runDir, socketName)
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/services?name="+name, nil)
+	if err != nil {
+		return report{}, err
+	}
+	resp, err := client.Do(req)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return report{}, fmt.Errorf("no agent answers at %s: it does not run on this node, or is not root's to ask", path)
+	}
+	if err != nil {
+		return report{}, fmt.Errorf("ask the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return report{}, fmt.Errorf("ask the agent: %s", strings.TrimSpace(string(b)))
+	}
+	var rep report
+	if err := json.NewDecoder(resp.Body).Decode(&rep); err != nil {
+		return report{}, fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return rep, nil
+}
