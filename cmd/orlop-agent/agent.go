@@ -447,9 +447,9 @@ func (a *agent) tell(what string) {
 	}
 }
 
-// bridged has packets between pods of a bridge translated, unless that is done in sockets.
+// bridged has packets between pods of a bridge translated, where that is done by netfilter.
 func (a *agent) bridged() error {
-	if a.svc.mode == modeEBPF {
+	if !a.svc.bridged() {
 		return nil
 	}
 	return bridgedPackets(a.o.ledger(), a.log)

@@ -211,8 +211,10 @@ func (s *services) healthPorts(list []proxy.HealthCheck) {
 	s.tables.SetHealthPorts(ports)
 }
 
-// bridged tells whether packets between pods of a bridge must be shown to netfilter.
-func (s *services) bridged() bool { return s.mode == modeNftables || s.mode == modeIptables }
+// bridged tells whether packets between pods of a bridge must be shown to netfilter: kube-proxy, whose services they are in no mode of ours, wants it too.
+func (s *services) bridged() bool {
+	return s.mode == modeNftables || s.mode == modeIptables || s.mode == modeNone
+}
 
 // Sweep implements the proxy's backend.
 func (s *services) Sweep(now time.Time) (more bool, err error) {

@@ -69,6 +69,7 @@ func leavesTheNodeAsItWas(t *testing.T) {
 	if err := agent.Wait(); err != nil {
 		t.Errorf("end: %v", err)
 	}
+	during = snapshot(t, ns, dir) // it has taken its socket away
 	if err := remove(true); err != nil {
 		t.Fatal(err)
 	}
