@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
-	what := flags.String("what", "all", "what to measure: cluster, api, writes, scheduler, cni, podnet, node or all")
+	what := flags.String("what", "all", "what to measure: cluster, idle, api, writes, scheduler, cni, podnet, node or all")
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
 	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
 	most := flags.Int("pods", 500, "with how many pods the row density of the part node ends")
@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		measure func() error
 	}{
 		{"cluster", func() error { return runCluster(ctx, *bin, *rounds, *idle, out) }},
+		{"idle", func() error { return runIdle(ctx, *bin, *idle, out) }},
 		{"api", func() error { return runAPI(ctx, *bin, *rounds, *idle, out) }},
 		{"writes", func() error { return runWrites(ctx, *bin, keep, out) }},
 		{"scheduler", func() error { return runScheduler(ctx, *bin, keep, out) }},
@@ -90,7 +91,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("-what %q: want cluster, api, writes, scheduler, cni, podnet, node or all", *what)
+		return fmt.Errorf("-what %q: want cluster, idle, api, writes, scheduler, cni, podnet, node or all", *what)
 	}
 	return errors.Join(errs...)
 }
@@ -208,7 +209,10 @@ func (b bench) dnsAnswers(ctx context.Context) bool {
 // process is one process of the cluster and its memory in bytes.
 type process struct {
 	name      string
+	pid       int
 	pss, anon int64
+	// cpu is the processor's time that it has had.
+	cpu time.Duration
 }
 
 // hostProcesses lists the processes below the cluster's cgroups.
@@ -252,7 +256,10 @@ func memoryOf(pid int) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	p := process{name: strings.TrimSpace(string(comm))}
+	p := process{name: strings.TrimSpace(string(comm)), pid: pid}
+	if p.cpu, err = timeOf(pid); err != nil {
+		return process{}, err
+	}
 	for scan := bufio.NewScanner(bytes.NewReader(rollup)); scan.Scan(); {
 		f := strings.Fields(scan.Text())
 		if len(f) < 2 {
