@@ -155,14 +155,23 @@ func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.W
 		"--node-name="+h.Name,
 		"--apiserver-cert-extra-sans=127.0.0.1,localhost",
 		"--cni="+cmp.Or(c.CNI, "orlop"), "--proxy="+cmp.Or(c.Proxy, "orlop"),
-		"--untainted")
+		"--untainted", longer(ctx))
+}
+
+// longer is the flag that leaves it to ctx to end a command in a host: the command's own default is for whoever types it.
+func longer(ctx context.Context) string {
+	const slack, unbounded = time.Minute, 24 * time.Hour
+	if end, ok := ctx.Deadline(); ok {
+		return "--timeout=" + (time.Until(end) + slack).Round(time.Second).String()
+	}
+	return "--timeout=" + unbounded.String()
 }
 
 // joinHost makes a host a node of the cluster.
 func joinHost(ctx context.Context, c *layout.Cluster, h layout.Host, exe, token, pin string, log io.Writer) error {
 	server := net.JoinHostPort(c.Hosts[0].Addr.String(), "6443")
 	err := control.RunWith(ctx, layout.Socket(c.Name, h.Name), []string{"ORLOP_TOKEN=" + token}, log, exe, "join", server,
-		"--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String())
+		"--discovery-token-ca-cert-hash="+pin, "--node-name="+h.Name, "--node-ip="+h.Addr.String(), longer(ctx))
 	if err != nil {
 		return fmt.Errorf("join %s: %w", h.Name, err)
 	}

@@ -3,12 +3,15 @@ package localcluster
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
@@ -130,4 +133,18 @@ func TestKeepPrograms(t *testing.T) {
 			t.Errorf("%s: %q, %v", p, b, errors.Join(err, statErr))
 		}
 	}
+}
+
+// What runs in a host has as long as the whole, whatever its own default: --wait alone ends it.
+func TestLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+		defer cancel()
+		if got := longer(ctx); got != "--timeout=21m0s" {
+			t.Errorf("with 20 minutes left: %s", got)
+		}
+		if got := longer(t.Context()); got != "--timeout=24h0m0s" {
+			t.Errorf("without an end: %s", got)
+		}
+	})
 }
