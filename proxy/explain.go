@@ -57,8 +57,8 @@ func (p *Proxy) Explain(wanted func(service string) bool) (out []Explained) {
 		for _, s := range slices.Sorted(maps.Keys(p.slices[key])) {
 			list = append(list, p.slices[key][s])
 		}
-		svc, why := p.services[key].limit(p.cfg.Mode)
-		e := explain(svc, list, p.place, p.cfg.ExternalIPs)
+		svc, why := p.services[key].limit(p.cfg.Mode, p.cfg.allowed()...)
+		e := explain(svc, list, p.place)
 		for _, l := range why {
 			e.Refused = append(e.Refused, Refusal{string(l.Feature), l.Instead})
 		}
@@ -68,14 +68,8 @@ func (p *Proxy) Explain(wanted func(service string) bool) (out []Explained) {
 }
 
 // explain is groups with the reasons.
-func explain(svc Service, list []Slice, at Place, externalIPs bool) Explained {
+func explain(svc Service, list []Slice, at Place) Explained {
 	e := Explained{Service: svc.Key}
-	if !externalIPs {
-		if len(svc.ExternalIPs) > 0 {
-			e.Refused = append(e.Refused, Refusal{"externalIPs", "whoever may write a Service could take any address over; --external-ips translates them"})
-		}
-		svc.ExternalIPs = nil
-	}
 	model := groups(svc, list, at)
 	for _, port := range svc.Ports {
 		for _, v4 := range []bool{true, false} {

@@ -11,7 +11,7 @@ import (
 
 func TestExplain(t *testing.T) {
 	svc := Service{
-		Key: "ns/web", ClusterIPs: addrs("10.96.0.9"), LoadBalancerIPs: addrs("203.0.113.1"), ExternalIPs: addrs("198.51.100.1"), Affinity: time.Minute, ExternalLocal: true,
+		Key: "ns/web", ClusterIPs: addrs("10.96.0.9"), LoadBalancerIPs: addrs("203.0.113.1"), Affinity: time.Minute, ExternalLocal: true,
 		Ports: []Port{{Name: "http", Protocol: TCP, Port: 80, NodePort: 30080}},
 	}
 	list := []Slice{{Service: "ns/web", Ports: []SlicePort{{Name: "http", Protocol: TCP, Port: 8080}}, Endpoints: []Endpoint{
@@ -20,11 +20,8 @@ func TestExplain(t *testing.T) {
 		{Addrs: addrs("10.1.1.4"), Serving: true, Terminating: true},
 		{Addrs: addrs("10.1.1.5")},
 	}}}
-	e := explain(svc, list, Place{Node: "a", Zone: "z1"}, false)
+	e := explain(svc, list, Place{Node: "a", Zone: "z1"})
 	var b strings.Builder
-	for _, r := range e.Refused {
-		fmt.Fprintln(&b, "refused", r.What)
-	}
 	for _, g := range e.Groups {
 		fmt.Fprintln(&b, g.Port, g.Policy, g.Affinity)
 		for _, a := range g.Addresses {
@@ -34,8 +31,7 @@ func TestExplain(t *testing.T) {
 			fmt.Fprintln(&b, "   ", c.At, c.Used, c.Why)
 		}
 	}
-	want := `refused externalIPs
-ns/web:http endpoints that hints give to this place 1m0s
+	want := `ns/web:http endpoints that hints give to this place 1m0s
   10.96.0.9:80 TCP inside
   203.0.113.1:80 TCP inside
   0.0.0.0:30080 TCP inside

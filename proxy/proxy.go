@@ -41,6 +41,14 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// allowed are features that are refused unless somebody asks for them.
+func (c Config) allowed() []Feature {
+	if c.ExternalIPs {
+		return []Feature{ExternalIPs}
+	}
+	return nil
+}
+
 // backend is what puts a model to work.
 type backend interface {
 	// Set makes the model the one in force. It may be called again with the same; after an error it will be.
@@ -234,11 +242,7 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 
 // limitLocked takes from a service what the mode cannot do, and says so.
 func (p *Proxy) limitLocked(key string, svc Service) Service {
-	var allowed []Feature
-	if p.cfg.ExternalIPs {
-		allowed = append(allowed, ExternalIPs)
-	}
-	svc, why := svc.limit(p.cfg.Mode, allowed...)
+	svc, why := svc.limit(p.cfg.Mode, p.cfg.allowed()...)
 	same := slices.EqualFunc(why, p.refused[key], func(a, b Limit) bool { return a.Feature == b.Feature })
 	if delete(p.refused, key); len(why) > 0 {
 		p.refused[key] = why
