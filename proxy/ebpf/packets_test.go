@@ -497,6 +497,9 @@ func (f *field) attached() (n int) {
 			n += len(list)
 		}
 	}
+	if f.attach == packetlb.Clsact { // and the kernel may have nothing else
+		return n
+	}
 	f.node.Must(f.node.Do(func() error {
 		for _, at := range []ciliumebpf.AttachType{ciliumebpf.AttachTCXIngress, ciliumebpf.AttachTCXEgress} {
 			list, err := link.QueryPrograms(link.QueryOptions{Target: up.Attrs().Index, Attach: at})
