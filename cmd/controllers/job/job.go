@@ -193,8 +193,16 @@ func (c *Controller) syncStray(ctx context.Context, key string) error {
 	if _, err := c.jobOf(pod); !apierrors.IsNotFound(err) {
 		return err
 	}
-	return c.release(ctx, pod)
+	if err := c.release(ctx, pod); err != nil {
+		return err
+	}
+	// A conflict is no error there, as a sync of its Job comes again. Here nothing else would.
+	c.strays.AddAfter(key, strayPause)
+	return nil
 }
+
+// strayPause is when a stray is looked at again, if it is still there.
+const strayPause = 10 * time.Second
 
 func (c *Controller) sync(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
