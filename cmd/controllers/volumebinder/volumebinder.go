@@ -103,15 +103,17 @@ func (c *Controller) syncClaim(ctx context.Context, key string) error {
 		return err
 	}
 	claim, err := c.claims.PersistentVolumeClaims(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		for _, v := range volumes { // one that was kept for the claim may not be named by it yet
-			if ref := v.Spec.ClaimRef; ref != nil && ref.Namespace == namespace && ref.Name == name {
-				c.byName.Add(v.Name)
-			}
-		}
-		return nil
-	} else if err != nil {
+	gone := apierrors.IsNotFound(err)
+	if err != nil && !gone {
 		return err
+	}
+	for _, v := range volumes { // one that was kept for the claim may not be named by it yet; another claim may have the name by now
+		if ref := v.Spec.ClaimRef; ref != nil && ref.Namespace == namespace && ref.Name == name && (gone || ref.UID != "" && ref.UID != claim.UID) {
+			c.byName.Add(v.Name)
+		}
+	}
+	if gone {
+		return nil
 	}
 	if unclassed(claim) {
 		all, err := c.classes.List(labels.Everything())
@@ -146,7 +148,7 @@ func (c *Controller) syncVolume(ctx context.Context, name string) error {
 	var claim *corev1.PersistentVolumeClaim
 	if ref := v.Spec.ClaimRef; ref != nil {
 		claim, err = c.claims.PersistentVolumeClaims(ref.Namespace).Get(ref.Name)
-		if apierrors.IsNotFound(err) || err == nil && ref.UID != "" && claim.UID != ref.UID {
+		if apierrors.IsNotFound(err) || err == nil && (ref.UID != "" && claim.UID != ref.UID || claim.Spec.VolumeName != v.Name) {
 			// The cache may be behind, and what follows may cost data: ask.
 			claim, err = c.client.CoreV1().PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 		}
