@@ -493,7 +493,7 @@ func TestKernelNothingFailsWhileServicesAndProgramsChange(t *testing.T) {
 func TestKernelRestartKeepsAndCleans(t *testing.T) {
 	r := newRig(t)
 	m := service(0, 1, 2)
-	m["gone"] = &proxy.Group{Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}, Backends: m["4/6"].Backends}
+	m["gone"] = &proxy.Group{Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}, Backends: m["4/TCP"].Backends}
 	r.set(m)
 	before, err := r.lb.Frontends()
 	if err != nil {

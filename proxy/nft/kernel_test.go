@@ -76,7 +76,7 @@ func TestKernelRestartKeepsAndCleans(t *testing.T) {
 	more := proxytest.Service(nil, 1, 2)
 	more["gone"] = &proxy.Group{
 		Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}},
-		Backends:  more["4/6"].Backends, Here: more["4/6"].Here, Affinity: time.Minute,
+		Backends:  more["4/TCP"].Backends, Here: more["4/TCP"].Here, Affinity: time.Minute,
 	}
 	r.set(proxytest.Service(nil, 1, 2))
 	want := r.elements()
@@ -103,7 +103,7 @@ func TestKernelRestartKeepsAndCleans(t *testing.T) {
 	r.open(proxy.Everywhere)
 	r.set(proxytest.Service(nil, 1))
 	r.open(proxy.Outside) // as when sockets are translated from now on, and no service is for outside
-	r.set(proxy.Model{"4/6": {
+	r.set(proxy.Model{"4/TCP": {
 		Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr(proxytest.VIP), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}},
 	}})
 	r.noTables("services that are all for inside")

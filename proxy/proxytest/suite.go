@@ -116,10 +116,11 @@ func (r *run) allAnswer() {
 					r.T.Errorf("%s %s %s: %+v: want three answering", f.name, network, addr, out)
 				}
 				kept := out.Saw["192.0.2.9"] + out.Saw["fd02::9"]
-				if r.mode.KeepsSource { // where the answer comes back by the node
-					kept -= 40 - out.Who["10.10.0.3"] - out.Who["fd10::3"]
-				}
-				if f.name == "outside" && kept != 0 {
+				switch here := 40 - out.Who["10.10.0.3"] - out.Who["fd10::3"]; {
+				case f.name != "outside":
+				case r.mode.KeepsSource && kept < here: // all three are linked to this node: each answer comes back by it
+					r.T.Errorf("%s %s: a backend here saw another address than the client's: %+v", network, addr, out)
+				case !r.mode.KeepsSource && kept != 0:
 					r.T.Errorf("%s %s: a backend saw the client's own address: the answer may take another way: %+v", network, addr, out)
 				}
 			}
@@ -170,6 +171,7 @@ func (r *run) affinity() {
 	stay := func(g *proxy.Group) { g.Affinity = time.Hour }
 	for _, addr := range []string{VIP + ":80", "[" + VIP6 + "]:80"} {
 		for _, network := range []string{"tcp", "udp"} {
+			r.set(Service(stay)) // ends the flows of earlier steps: a datagram from the port of one would follow it
 			r.set(Service(stay, 1, 2, 3))
 			out := r.Ask(r.Pods[0], network, addr, 30)
 			if len(out.Who) != 1 || len(out.Failed) > 0 {
@@ -366,7 +368,7 @@ func (r *run) serviceGoes() {
 	more := Service(nil, 1, 2)
 	more["gone"] = &proxy.Group{Port: "default/gone", Affinity: time.Minute,
 		Frontends: []proxy.Frontend{{Addr: netip.MustParseAddr("10.96.0.51"), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}},
-		Backends:  more["4/6"].Backends, Here: more["4/6"].Here,
+		Backends:  more["4/TCP"].Backends, Here: more["4/TCP"].Here,
 	}
 	for _, restart := range []bool{false, true} {
 		r.set(more)
