@@ -236,14 +236,37 @@ func (v View) share(active []RS) map[string]int {
 		sizes[i] += part
 		added += part
 	}
+	if len(active) > 0 { // rounding's remainder
+		sizes[0] = max(sizes[0]+toAdd-added, 0)
+	}
+	if toAdd < 0 {
+		v.protect(active, sizes)
+	}
 	scale := map[string]int{}
 	for i, rs := range active {
-		if i == 0 { // rounding's remainder
-			sizes[0] = max(sizes[0]+toAdd-added, 0)
-		}
 		scale[rs.Name] = sizes[i]
 	}
 	return scale
+}
+
+// protect moves the loss that sizes are from available pods to those that are not, until enough of the former stay.
+// What rounding leaves over falls on the biggest ReplicaSet, and that may be the one whose pods serve.
+func (v View) protect(active []RS, sizes []int) {
+	before, after := 0, 0
+	for i, rs := range active {
+		before += rs.Available
+		after += min(rs.Available, sizes[i])
+	}
+	missing := min(v.Replicas-v.MaxUnavailable, before) - after
+	for i, keeps := range active {
+		for j, gives := range active {
+			move := min(missing, keeps.Available-sizes[i], sizes[j]-gives.Available)
+			if move > 0 && !gives.Unobserved {
+				sizes[i], sizes[j] = sizes[i]+move, sizes[j]-move
+				missing -= move
+			}
+		}
+	}
 }
 
 // fraction is by how much rs changes when the Deployment goes from the size that rs

@@ -41,6 +41,10 @@ func TestDecide(t *testing.T) {
 		{"scaled in the middle keeps proportions", func(v *View) {
 			v.Replicas, v.New, v.Old = 8, newer(2, 2), []RS{rs("a", 3, 3, 1)}
 		}, Plan{Scale: map[string]int{"new": 4, "a": 5}}},
+		{"scaled down in the middle takes no available pod where another will do", func(v *View) {
+			v.Replicas, v.MaxUnavailable, v.New, v.Old = 3, 0, newer(5, 4), []RS{rs("a", 3, 0, 1)}
+			v.New.MaxReplicas, v.Old[0].MaxReplicas, v.New.Desired, v.Old[0].Desired = 8, 8, 6, 6
+		}, Plan{Scale: map[string]int{"new": 3, "a": 1}}},
 		{"none grows while all shrink", func(v *View) {
 			v.Replicas, v.New, v.Old = 5, newer(6, 5), []RS{rs("a", 1, 0, 1)}
 			v.New.MaxReplicas, v.New.Desired, v.Old[0].MaxReplicas, v.Old[0].Desired = 5, 4, 4, 3
