@@ -19,7 +19,9 @@ type waiting struct {
 	pod      *Pod
 	attempts int
 	added    time.Time
-	tried    time.Time
+	// number is in the order of arrival: a clock may show two the same time.
+	number uint64
+	tried  time.Time
 	// by are the plugins that ruled all nodes out, and cures the events after which it may fit.
 	by    plugins
 	cures event
@@ -44,6 +46,8 @@ type queue struct {
 	paused map[types.UID]*waiting // waits for its back-off
 	trying map[types.UID]*waiting
 	wake   chan struct{}
+	// arrived counts the pods that came.
+	arrived uint64
 	// recent are the last changes, change n at n modulo their number.
 	recent  [rememberedChanges]change
 	changes uint64
@@ -129,7 +133,8 @@ func (q *queue) put(pod *Pod) {
 	w := q.byUID[pod.UID]
 	switch {
 	case w == nil:
-		w = &waiting{pod: pod, added: q.now(), index: -1}
+		q.arrived++
+		w = &waiting{pod: pod, added: q.now(), number: q.arrived, index: -1}
 		q.byUID[pod.UID] = w
 		q.activateLocked(w, "PodAdd")
 	case q.parked[pod.UID] != nil && changed(w.pod, pod):
@@ -319,13 +324,14 @@ func (q *queue) signal() {
 	}
 }
 
-// readyHeap orders by priority, then by age in the queue.
+// readyHeap orders by priority, then by age in the queue. No two are equal, so that it does not matter in what order
+// those come whose back-off ended together.
 type readyHeap []*waiting
 
 func (h readyHeap) Len() int { return len(h) }
 func (h readyHeap) Less(i, j int) bool {
 	a, b := h[i], h[j]
-	return cmp.Or(cmp.Compare(corehelpers.PodPriority(b.pod.Pod), corehelpers.PodPriority(a.pod.Pod)), a.added.Compare(b.added)) < 0
+	return cmp.Or(cmp.Compare(corehelpers.PodPriority(b.pod.Pod), corehelpers.PodPriority(a.pod.Pod)), cmp.Compare(a.number, b.number)) < 0
 }
 func (h readyHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]

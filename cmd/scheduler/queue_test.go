@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +24,29 @@ func TestQueueOrder(t *testing.T) {
 			if got := q.next(t.Context()); got.Name != want {
 				t.Errorf("got %s, want %s", got.Name, want)
 			}
+		}
+	})
+}
+
+// Pods that came, failed and may be tried again at the same moments have an order all the same.
+func TestQueueOrderAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
+		var want []string
+		for i := range 8 {
+			want = append(want, fmt.Sprint("p", i))
+			q.put(NewPod(testPod(want[i])))
+		}
+		for range want {
+			q.fail(q.next(t.Context()).UID, byNodeAffinity)
+		}
+		q.happened(change{event: nodeLabelled})
+		var got []string
+		for range want {
+			got = append(got, q.next(t.Context()).Name)
+		}
+		if !slices.Equal(want, got) {
+			t.Errorf("got %v, want %v", got, want)
 		}
 	})
 }
