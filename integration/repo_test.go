@@ -109,6 +109,19 @@ func TestCNIPluginStaysLight(t *testing.T) {
 	}
 }
 
+// A library that is linked costs each node room and memory, so what the programs may weigh is bounded, in MB.
+func TestProgramsStaySmall(t *testing.T) {
+	o := newOrlop(t)
+	for program, most := range map[string]float64{"orlop": 80, "orlop-server": 120, "orlop-kubelet": 50, "orlop-agent": 45, "orlop-cni": 6, "pause": 0.02} {
+		file, err := os.Stat(filepath.Join(o.bin, program))
+		if err != nil {
+			t.Error(err)
+		} else if has := float64(file.Size()) / 1e6; has > most {
+			t.Errorf("%s has %.2f MB, wanted are %v", program, has, most)
+		}
+	}
+}
+
 func packages(t *testing.T) []pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,Name,Dir,Imports,GoFiles", "./...")
