@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +264,33 @@ func TestPartsLeftToSomebodyElse(t *testing.T) {
 	c.CNI, c.Proxy = "flannel", "kube-proxy"
 	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--cni") || !strings.Contains(err.Error(), "--proxy") {
 		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestProxyMode(t *testing.T) {
+	for _, mode := range append(proxyModes(), "") {
+		c := testConfig()
+		c.ProxyMode = mode
+		objs, err := clusterObjects(c, []byte("ca"), now)
+		if err := errors.Join(err, c.Validate()); err != nil {
+			t.Fatal(err)
+		}
+		var args []any
+		for _, o := range objs {
+			if list, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers"); o.GetKind() == "DaemonSet" {
+				args = list[0].(map[string]any)["args"].([]any)
+			}
+		}
+		if got := slices.Contains(args, any("--proxy-mode="+mode)); got != (mode != "") || len(args) < 3 {
+			t.Errorf("mode %q: the agent's arguments are %v", mode, args)
+		}
+	}
+	for mode, proxy := range map[string]string{"ipvs": ours, "iptables": none} {
+		c := testConfig()
+		c.ProxyMode, c.Proxy = mode, proxy
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--proxy-mode: ") {
+			t.Errorf("--proxy-mode %s --proxy %s: %v", mode, proxy, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type Config struct {
 	TokenTTL        time.Duration // 0 means the token never expires
 	Untainted       bool          // the node also runs ordinary pods
 	CNI, Proxy      string        // who brings pods' network and translates services: "orlop" or "none", somebody else; empty is "orlop"
+	ProxyMode       string        // how the agent translates services; empty is the best that each node can do
 }
 
 // EndpointHost is the host part of Endpoint, or "".
@@ -115,11 +117,21 @@ func (c Config) Validate() error {
 			bad(flag, "%q: want %s or %s", who, ours, none)
 		}
 	}
+	switch {
+	case c.ProxyMode == "":
+	case c.Proxy == none:
+		bad("proxy-mode", "%s: with --proxy=none services are translated by somebody else", c.ProxyMode)
+	case !slices.Contains(proxyModes(), c.ProxyMode):
+		bad("proxy-mode", "%q: want one of %s; without it each node takes the first of them that it can do", c.ProxyMode, strings.Join(proxyModes(), ", "))
+	}
 	return errors.Join(errs...)
 }
 
 // ours and none are who may bring a part of the nodes' network.
 const ours, none = "orlop", "none"
+
+// proxyModes are the node agent's.
+func proxyModes() []string { return []string{"ebpf", "nftables", "iptables", "userspace"} }
 
 // agentManifests are the files of the node agent with the parts that are not left to somebody else.
 func (c Config) agentManifests() []string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,7 @@ that runs them, and the objects that let others join. Files and names are kubead
 	f.DurationVar(&c.TokenTTL, "token-ttl", defaultTokenTTL, "how long the token is valid; 0 means forever")
 	f.StringVar(&c.CNI, "cni", ours, "who brings pods' network: orlop, or none for somebody else's plugin; nodes are not ready before it is there")
 	f.StringVar(&c.Proxy, "proxy", ours, "who translates services: orlop, or none for kube-proxy or another proxy")
+	f.StringVar(&c.ProxyMode, "proxy-mode", "", "how orlop's agent translates services: "+strings.Join(proxyModes(), ", ")+"; the first of them that a node can do when empty")
 	f.BoolVar(&c.Untainted, "untainted", false, "let this node run ordinary pods too")
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "names of checks whose errors become warnings; all for every check")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and change nothing")

@@ -104,7 +104,7 @@ func readManifests(files fs.FS, dir string) ([]*unstructured.Unstructured, error
 }
 
 // fillIn sets in o what depends on the cluster: image names, the address of
-// the DNS Service, the cluster's domain, the pod network.
+// the DNS Service, the cluster's domain, the pod network, the agent's proxy mode.
 func fillIn(o *unstructured.Unstructured, c Config) {
 	walkStrings(o.Object, func(key, s string) string {
 		if name, ok := strings.CutPrefix(s, "localhost/"); ok && key == "image" {
@@ -113,6 +113,12 @@ func fillIn(o *unstructured.Unstructured, c Config) {
 		s = strings.ReplaceAll(s, "cluster.local", c.Domain)
 		return strings.ReplaceAll(s, "10.244.0.0/16", c.PodCIDR.String())
 	})
+	if o.GetKind() == "DaemonSet" && o.GetName() == "orlop-agent" && c.ProxyMode != "" {
+		containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+		agent := containers[0].(map[string]any)
+		agent["args"] = append(agent["args"].([]any), "--proxy-mode="+c.ProxyMode)
+		_ = unstructured.SetNestedSlice(o.Object, containers, "spec", "template", "spec", "containers")
+	}
 	if o.GetKind() == "Service" && o.GetName() == "kube-dns" {
 		// The path exists in the manifest, so this cannot fail.
 		_ = unstructured.SetNestedField(o.Object, c.dnsAddress().String(), "spec", "clusterIP")

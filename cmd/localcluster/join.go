@@ -154,7 +154,7 @@ func runInit(ctx context.Context, c *layout.Cluster, exe, token string, log io.W
 		"--service-cidr="+c.ServiceCIDR.String(),
 		"--node-name="+h.Name,
 		"--apiserver-cert-extra-sans=127.0.0.1,localhost",
-		"--cni="+cmp.Or(c.CNI, "orlop"), "--proxy="+cmp.Or(c.Proxy, "orlop"),
+		"--cni="+cmp.Or(c.CNI, "orlop"), "--proxy="+cmp.Or(c.Proxy, "orlop"), "--proxy-mode="+c.ProxyMode,
 		"--untainted", longer(ctx))
 }
 

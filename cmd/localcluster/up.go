@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/orlop-io/orlop/cmd/localcluster/kubeconfig"
@@ -32,11 +34,15 @@ type UpConfig struct {
 	Exe           string        // the orlop binary
 	Version       string        // tag of the images
 	CNI, Proxy    string        // "orlop", or "none" for somebody else's
+	ProxyMode     string        // how the agent translates services; empty: the best that the machine can do
 	User          kubeconfig.User
 }
 
 // none leaves a part of the nodes' network to somebody else.
 const none = "none"
+
+// proxyModes are the node agent's.
+func proxyModes() []string { return []string{"ebpf", "nftables", "iptables", "userspace"} }
 
 // noWaitLimit bounds an Up that need not wait for readiness.
 const noWaitLimit = 10 * time.Minute
@@ -54,6 +60,12 @@ func (cfg UpConfig) Validate() error {
 		if who != "" && who != "orlop" && who != none {
 			errs = append(errs, fmt.Errorf("%s %s: want orlop, or none for somebody else's", flag, who))
 		}
+	}
+	if cfg.ProxyMode != "" && cfg.Proxy == none {
+		errs = append(errs, fmt.Errorf("--proxy-mode %s: with --proxy none Services are translated by somebody else", cfg.ProxyMode))
+	}
+	if cfg.ProxyMode != "" && !slices.Contains(proxyModes(), cfg.ProxyMode) {
+		errs = append(errs, fmt.Errorf("--proxy-mode %s: want one of %s", cfg.ProxyMode, strings.Join(proxyModes(), ", ")))
 	}
 	if cfg.Wait < 0 {
 		errs = append(errs, fmt.Errorf("--wait %s: want a positive time, or 0", cfg.Wait))
@@ -104,7 +116,7 @@ func Up(ctx context.Context, cfg UpConfig, p *Progress) (*layout.Cluster, error)
 	c := &layout.Cluster{
 		Name: cfg.Name, Version: cfg.Version, Phase: layout.PhaseStarting, Exe: filepath.Join(layout.BinDir(cfg.Name), filepath.Base(cfg.Exe)),
 		Hosts: layout.HostList(cfg.Name, cfg.Nodes), PodCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
-		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Routed: cfg.Routed, Containerd: cfg.Containerd, CNI: cfg.CNI, Proxy: cfg.Proxy,
+		APIPort: port, Publish: cfg.Publish, Registries: cfg.Registries, Offline: cfg.Offline, Routed: cfg.Routed, Containerd: cfg.Containerd, CNI: cfg.CNI, Proxy: cfg.Proxy, ProxyMode: cfg.ProxyMode,
 	}
 	if err := claim(c); err != nil {
 		return nil, err

@@ -37,6 +37,8 @@ func TestValidate(t *testing.T) {
 		{"overlap", func(c *UpConfig) { c.ServiceCIDR = netip.MustParsePrefix("10.244.8.0/24") }, "overlaps --pod-cidr"},
 		{"the fabric", func(c *UpConfig) { c.PodCIDR = netip.MustParsePrefix("192.168.0.0/16") }, "the hosts' own range"},
 		{"too small", func(c *UpConfig) { c.PodCIDR = netip.MustParsePrefix("10.244.0.0/24") }, "too small"},
+		{"a mode of somebody else's proxy", func(c *UpConfig) { c.ProxyMode, c.Proxy = "iptables", "none" }, "--proxy-mode iptables"},
+		{"a mode that there is not", func(c *UpConfig) { c.ProxyMode = "ipvs" }, "ebpf, nftables, iptables, userspace"},
 		{"a port twice", func(c *UpConfig) {
 			c.Publish = []layout.Publish{{HostPort: 80, NodePort: 1}, {HostPort: 80, NodePort: 2}}
 		}, "named twice"},

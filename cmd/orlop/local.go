@@ -19,6 +19,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/localcluster"
 	"github.com/orlop-io/orlop/cmd/localcluster/kubeconfig"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 func upCommand(e *env) *cobra.Command {
@@ -74,6 +75,7 @@ func upCommand(e *env) *cobra.Command {
 	f.StringVarP(&output, "output", "o", "", "json prints what was made; steps go to standard error then")
 	f.StringVar(&cfg.CNI, "cni", "orlop", "who brings pods' network: orlop, or none for a plugin that you install; nodes are not ready before")
 	f.StringVar(&cfg.Proxy, "proxy", "orlop", "who translates Services: orlop, or none for a proxy that you install; cluster DNS waits for it")
+	f.StringVar(&cfg.ProxyMode, "proxy-mode", "", "how Services are translated: "+strings.Join(proxy.Modes(), ", ")+"; the first of them that this machine can do when empty")
 	f.BoolVar(&cfg.Routed, "routed", false, "put a router between any two hosts, so that pods' packets need an overlay")
 	f.BoolVar(&cfg.Offline, "offline", false, "let nothing be pulled")
 	f.StringVar(&cfg.Containerd, "containerd", "", "containerd program that hosts run, containerd-shim-runc-v2 and ctr of the same version beside it (default: that of $PATH)")

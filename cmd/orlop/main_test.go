@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orlop-io/orlop/cmd/bootstrap"
 	"github.com/orlop-io/orlop/cmd/localcluster"
 	"github.com/orlop-io/orlop/cmd/localcluster/layout"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 func TestChoose(t *testing.T) {
@@ -56,6 +58,17 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("exit code %d, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// Those that make clusters know the modes of the agent that runs in them.
+func TestProxyModes(t *testing.T) {
+	for _, mode := range append(proxy.Modes(), "unknown") {
+		for who, err := range map[string]error{"init": bootstrap.Config{ProxyMode: mode}.Validate(), "up": localcluster.UpConfig{ProxyMode: mode}.Validate()} {
+			if refused := strings.Contains(err.Error(), "--proxy-mode"); refused != (mode == "unknown") {
+				t.Errorf("%s --proxy-mode %s: %v", who, mode, err)
+			}
+		}
 	}
 }
 

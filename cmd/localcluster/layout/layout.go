@@ -86,6 +86,7 @@ type Cluster struct {
 	CNI         string           `json:"cni,omitempty"`        // "none": pods' network is somebody else's
 	Routed      bool             `json:"routed,omitempty"`     // no two hosts share a link
 	Proxy       string           `json:"proxy,omitempty"`      // "none": services are somebody else's
+	ProxyMode   string           `json:"proxyMode,omitempty"`  // how Services are translated; empty: the best that the machine can do
 	Kubeconfig  *KubeconfigEntry `json:"kubeconfig,omitempty"`
 }
 
