@@ -39,8 +39,8 @@ type Cluster struct {
 
 // Main runs m with a cluster of its own and returns the exit code. Without root
 // there is no cluster: the tests are skipped, or fail where ORLOP_REQUIRE names
-// the kernel.
-func Main(m *testing.M, name string, nodes int, set func(*Cluster)) int {
+// the kernel. More flags of orlop up may be given.
+func Main(m *testing.M, name string, nodes int, set func(*Cluster), flags ...string) int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "a local cluster needs root")
 		if strings.Contains(os.Getenv("ORLOP_REQUIRE"), "kernel") {
@@ -48,7 +48,7 @@ func Main(m *testing.M, name string, nodes int, set func(*Cluster)) int {
 		}
 		return 0
 	}
-	c, err := Up(name, nodes)
+	c, err := Up(name, nodes, flags...)
 	if c != nil {
 		defer func() {
 			if err := c.Down(); err != nil {

@@ -3,7 +3,9 @@
 //
 // rows.tsv is the list. A row without a test counts as failed, so that the
 // total is always the list's. -rows chooses: "quick" (the default: those that
-// pass in under five seconds), "all", or a regular expression on codenames.
+// pass in under five seconds), "all", "network" (what Services, DNS and pods'
+// network are needed for), or a regular expression on codenames. -proxy-mode
+// chooses how Services are translated meanwhile.
 package conformance
 
 import (
@@ -22,7 +24,10 @@ import (
 //go:embed rows.tsv
 var list string
 
-var rowsFlag = flag.String("rows", "quick", `rows to run: "quick", "all", or a regular expression on codenames`)
+var (
+	rowsFlag = flag.String("rows", "quick", `rows to run: "quick", "all", "network", or a regular expression on codenames`)
+	modeFlag = flag.String("proxy-mode", "", `how Services are translated: "ebpf", "nftables", "iptables", "userspace"; the best that the machine can do when empty`)
+)
 
 // test is a row's subtest. Rows run beside each other but for those that are
 // serial, which run first and alone.
@@ -59,7 +64,11 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", beside); err != nil {
 		panic(err)
 	}
-	os.Exit(clustertest.Main(m, "conf", 2, func(c *clustertest.Cluster) { cluster = c }))
+	var flags []string
+	if *modeFlag != "" {
+		flags = []string{"--proxy-mode", *modeFlag}
+	}
+	os.Exit(clustertest.Main(m, "conf", 2, func(c *clustertest.Cluster) { cluster = c }, flags...))
 }
 
 // short is a codename without the tags behind it, by which tests are registered.
@@ -79,6 +88,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	refused := inMode(t, *modeFlag)
 	all, known := tests(), map[string]bool{}
 	var passed, failed atomic.Int64
 	missing, left := 0, 0
@@ -117,6 +127,9 @@ func TestConformance(t *testing.T) {
 			t.Errorf("a test names a row that is not in the list: %s", name)
 		}
 	}
+	for _, r := range refused() {
+		fmt.Printf("conformance: refused by the mode: %s\n", r)
+	}
 	fmt.Printf("conformance: %d rows: %d passed, %d failed, of these %d without a test; %d not chosen\n",
 		len(rows), passed.Load(), int(failed.Load())+missing, missing, left)
 }
@@ -128,6 +141,8 @@ func chooser(flag string) (func(row, test) bool, error) {
 		return func(row, test) bool { return true }, nil
 	case "quick":
 		return func(_ row, tt test) bool { return tt.quick }, nil
+	case "network":
+		return func(r row, _ test) bool { return r.area == "dns" || strings.HasPrefix(r.area, "network/") }, nil
 	}
 	re, err := regexp.Compile(flag)
 	if err != nil {
