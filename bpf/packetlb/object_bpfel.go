@@ -13,11 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type objectBlock struct {
-	_    structs.HostLayout
-	Slot [64]uint16
-}
-
 type objectEndpoint struct {
 	_     structs.HostLayout
 	Addr  [4]uint32
@@ -46,30 +41,6 @@ type objectFragment struct {
 	Proto     uint8
 	Direction uint8
 	Pad       uint16
-}
-
-type objectFrontend struct {
-	_          structs.HostLayout
-	Generation uint32
-	Service    uint32
-	Count      uint32
-	Affinity   uint32
-	Table      uint32
-	Flags      uint32
-}
-
-type objectFrontendKey struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Port  uint16
-	Proto uint8
-	Kind  uint8
-}
-
-type objectMember struct {
-	_       structs.HostLayout
-	Service uint32
-	Ep      objectEndpoint
 }
 
 type objectPart uint32
@@ -111,12 +82,6 @@ const (
 	objectReasonREASON_NOT_WRITTEN      objectReason = 18
 	objectReasonREASON_MAX              objectReason = 19
 )
-
-type objectSlot struct {
-	_          structs.HostLayout
-	Generation uint32
-	Index      uint32
-}
 
 type objectSource struct {
 	_       structs.HostLayout

@@ -13,11 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type objectTestBlock struct {
-	_    structs.HostLayout
-	Slot [64]uint16
-}
-
 type objectTestEndpoint struct {
 	_     structs.HostLayout
 	Addr  [4]uint32
@@ -48,40 +43,10 @@ type objectTestFragment struct {
 	Pad       uint16
 }
 
-type objectTestFrontend struct {
-	_          structs.HostLayout
-	Generation uint32
-	Service    uint32
-	Count      uint32
-	Affinity   uint32
-	Table      uint32
-	Flags      uint32
-}
-
-type objectTestFrontendKey struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Port  uint16
-	Proto uint8
-	Kind  uint8
-}
-
-type objectTestMember struct {
-	_       structs.HostLayout
-	Service uint32
-	Ep      objectTestEndpoint
-}
-
 type objectTestPorts struct {
 	_     structs.HostLayout
 	Sport uint16
 	Dport uint16
-}
-
-type objectTestSlot struct {
-	_          structs.HostLayout
-	Generation uint32
-	Index      uint32
 }
 
 type objectTestSource struct {

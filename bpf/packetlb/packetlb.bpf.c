@@ -102,18 +102,18 @@ static __always_inline struct frontend *frontend_of(struct work *w, enum scope s
 	if (scope == SCOPE_OUTSIDE)
 		key.kind += KIND_OUTSIDE;
 	copy_addr(key.addr, w->key.daddr);
-	fe = bpf_map_lookup_elem(&frontends, &key);
+	fe = find(&frontends, &key);
 	if (fe)
 		return fe;
 	copy_addr(node.addr, w->key.daddr);
-	flags = bpf_map_lookup_elem(&nodes, &node);
+	flags = find(&nodes, &node);
 	if (!flags || (scope == SCOPE_OUTSIDE && !(*flags & NODE_PORTS)))
 		return 0;
 	/* One entry a family: an IPv4 client must not meet an IPv6 endpoint. */
 	key.addr[0] = key.addr[1] = key.addr[3] = 0;
 	key.addr[2] = w->p.v6 ? 0 : bpf_htonl(0xffff);
 	key.kind += KIND_NODEPORT;
-	return bpf_map_lookup_elem(&frontends, &key);
+	return find(&frontends, &key);
 }
 
 static __always_inline int is_member(__u32 service, const __be32 *addr, __be16 port)
@@ -121,7 +121,7 @@ static __always_inline int is_member(__u32 service, const __be32 *addr, __be16 p
 	struct member m = { .service = service, .ep = { .port = port } };
 
 	copy_addr(m.ep.addr, addr);
-	return bpf_map_lookup_elem(&members, &m) != 0;
+	return find(&members, &m) != 0;
 }
 
 static __always_inline __u32 mix(__u32 h, __u32 word)
@@ -153,16 +153,16 @@ static __always_inline int pick(struct work *w, const struct frontend *fe, __u32
 		__u32 at = h % fe->table;
 
 		slot.index = at / BLOCK;
-		block = bpf_map_lookup_elem(&tables, &slot);
+		block = find(&tables, &slot);
 		at &= BLOCK - 1;
 		slot.index = block ? block->slot[at] : 0;
 	} else {
 		slot.index = h % fe->count;
 	}
-	ep = bpf_map_lookup_elem(&backends, &slot);
+	ep = find(&backends, &slot);
 	if (!ep) {
 		slot.index = 0;
-		ep = bpf_map_lookup_elem(&backends, &slot);
+		ep = find(&backends, &slot);
 		if (!ep)
 			return -1;
 	}

@@ -12,17 +12,14 @@ import (
 // Frontends returns all frontends. It fails rather than leave one out.
 func (l *LB) Frontends() (map[Frontend]Entry, error) {
 	out := map[Frontend]Entry{}
-	var k objectFrontendKey
-	var v objectFrontend
-	it := l.objs.Frontends.Iterate()
-	for it.Next(&k, &v) {
+	err := l.frontends.each(func(k objectFrontendKey, v objectFrontend) {
 		f := Frontend{Addr: addr(k.Addr), Port: swap(k.Port), Protocol: k.Proto, Outside: k.Kind&uint8(objectKindKIND_OUTSIDE) != 0}
 		out[f] = Entry{
 			Generation: v.Generation, Service: v.Service, Count: v.Count, Affinity: time.Duration(v.Affinity) * time.Second, Table: v.Table,
 			KeepSource: v.Flags&uint32(objectFrontendFlagFRONTEND_KEEP_SOURCE) != 0, Limited: v.Flags&uint32(objectFrontendFlagFRONTEND_LIMITED) != 0,
 		}
-	}
-	if err := it.Err(); err != nil {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list frontends: %w", err)
 	}
 	return out, nil
@@ -37,7 +34,7 @@ func (l *LB) PutFrontend(f Frontend, e Entry) error {
 	if e.Limited {
 		v.Flags |= uint32(objectFrontendFlagFRONTEND_LIMITED)
 	}
-	if err := l.objs.Frontends.Put(keyOf(f), &v); err != nil {
+	if err := l.frontends.put(keyOf(f), &v); err != nil {
 		return fmt.Errorf("put frontend %s: %w", f, err)
 	}
 	return nil
@@ -45,7 +42,7 @@ func (l *LB) PutFrontend(f Frontend, e Entry) error {
 
 // DeleteFrontend makes f an address like any other. One that is not there is no error.
 func (l *LB) DeleteFrontend(f Frontend) error {
-	if err := gone(l.objs.Frontends.Delete(keyOf(f))); err != nil {
+	if err := l.frontends.remove(keyOf(f)); err != nil {
 		return fmt.Errorf("delete frontend %s: %w", f, err)
 	}
 	return nil
@@ -58,7 +55,7 @@ func (l *LB) PutBackends(generation uint32, list []Backend) error {
 		if b.Here {
 			e.Flags = uint16(objectBackendFlagBACKEND_HERE)
 		}
-		if err := l.objs.Backends.Put(&objectSlot{Generation: generation, Index: uint32(i)}, e); err != nil {
+		if err := l.backends.put(&objectSlot{Generation: generation, Index: uint32(i)}, e); err != nil {
 			return fmt.Errorf("put backend %s: %w", b.AddrPort, err)
 		}
 	}
@@ -70,7 +67,7 @@ func (l *LB) Backends(generation, count uint32) ([]Backend, error) {
 	out := make([]Backend, 0, count)
 	for i := range count {
 		var e objectEndpoint
-		if err := l.objs.Backends.Lookup(&objectSlot{Generation: generation, Index: i}, &e); err != nil {
+		if err := l.backends.lookup(&objectSlot{Generation: generation, Index: i}, &e); err != nil {
 			return nil, fmt.Errorf("look up backend %d of generation %d: %w", i, generation, err)
 		}
 		out = append(out, Backend{netip.AddrPortFrom(addr(e.Addr), swap(e.Port)), e.Flags&uint16(objectBackendFlagBACKEND_HERE) != 0})
@@ -83,7 +80,7 @@ func (l *LB) PutTable(generation uint32, table []uint16) error {
 	for i := range blocks(uint32(len(table))) {
 		var b objectBlock
 		copy(b.Slot[:], table[i*blockLen:])
-		if err := l.objs.Tables.Put(&objectSlot{Generation: generation, Index: i}, &b); err != nil {
+		if err := l.tables.put(&objectSlot{Generation: generation, Index: i}, &b); err != nil {
 			return fmt.Errorf("put block %d of the table of generation %d: %w", i, generation, err)
 		}
 	}
@@ -94,12 +91,12 @@ func (l *LB) PutTable(generation uint32, table []uint16) error {
 func (l *LB) DeleteGeneration(generation uint32, size Size) error {
 	var errs []error
 	for i := range size.Backends {
-		if err := gone(l.objs.Backends.Delete(&objectSlot{Generation: generation, Index: i})); err != nil {
+		if err := l.backends.remove(&objectSlot{Generation: generation, Index: i}); err != nil {
 			errs = append(errs, fmt.Errorf("delete backend %d of generation %d: %w", i, generation, err))
 		}
 	}
 	for i := range size.Blocks {
-		if err := gone(l.objs.Tables.Delete(&objectSlot{Generation: generation, Index: i})); err != nil {
+		if err := l.tables.remove(&objectSlot{Generation: generation, Index: i}); err != nil {
 			errs = append(errs, fmt.Errorf("delete block %d of generation %d: %w", i, generation, err))
 		}
 	}
@@ -109,23 +106,18 @@ func (l *LB) DeleteGeneration(generation uint32, size Size) error {
 // Generations returns how much of each generation is in the kernel, whether a frontend leads to it or not.
 func (l *LB) Generations() (map[uint32]Size, error) {
 	out := map[uint32]Size{}
-	var k objectSlot
-	var v objectEndpoint
-	it := l.objs.Backends.Iterate()
-	for it.Next(&k, &v) {
+	err := l.backends.each(func(k objectSlot, _ objectEndpoint) {
 		out[k.Generation] = Size{Backends: max(out[k.Generation].Backends, k.Index+1)}
-	}
-	if err := it.Err(); err != nil {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list backends: %w", err)
 	}
-	var b objectBlock
-	it = l.objs.Tables.Iterate()
-	for it.Next(&k, &b) {
+	err = l.tables.each(func(k objectSlot, _ objectBlock) {
 		s := out[k.Generation]
 		s.Blocks = max(s.Blocks, k.Index+1)
 		out[k.Generation] = s
-	}
-	if err := it.Err(); err != nil {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list tables: %w", err)
 	}
 	return out, nil
@@ -168,7 +160,7 @@ func (l *LB) Sources() (map[uint32][]netip.Prefix, error) {
 
 // PutMember says that ep is a backend of a service, to those who chose it before.
 func (l *LB) PutMember(service uint32, ep netip.AddrPort) error {
-	if err := l.objs.Members.Put(&objectMember{Service: service, Ep: *endpointOf(ep)}, uint32(1)); err != nil {
+	if err := l.members.put(&objectMember{Service: service, Ep: *endpointOf(ep)}, new(uint32(1))); err != nil {
 		return fmt.Errorf("put member %s: %w", ep, err)
 	}
 	return nil
@@ -176,7 +168,7 @@ func (l *LB) PutMember(service uint32, ep netip.AddrPort) error {
 
 // DeleteMember makes those who chose ep choose anew. One that is not there is no error.
 func (l *LB) DeleteMember(service uint32, ep netip.AddrPort) error {
-	if err := gone(l.objs.Members.Delete(&objectMember{Service: service, Ep: *endpointOf(ep)})); err != nil {
+	if err := l.members.remove(&objectMember{Service: service, Ep: *endpointOf(ep)}); err != nil {
 		return fmt.Errorf("delete member %s: %w", ep, err)
 	}
 	return nil
@@ -185,13 +177,10 @@ func (l *LB) DeleteMember(service uint32, ep netip.AddrPort) error {
 // Members returns all members by service.
 func (l *LB) Members() (map[uint32][]netip.AddrPort, error) {
 	out := map[uint32][]netip.AddrPort{}
-	var k objectMember
-	var v uint32
-	it := l.objs.Members.Iterate()
-	for it.Next(&k, &v) {
+	err := l.members.each(func(k objectMember, _ uint32) {
 		out[k.Service] = append(out[k.Service], netip.AddrPortFrom(addr(k.Ep.Addr), swap(k.Ep.Port)))
-	}
-	if err := it.Err(); err != nil {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}
 	return out, nil
@@ -208,24 +197,21 @@ func (l *LB) SetNodes(all, own []netip.Addr) error {
 		want[objectEndpoint{Addr: words(a)}] |= uint32(objectNodeFlagNODE_PORTS)
 	}
 	for k, flags := range want {
-		if err := l.objs.Nodes.Put(&k, flags); err != nil {
+		if err := l.nodes.put(&k, &flags); err != nil {
 			return fmt.Errorf("put node address %s: %w", addr(k.Addr), err)
 		}
 	}
 	var stale []objectEndpoint
-	var k objectEndpoint
-	var v uint32
-	it := l.objs.Nodes.Iterate()
-	for it.Next(&k, &v) {
+	err := l.nodes.each(func(k objectEndpoint, _ uint32) {
 		if want[k] == 0 {
 			stale = append(stale, k)
 		}
-	}
-	if err := it.Err(); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("list node addresses: %w", err)
 	}
 	for _, k := range stale {
-		if err := gone(l.objs.Nodes.Delete(&k)); err != nil {
+		if err := l.nodes.remove(&k); err != nil {
 			return fmt.Errorf("delete node address %s: %w", addr(k.Addr), err)
 		}
 	}
@@ -245,6 +231,30 @@ func (l *LB) Counters() (map[string]uint64, error) {
 		}
 	}
 	return out, nil
+}
+
+// Usages says how full each map of services is.
+func (l *LB) Usages() ([]Usage, error) {
+	all, err := l.Sources()
+	if err != nil {
+		return nil, err
+	}
+	sources := Usage{Map: objectMapSources, Capacity: l.objs.Sources.MaxEntries(), Limit: l.objs.Sources.MaxEntries()}
+	for _, list := range all {
+		sources.Entries += uint32(len(list))
+	}
+	return []Usage{l.frontends.usage(), l.backends.usage(), l.tables.usage(), l.members.usage(), l.nodes.usage(), sources}, nil
+}
+
+// Need is how many entries maps are going to have.
+type Need struct{ Frontends, Backends, Blocks, Members int }
+
+// Reserve lets maps grow in one step to what they are going to have, if they can.
+func (l *LB) Reserve(n Need) {
+	l.frontends.reserve(n.Frontends - int(l.frontends.entries.Load()))
+	l.backends.reserve(n.Backends - int(l.backends.entries.Load()))
+	l.tables.reserve(n.Blocks - int(l.tables.entries.Load()))
+	l.members.reserve(n.Members - int(l.members.entries.Load()))
 }
 
 func reasonNames() []string {

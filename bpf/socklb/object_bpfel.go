@@ -153,10 +153,15 @@ const (
 	objectVarCanRefuse          = "can_refuse"
 	objectVarNodeNetns          = "node_netns"
 	objectVarUnusedBackendFlag  = "unused_backend_flag"
+	objectVarUnusedBlock        = "unused_block"
+	objectVarUnusedFrontend     = "unused_frontend"
 	objectVarUnusedFrontendFlag = "unused_frontend_flag"
+	objectVarUnusedFrontendKey  = "unused_frontend_key"
 	objectVarUnusedKind         = "unused_kind"
+	objectVarUnusedMember       = "unused_member"
 	objectVarUnusedNodeFlag     = "unused_node_flag"
 	objectVarUnusedReason       = "unused_reason"
+	objectVarUnusedSlot         = "unused_slot"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -235,10 +240,15 @@ type objectVariableSpecs struct {
 	CanRefuse          *ebpf.VariableSpec `ebpf:"can_refuse"`
 	NodeNetns          *ebpf.VariableSpec `ebpf:"node_netns"`
 	UnusedBackendFlag  *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
+	UnusedBlock        *ebpf.VariableSpec `ebpf:"unused_block"`
+	UnusedFrontend     *ebpf.VariableSpec `ebpf:"unused_frontend"`
 	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
+	UnusedFrontendKey  *ebpf.VariableSpec `ebpf:"unused_frontend_key"`
 	UnusedKind         *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedMember       *ebpf.VariableSpec `ebpf:"unused_member"`
 	UnusedNodeFlag     *ebpf.VariableSpec `ebpf:"unused_node_flag"`
 	UnusedReason       *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedSlot         *ebpf.VariableSpec `ebpf:"unused_slot"`
 }
 
 // objectObjects contains all objects after they have been loaded into the kernel.
@@ -293,10 +303,15 @@ type objectVariables struct {
 	CanRefuse          *ebpf.Variable `ebpf:"can_refuse"`
 	NodeNetns          *ebpf.Variable `ebpf:"node_netns"`
 	UnusedBackendFlag  *ebpf.Variable `ebpf:"unused_backend_flag"`
+	UnusedBlock        *ebpf.Variable `ebpf:"unused_block"`
+	UnusedFrontend     *ebpf.Variable `ebpf:"unused_frontend"`
 	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
+	UnusedFrontendKey  *ebpf.Variable `ebpf:"unused_frontend_key"`
 	UnusedKind         *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedMember       *ebpf.Variable `ebpf:"unused_member"`
 	UnusedNodeFlag     *ebpf.Variable `ebpf:"unused_node_flag"`
 	UnusedReason       *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedSlot         *ebpf.Variable `ebpf:"unused_slot"`
 }
 
 // objectPrograms contains all programs after they have been loaded into the kernel.

@@ -77,59 +77,46 @@ _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key has a hole");
 _Static_assert(sizeof(struct member) == 24, "member has a hole");
 _Static_assert(sizeof(struct source) == 24, "source has a hole");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 524288);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct frontend_key);
-	__type(value, struct frontend);
-} frontends SEC(".maps");
+/* Maps of services grow: each is alone in an array, where a bigger one with the same content takes its place in one step. User space makes them; the size here is no map's. */
+#define GROWING(name, key_type, value_type) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__uint(max_entries, 1); \
+		__uint(pinning, LIBBPF_PIN_BY_NAME); \
+		__type(key, __u32); \
+		__array(values, struct { \
+			__uint(type, BPF_MAP_TYPE_HASH); \
+			__uint(map_flags, BPF_F_NO_PREALLOC); \
+			__uint(max_entries, 1); \
+			__uint(key_size, sizeof(key_type)); /* clang 14 forgets what types of an inner map are */ \
+			__uint(value_size, sizeof(value_type)); \
+		}); \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1048576);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct slot);
-	__type(value, struct endpoint);
-} backends SEC(".maps");
+GROWING(frontends, struct frontend_key, struct frontend);
+GROWING(backends, struct slot, struct endpoint);
+GROWING(tables, struct slot, struct block); /* the key's index is the block's */
+GROWING(members, struct member, __u32);
+GROWING(nodes, struct endpoint, __u32); /* port is 0; NODE_* */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 262144);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct slot); /* index is the block's */
-	__type(value, struct block);
-} tables SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1048576);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct member);
-	__type(value, __u32);
-} members SEC(".maps");
-
+/* It takes memory for what it holds only, so it need not grow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 4194304);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct source);
 	__type(value, __u32);
 } sources SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, struct endpoint); /* port is 0 */
-	__type(value, __u32); /* NODE_* */
-} nodes SEC(".maps");
+/* find looks a key up in a map that grows. */
+static __always_inline void *find(void *growing, const void *key)
+{
+	__u32 first = 0;
+	void *map = bpf_map_lookup_elem(growing, &first);
+
+	return map ? bpf_map_lookup_elem(map, key) : 0;
+}
 
 static __always_inline int same(const struct endpoint *a, const struct endpoint *b)
 {

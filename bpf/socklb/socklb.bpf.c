@@ -20,6 +20,11 @@ const enum kind *unused_kind __attribute__((unused));
 const enum backend_flag *unused_backend_flag __attribute__((unused));
 const enum frontend_flag *unused_frontend_flag __attribute__((unused));
 const enum node_flag *unused_node_flag __attribute__((unused));
+const struct frontend_key *unused_frontend_key __attribute__((unused));
+const struct frontend *unused_frontend __attribute__((unused));
+const struct slot *unused_slot __attribute__((unused));
+const struct block *unused_block __attribute__((unused));
+const struct member *unused_member __attribute__((unused));
 
 /* Cookie of the node's network namespace, where 127.0.0.1 has the node ports. A NULL context would ask for init_net's,
  * which is not the node's where the node is itself in a namespace. */
@@ -65,38 +70,38 @@ static __always_inline struct frontend *frontend_of(struct bpf_sock_addr *ctx, c
 	struct frontend *fe;
 
 	__builtin_memcpy(key.addr, dst->addr, sizeof(key.addr));
-	fe = bpf_map_lookup_elem(&frontends, &key);
+	fe = find(&frontends, &key);
 	if (fe)
 		return fe;
 	/* One entry a family: an IPv4 client must not meet an IPv6 endpoint. */
 	key.addr[2] = mapped(dst) ? bpf_htonl(0xffff) : 0;
 	key.addr[0] = key.addr[1] = key.addr[3] = 0;
 	key.kind = KIND_NODEPORT;
-	fe = bpf_map_lookup_elem(&frontends, &key);
+	fe = find(&frontends, &key);
 	if (!fe)
 		return 0;
 	if (loopback(dst)) /* a pod's 127.0.0.1 is its own */
 		return bpf_get_netns_cookie(ctx) == node_netns ? fe : 0;
 	__builtin_memcpy(node.addr, dst->addr, sizeof(node.addr));
-	return bpf_map_lookup_elem(&nodes, &node) ? fe : 0;
+	return find(&nodes, &node) ? fe : 0;
 }
 
 static __always_inline int is_member(__u32 service, const struct endpoint *ep)
 {
 	struct member m = { .service = service, .ep = *ep };
 
-	return bpf_map_lookup_elem(&members, &m) != 0;
+	return find(&members, &m) != 0;
 }
 
 static __always_inline struct endpoint *pick(const struct frontend *fe, __u32 rnd)
 {
 	struct slot slot = { .generation = fe->generation, .index = rnd % fe->count };
-	struct endpoint *ep = bpf_map_lookup_elem(&backends, &slot);
+	struct endpoint *ep = find(&backends, &slot);
 
 	if (ep)
 		return ep;
 	slot.index = 0;
-	return bpf_map_lookup_elem(&backends, &slot);
+	return find(&backends, &slot);
 }
 
 /* choose replaces *dst by an endpoint of its service. Randomness and time are arguments, so that a test can pin them. */
@@ -326,15 +331,15 @@ static __always_inline int reserved(struct bpf_sock *ctx, const struct endpoint 
 	if (bpf_get_netns_cookie(ctx) != node_netns)
 		return 0;
 	__builtin_memcpy(node.addr, e->addr, sizeof(node.addr));
-	if (!any && !loopback(e) && !bpf_map_lookup_elem(&nodes, &node))
+	if (!any && !loopback(e) && !find(&nodes, &node))
 		return 0;
 	key.addr[2] = mapped(e) ? bpf_htonl(0xffff) : 0;
-	if (bpf_map_lookup_elem(&frontends, &key))
+	if (find(&frontends, &key))
 		return 1;
 	if (mapped(e) || !any)
 		return 0;
 	key.addr[2] = bpf_htonl(0xffff); /* who listens at [::] does at 0.0.0.0 too */
-	return bpf_map_lookup_elem(&frontends, &key) != 0;
+	return find(&frontends, &key) != 0;
 }
 
 static __always_inline int bound(struct bpf_sock *ctx, const struct endpoint *e)

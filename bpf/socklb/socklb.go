@@ -9,6 +9,7 @@
 package socklb
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,19 +32,28 @@ var ErrUnsupported = errors.New("the kernel cannot translate services in sockets
 
 // layout names the folder of the maps. It changes whenever the key, value, size or meaning of a map does, so that a newer version
 // fills maps of its own before its programs take over.
-const layout = "v2"
+const layout = "v3"
 
 // Config says where the programs live and what they cover.
 type Config struct {
 	PinDir    string // folder in a BPF file system; made when missing
 	Cgroup    string // folder of a cgroup2 tree; sockets made by processes below it are covered
 	NodeNetns uint64 // cookie of the node's network namespace, where 127.0.0.1 has the node ports
+	// Entries is how many entries a new map has room for, before it grows; at 16 bytes each, and those that are used at some 100. 0: 4096.
+	Entries uint32
+	// Limit is how many it grows to at most. What does not fit is not translated, and ErrFull is returned for it. 0: 4194304.
+	Limit uint32
 }
 
 // LB is the loaded programs and the open maps. Its methods may be called at once, but each map should have one writer.
 type LB struct {
-	cfg  Config
-	objs objectObjects
+	cfg       Config
+	objs      objectObjects
+	frontends store[objectFrontendKey, objectFrontend]
+	backends  store[objectSlot, objectEndpoint]
+	tables    store[objectSlot, objectBlock]
+	members   store[objectMember, uint32]
+	nodes     store[objectEndpoint, uint32]
 }
 
 // Frontend is an address that clients ask for. An unspecified Addr (0.0.0.0 or ::) stands for every
@@ -103,6 +113,7 @@ func Open(cfg Config) (*LB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set BPF constants: %w", err)
 	}
+	cfg.Entries, cfg.Limit = cmp.Or(cfg.Entries, 4096), cmp.Or(cfg.Limit, 1<<22)
 	lb := &LB{cfg: cfg}
 	err = spec.LoadAndAssign(&lb.objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
@@ -111,7 +122,22 @@ func Open(cfg Config) (*LB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load BPF programs: %w", err)
 	}
+	if err := lb.openStores(spec); err != nil {
+		lb.Close()
+		return nil, err
+	}
 	return lb, nil
+}
+
+func (l *LB) openStores(spec *ebpf.CollectionSpec) error {
+	dir, o, limit := Maps(l.cfg.PinDir), &l.objs, max(l.cfg.Entries, l.cfg.Limit)
+	inner := func(name string) *ebpf.MapSpec { return spec.Maps[name].InnerMap }
+	l.frontends.set(objectMapFrontends, dir, o.Frontends, inner(objectMapFrontends), limit)
+	l.backends.set(objectMapBackends, dir, o.Backends, inner(objectMapBackends), limit)
+	l.tables.set(objectMapTables, dir, o.Tables, inner(objectMapTables), limit)
+	l.members.set(objectMapMembers, dir, o.Members, inner(objectMapMembers), limit)
+	l.nodes.set(objectMapNodes, dir, o.Nodes, inner(objectMapNodes), limit)
+	return errors.Join(l.frontends.open(l.cfg.Entries), l.backends.open(l.cfg.Entries), l.tables.open(l.cfg.Entries), l.members.open(l.cfg.Entries), l.nodes.open(l.cfg.Entries))
 }
 
 // Maps is where the maps of a pin folder are, for programs that share them.
@@ -244,7 +270,9 @@ func (l *LB) replace(h hook, pin string) bool {
 }
 
 // Close lets go of programs and maps; what is pinned stays in charge.
-func (l *LB) Close() error { return l.objs.Close() }
+func (l *LB) Close() error {
+	return errors.Join(l.frontends.close(), l.backends.close(), l.tables.close(), l.members.close(), l.nodes.close(), l.objs.Close())
+}
 
 // Remove ends the translation and deletes all that is pinned in dir. What is not there is no error.
 func Remove(dir string) error {

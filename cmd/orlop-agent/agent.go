@@ -106,6 +106,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		return err
 	}
 	m := newMetrics(svc)
+	full := newPressure(svc, log)
+	m.registry.MustRegister(full)
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
@@ -136,6 +138,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		group.Go(func() error { return p.Run(ctx) })
 		group.Go(func() error { return svc.run(ctx, p.Poke) })
 		group.Go(func() error { return svc.refused.run(ctx, client, w.service, o.node) })
+		group.Go(func() error { return full.run(ctx, client, o.node) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
 	}
 	if o.cni {

@@ -29,6 +29,7 @@ type refusals struct {
 	mu    sync.Mutex
 	limit map[string][]proxy.Limit // by service
 	taken map[string]string        // addresses that cannot be listened at: the service's, by port and address
+	full  map[string]string        // ports that the maps have no room for: the service's, by port
 }
 
 // refusal is what an Event says.
@@ -36,7 +37,7 @@ type refusal struct{ service, text string }
 
 func newRefusals(log *slog.Logger) *refusals {
 	return &refusals{
-		log: log, events: make(chan refusal, 1000), limit: map[string][]proxy.Limit{}, taken: map[string]string{},
+		log: log, events: make(chan refusal, 1000), limit: map[string][]proxy.Limit{}, taken: map[string]string{}, full: map[string]string{},
 		desc: prometheus.NewDesc("orlop_proxy_refused_services", "Services that are not translated, or not whole, by what it is for.", []string{"feature"}, nil),
 	}
 }
@@ -67,6 +68,23 @@ func (r *refusals) unserved(port string, at netip.AddrPort, err error) {
 		return
 	}
 	r.taken[name] = key
+	r.tell(key, err.Error())
+}
+
+// unfit takes that the maps have no room for a port of a service (namespace/name:port), or have it again.
+func (r *refusals) unfit(port string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.full, port)
+		r.log.Info("service fits again", "port", port)
+		return
+	}
+	if r.full[port] != "" {
+		return // its other family
+	}
+	key, _, _ := strings.Cut(port, ":")
+	r.full[port] = key
 	r.tell(key, err.Error())
 }
 
@@ -122,12 +140,14 @@ func (r *refusals) Collect(ch chan<- prometheus.Metric) {
 			count[string(l.Feature)]++
 		}
 	}
-	taken := map[string]bool{}
-	for _, service := range r.taken {
-		taken[service] = true
-	}
-	if len(taken) > 0 {
-		count["ports that a process of the node has taken"] = len(taken)
+	for feature, ports := range map[string]map[string]string{"ports that a process of the node has taken": r.taken, "room in BPF maps": r.full} {
+		services := map[string]bool{}
+		for _, service := range ports {
+			services[service] = true
+		}
+		if len(services) > 0 {
+			count[feature] = len(services)
+		}
 	}
 	for _, f := range slices.Sorted(maps.Keys(count)) {
 		ch <- prometheus.MustNewConstMetric(r.desc, prometheus.GaugeValue, float64(count[f]), f)

@@ -111,6 +111,7 @@ func (s *services) openPackets(o options) (err error) {
 	}
 	if s.outside != nil {
 		s.sockets = ebpf.New(s.lb, proxy.Everywhere)
+		s.sockets.Unfit = s.refused.unfit
 		return nil
 	}
 	if err := nft.Probe(); err != nil {
@@ -118,6 +119,7 @@ func (s *services) openPackets(o options) (err error) {
 		return fmt.Errorf("packets from outside: %w", err)
 	}
 	s.sockets, s.packets = ebpf.New(s.lb, proxy.Inside), nft.New(proxy.Outside)
+	s.sockets.Unfit = s.refused.unfit
 	return nil
 }
 

@@ -29,7 +29,8 @@ func (b *Backend) adopt() error {
 		return err
 	}
 	b.live, b.orphans = map[string]*live{}, map[uint32]*live{}
-	b.owner, b.found, b.conflicts = map[socklb.Frontend]string{}, map[socklb.Frontend]uint32{}, map[string]bool{}
+	b.owner, b.found = map[socklb.Frontend]string{}, map[socklb.Frontend]uint32{}
+	b.conflicts, b.unfit = map[string]bool{}, map[string]string{}
 	for f, e := range frontends {
 		b.generation, b.service = max(b.generation, e.Generation), max(b.service, e.Service)
 		b.found[f] = e.Service

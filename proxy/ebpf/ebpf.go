@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +25,9 @@ const grace = time.Second
 
 // Backend is the maps' content, by group. It belongs to one goroutine.
 type Backend struct {
+	// Unfit, if not nil, is told of a service's port (as proxy.Group has it) for which a map has no room, and why; and, with nil, that it has room again.
+	Unfit func(port string, err error)
+
 	lb   *socklb.LB
 	only proxy.Scope
 	// attached says that the programs of this process are in charge.
@@ -36,6 +40,7 @@ type Backend struct {
 	found      map[socklb.Frontend]uint32 // service ids found in the maps, for groups not yet recognised
 	orphans    map[uint32]*live           // found services by id, until a group is recognised in them
 	conflicts  map[string]bool            // groups that want a frontend of another
+	unfit      map[string]string          // groups that a map has no room for, and their ports
 	retired    []retired
 	generation uint32 // last one given
 	service    uint32
@@ -68,6 +73,9 @@ func (b *Backend) Set(model proxy.Model) error {
 			return err
 		}
 	}
+	if !b.attached {
+		b.lb.Reserve(b.need(model))
+	}
 	var errs []error
 	ours := 0
 	for name, g := range model {
@@ -79,8 +87,8 @@ func (b *Backend) Set(model proxy.Model) error {
 		if l != nil && l.group == g && !b.conflicts[name] {
 			continue
 		}
-		if err := b.setGroup(name, g, model); err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+		if err := b.try(name, g, model); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	for name, l := range b.live {
@@ -94,8 +102,8 @@ func (b *Backend) Set(model proxy.Model) error {
 		}
 	}
 	for name := range b.conflicts { // the other group may have let go by now
-		if err := b.setGroup(name, model[name], model); err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+		if err := b.try(name, model[name], model); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if len(errs) == 0 {
@@ -113,6 +121,58 @@ func (b *Backend) Set(model proxy.Model) error {
 	return nil
 }
 
+// try sets a group. That a map has no room for it is told, and no error: the others go on, and Sweep has it tried again.
+func (b *Backend) try(name string, g *proxy.Group, model proxy.Model) error {
+	err := b.setGroup(name, g, model)
+	_, before := b.unfit[name]
+	switch {
+	case errors.Is(err, socklb.ErrFull):
+		b.unfit[name] = g.Port
+	case err != nil:
+		return fmt.Errorf("service %s: %w", name, err)
+	case !before:
+		return nil
+	default:
+		delete(b.unfit, name)
+	}
+	if before != (err != nil) {
+		b.tell(g.Port, err)
+	}
+	return nil
+}
+
+// tell says that a port has room again only when all its groups have, as of both families.
+func (b *Backend) tell(port string, err error) {
+	if b.Unfit == nil || err == nil && slices.Contains(slices.Collect(maps.Values(b.unfit)), port) {
+		return
+	}
+	b.Unfit(port, err)
+}
+
+// need is what the maps hold for a model.
+func (b *Backend) need(model proxy.Model) (n socklb.Need) {
+	for _, g := range model {
+		if !b.concerns(g) {
+			continue
+		}
+		for range b.frontends(g) {
+			n.Frontends++
+		}
+		n.Backends += len(g.Backends)
+		n.Members += len(g.Backends)
+		n.Blocks += int(socklb.Entry{Table: b.places(g)}.Size().Blocks)
+	}
+	return n
+}
+
+// places is the size of a group's table.
+func (b *Backend) places(g *proxy.Group) uint32 {
+	if b.only&proxy.Outside != 0 && hasScope(g, proxy.Outside) {
+		return tableSize(len(g.Backends))
+	}
+	return 0
+}
+
 // Sweep deletes the backends of generations that no program can still be reading.
 func (b *Backend) Sweep(now time.Time) (more bool, err error) {
 	for len(b.retired) > 0 {
@@ -125,7 +185,7 @@ func (b *Backend) Sweep(now time.Time) (more bool, err error) {
 		}
 		b.retired = b.retired[1:]
 	}
-	return false, nil
+	return len(b.unfit) > 0, nil
 }
 
 // setGroup writes what differs between a group and what the maps hold of it.
@@ -139,10 +199,7 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 	old := l.entry
 	entry := old
 	entry.Affinity, entry.KeepSource, entry.Limited = g.Affinity, g.KeepSource, len(g.Sources) > 0
-	list, places := backendsOf(g), uint32(0)
-	if b.only&proxy.Outside != 0 && hasScope(g, proxy.Outside) {
-		places = tableSize(len(list))
-	}
+	list, places := backendsOf(g), b.places(g)
 	fresh := entry.Generation == 0 || entry.Table != places || !slices.Equal(l.backends, list)
 	if fresh {
 		b.generation++
@@ -344,6 +401,10 @@ func (b *Backend) drop(name string, l *live) error {
 	}
 	delete(b.live, name)
 	delete(b.conflicts, name)
+	if port, was := b.unfit[name]; was {
+		delete(b.unfit, name)
+		b.tell(port, nil)
+	}
 	return nil
 }
 

@@ -50,6 +50,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if text := os.Getenv("ORLOP_TEST_GROWTH"); text != "" {
+		if err := growth(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -163,6 +170,8 @@ type rig struct {
 	pins   string
 	lb     *socklb.LB
 	b      *Backend
+	// Of maps, when they are made; 0 as always.
+	entries, limit uint32
 }
 
 const (
@@ -170,10 +179,12 @@ const (
 	vip6 = "fd96::50"
 )
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigOf(t, 0, 0) }
+
+func newRigOf(t *testing.T, entries, limit uint32) *rig {
 	t.Helper()
 	netnstest.RequireRoot(t)
-	r := &rig{t: t, node: netnstest.New(t), cgroup: cgroup(t)}
+	r := &rig{t: t, node: netnstest.New(t), cgroup: cgroup(t), entries: entries, limit: limit}
 	r.pins = filepath.Join(netnstest.BPFFS(t), "orlop")
 	t.Cleanup(func() {
 		if r.lb != nil {
@@ -234,7 +245,7 @@ func (r *rig) open() {
 		return err
 	})
 	if err == nil {
-		r.lb, err = socklb.Open(socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie})
+		r.lb, err = socklb.Open(socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie, Entries: r.entries, Limit: r.limit})
 	}
 	if err == nil {
 		err = r.lb.SetNodes([]netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil)
