@@ -110,7 +110,7 @@ func observeProgress(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, status *app
 	case progressing(d.Status, *status):
 		setProgress(status, corev1.ConditionTrue, "ReplicaSetUpdated", name+" is progressing.", now)
 	case timedOut(d, *status, now):
-		setProgress(status, corev1.ConditionFalse, "ProgressDeadlineExceeded", name+" has timed out progressing.", now)
+		setCondition(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", name+" has timed out progressing.", now)
 	}
 }
 
@@ -171,17 +171,14 @@ func setCondition(s *appsv1.DeploymentStatus, kind appsv1.DeploymentConditionTyp
 	stamp := metav1.NewTime(now)
 	next := appsv1.DeploymentCondition{Type: kind, Status: value, Reason: reason, Message: message, LastUpdateTime: stamp, LastTransitionTime: stamp}
 	c := condition(*s, kind)
-	if c == nil {
-		s.Conditions = append(s.Conditions, next)
+	if c != nil && c.Status == value && c.Reason == reason {
 		return
 	}
-	if c.Status == value && c.Reason == reason {
-		return
-	}
-	if c.Status == value {
+	if c != nil && c.Status == value {
 		next.LastTransitionTime = c.LastTransitionTime
 	}
-	*c = next
+	// What changed last is last: a rollout that is complete shows Available before Progressing.
+	s.Conditions = append(slices.DeleteFunc(s.Conditions, func(c appsv1.DeploymentCondition) bool { return c.Type == kind }), next)
 }
 
 func (c *Controller) writeStatus(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus) error {

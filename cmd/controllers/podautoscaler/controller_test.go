@@ -124,6 +124,13 @@ func TestScalesByNothingItCannotKnow(t *testing.T) {
 	if _, got := c.status(t); got != "AbleToScale=True/SucceededGetScale ScalingActive=False/FailedGetResourceMetric" {
 		t.Errorf("conditions %s", got)
 	}
+	why := "failed to get cpu utilization: unable to get metrics for resource cpu: no metrics returned from resource metrics API"
+	for _, want := range []string{"Warning FailedGetResourceMetric " + why,
+		"Warning FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: " + why} {
+		if got := <-c.events.Events; got != want {
+			t.Errorf("event %q, want %q", got, want)
+		}
+	}
 }
 
 func TestARefusedScaleIsTriedAgain(t *testing.T) {

@@ -39,6 +39,17 @@ type want struct {
 	average     int64
 }
 
+// failed says which metric could not be had.
+func (w want) failed(err error) error {
+	switch {
+	case w.container != "":
+		return fmt.Errorf("failed to get %s container metric value: %w", w.container, err)
+	case w.resource != "":
+		return fmt.Errorf("failed to get %s resource metric value: %w", w.resource, err)
+	}
+	return err
+}
+
 // found is what measuring a target brought.
 type found struct {
 	replicas int32

@@ -250,6 +250,7 @@ func (c *Controller) measure(ctx context.Context, hpa *autoscalingv2.HorizontalP
 	var why string
 	var told []autoscalingv2.MetricStatus
 	var bad reason
+	var first error
 	got := 0
 	for i := range hpa.Spec.Metrics {
 		spec := &hpa.Spec.Metrics[i]
@@ -261,6 +262,7 @@ func (c *Controller) measure(ctx context.Context, hpa *autoscalingv2.HorizontalP
 		if err != nil {
 			if bad.name == "" {
 				bad = reason{false, failed, "the HPA was unable to compute the replica count: " + err.Error()}
+				first = w.failed(err)
 			}
 			c.events.Event(hpa, corev1.EventTypeWarning, failed, err.Error())
 			continue
@@ -273,9 +275,8 @@ func (c *Controller) measure(ctx context.Context, hpa *autoscalingv2.HorizontalP
 	}
 	if bad.name != "" && (got == 0 || replicas < s.Spec.Replicas) {
 		condition(hpa, autoscalingv2.ScalingActive, bad, now)
-		err := errors.New(bad.message)
-		c.events.Eventf(hpa, corev1.EventTypeWarning, "FailedComputeMetricsReplicas", "invalid metrics (%d invalid out of %d), first error is: %s",
-			len(hpa.Spec.Metrics)-got, len(hpa.Spec.Metrics), bad.message)
+		err := fmt.Errorf("invalid metrics (%d invalid out of %d), first error is: %w", len(hpa.Spec.Metrics)-got, len(hpa.Spec.Metrics), first)
+		c.events.Event(hpa, corev1.EventTypeWarning, "FailedComputeMetricsReplicas", err.Error())
 		return 0, "", err
 	}
 	hpa.Status.CurrentMetrics = told
@@ -285,11 +286,13 @@ func (c *Controller) measure(ctx context.Context, hpa *autoscalingv2.HorizontalP
 
 func (c *Controller) measureOne(ctx context.Context, hpa *autoscalingv2.HorizontalPodAutoscaler, current int32, pods []*corev1.Pod, selector labels.Selector, w want, now time.Time) (found, error) {
 	metrics, err := c.metrics(ctx, hpa.Namespace, selector, w)
-	if err != nil {
-		return found{}, fmt.Errorf("failed to get %s usage: %w", w.resource, err)
+	var f found
+	if err == nil {
+		f, err = measure(current, pods, metrics, w, c.settings, tolerancesOf(&hpa.Spec, c.settings), now)
 	}
-	f, err := measure(current, pods, metrics, w, c.settings, tolerancesOf(&hpa.Spec, c.settings), now)
-	if err != nil {
+	if err != nil && w.utilization != nil {
+		return found{}, fmt.Errorf("failed to get %s utilization: %w", w.resource, err)
+	} else if err != nil {
 		return found{}, fmt.Errorf("failed to get %s usage: %w", w.resource, err)
 	}
 	return f, nil
