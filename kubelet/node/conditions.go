@@ -51,8 +51,8 @@ func (n *Node) tellTransitions(before, after []v1.NodeCondition) {
 		v1.NodePIDPressure:    {"NodeHasInsufficientPID", "NodeHasSufficientPID"},
 	}
 	for _, c := range after {
-		if was[c.Type] == c.Status {
-			continue
+		if was[c.Type] == c.Status || c.Type == v1.NodeReady && was[c.Type] == "" {
+			continue // a new node was never ready; that it is not is no news
 		}
 		reason := reasons[c.Type][1]
 		if c.Status == v1.ConditionTrue {
@@ -60,4 +60,17 @@ func (n *Node) tellTransitions(before, after []v1.NodeCondition) {
 		}
 		n.tell(false, reason, "Node "+n.cfg.Name+" status is now: "+reason)
 	}
+}
+
+// tellCordon makes an event of it when the node was closed to new pods, or opened again.
+func (n *Node) tellCordon(cordoned bool) {
+	if cordoned == n.cordoned {
+		return
+	}
+	reason := "NodeSchedulable"
+	if cordoned {
+		reason = "NodeNotSchedulable"
+	}
+	n.cordoned = cordoned
+	n.tell(false, reason, "Node "+n.cfg.Name+" status is now: "+reason)
 }

@@ -83,6 +83,8 @@ type Node struct {
 	runtime string
 	sent    *v1.NodeStatus
 	sentAt  time.Time
+	// cordoned is what events told of last.
+	cordoned bool
 }
 
 // New makes a Node that has told nothing. tell records events on the node.
@@ -223,6 +225,7 @@ func (n *Node) once(ctx context.Context, client kubernetes.Interface) error {
 	}
 	n.uid.Store(&have.UID)
 	n.object.Store(have)
+	n.tellCordon(have.Spec.Unschedulable)
 	if patch := n.labelPatch(have); patch != nil {
 		if _, err := nodes.Patch(ctx, n.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			return fmt.Errorf("label node %s: %w", n.cfg.Name, err)

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,7 +62,12 @@ func TestTransitionsAreTold(t *testing.T) {
 	}
 	n.tellTransitions([]v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionFalse}}, []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}})
 	n.tellTransitions([]v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}, []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}})
-	if len(told) != 1 || told[0] != "NodeReady" {
-		t.Errorf("told %v", told)
+	n.tellTransitions(nil, []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionFalse}, {Type: v1.NodeDiskPressure, Status: v1.ConditionFalse}})
+	n.tellCordon(false)
+	n.tellCordon(true)
+	n.tellCordon(true)
+	n.tellCordon(false)
+	if want := []string{"NodeReady", "NodeHasNoDiskPressure", "NodeNotSchedulable", "NodeSchedulable"}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }
