@@ -67,7 +67,11 @@ func workloads() []*store.Resource {
 	apps, batch := appsv1.SchemeGroupVersion, batchv1.SchemeGroupVersion
 	return []*store.Resource{
 		{GV: apps, Kind: "ControllerRevision", Plural: "controllerrevisions", Singular: "controllerrevision"},
-		{GV: apps, Kind: "DaemonSet", Plural: "daemonsets", Singular: "daemonset", Short: []string{"ds"}, Categories: all(), Generation: true},
+		{GV: apps, Kind: "DaemonSet", Plural: "daemonsets", Singular: "daemonset", Short: []string{"ds"}, Categories: all(), Generation: true,
+			PrepareCreate: func(_ context.Context, obj runtime.Object) { numberTemplate(obj.(*appsv1.DaemonSet), nil) },
+			PrepareUpdate: func(_ context.Context, obj, old runtime.Object) {
+				numberTemplate(obj.(*appsv1.DaemonSet), old.(*appsv1.DaemonSet))
+			}},
 		{GV: apps, Kind: "Deployment", Plural: "deployments", Singular: "deployment", Short: []string{"deploy"}, Categories: all(), Generation: true},
 		{GV: apps, Kind: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", Short: []string{"rs"}, Categories: all(), Generation: true,
 			Fields: func(obj runtime.Object) fields.Set {

@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
@@ -267,10 +268,13 @@ func Observe(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*co
 func podFor(ds *appsv1.DaemonSet, node, hash string) *corev1.Pod {
 	ref := metav1.NewControllerRef(ds, appsv1.SchemeGroupVersion.WithKind("DaemonSet"))
 	pod := podset.FromTemplate(&ds.Spec.Template, ds, ref)
+	if pod.Labels == nil {
+		pod.Labels = map[string]string{}
+	}
+	if number := ds.Annotations[appsv1.DeprecatedTemplateGeneration]; number != "" {
+		pod.Labels[extensionsv1beta1.DaemonSetTemplateGenerationKey] = number
+	}
 	if hash != "" {
-		if pod.Labels == nil {
-			pod.Labels = map[string]string{}
-		}
 		pod.Labels[appsv1.ControllerRevisionHashLabelKey] = hash
 	}
 	pin(&pod.Spec, node)

@@ -76,13 +76,13 @@ func TestDecide(t *testing.T) {
 }
 
 func TestPodsArePinnedToTheirNode(t *testing.T) {
-	ds := &appsv1.DaemonSet{}
+	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{appsv1.DeprecatedTemplateGeneration: "4"}}}
 	ds.Spec.Template.Spec.NodeSelector = map[string]string{"disk": "ssd"}
 	p := podFor(ds, "n1", "h")
 	if got := nodeOf(p); got != "n1" {
 		t.Errorf("pinned to %q", got)
 	}
-	if p.Labels[appsv1.ControllerRevisionHashLabelKey] != "h" || ds.Spec.Template.Spec.Affinity != nil {
+	if p.Labels[appsv1.ControllerRevisionHashLabelKey] != "h" || p.Labels["pod-template-generation"] != "4" || ds.Spec.Template.Spec.Affinity != nil {
 		t.Errorf("labels %v, template's affinity %v", p.Labels, ds.Spec.Template.Spec.Affinity)
 	}
 	if run, _ := Fit(ds, node("n1")); run {
