@@ -76,6 +76,7 @@ bench: images ## README's figures: seconds to ready, memory of each process
 	go run ./integration/cmd/figures -bin $(BIN)
 	go test ./cmd/scheduler -run '^$$' -bench Schedule -benchtime 500x
 	go test -v ./proxy/ebpf -run '^$$' -bench KernelNodePort -benchtime 1x
+	go test -v -timeout 60m ./proxy/modes -run '^$$' -bench KernelConnect -benchtime 1x
 
 chaos: images ## as root, an hour or more: what a cluster rests on breaks for as long as outages last
 	go test -count=1 -p 1 -v -timeout 60m ./integration/chaos/...

@@ -39,9 +39,9 @@ const (
 // variable is set to the cgroup's folder in the process that Private starts.
 const variable = "ORLOP_FIELD"
 
-// Private runs this program again in a network namespace, a mount namespace and a cgroup of its own, waits for it, and returns its exit code; in
+// Private runs this program again, with args, in a network namespace, a mount namespace and a cgroup of its own, waits for it, and returns its exit code; in
 // there it returns at once with again false. It needs root.
-func Private() (code int, again bool, err error) {
+func Private(args ...string) (code int, again bool, err error) {
 	if os.Getenv(variable) != "" {
 		return 0, false, nil
 	}
@@ -55,7 +55,7 @@ func Private() (code int, again bool, err error) {
 		return 1, true, err
 	}
 	defer f.Close()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), variable+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, UseCgroupFD: true, CgroupFD: int(f.Fd()), Pdeathsig: syscall.SIGKILL}

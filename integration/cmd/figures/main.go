@@ -57,10 +57,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	bin := flags.String("bin", "bin", "folder of the built programs")
 	rounds := flags.Int("rounds", 3, "clusters to start, one after the other; the medians are printed")
 	idle := flags.Duration("idle", 20*time.Second, "how long to wait before memory is measured")
-	what := flags.String("what", "all", "what to measure: cluster, idle, api, writes, scheduler, cni, podnet, node or all")
+	what := flags.String("what", "all", "what to measure: cluster, idle, api, writes, scheduler, cni, podnet, proxy, node or all")
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
-	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler and node: a regular expression; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
+	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler, proxy and node: a regular expression; rows of proxy are ebpf, nftables; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
 	most := flags.Int("pods", 500, "with how many pods the row density of the part node ends")
+	services := flags.Int("services", 50_000, "how many Services the part proxy ends with, of five endpoints each")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -82,6 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"scheduler", func() error { return runScheduler(ctx, *bin, keep, out) }},
 		{"cni", func() error { return runCNI(ctx, *bin, out) }},
 		{"podnet", func() error { return runPodNet(ctx, *bin, out) }},
+		{"proxy", func() error { return runProxy(ctx, *bin, keep, *services, out) }},
 		{"node", func() error {
 			return nodebench.Run(ctx, nodebench.Config{Bin: *bin, Starts: 100, Pods: slices.DeleteFunc([]int{10, 110, 500}, func(n int) bool { return n > *most }), Rows: only, Idle: *idle}, out)
 		}},
@@ -91,7 +93,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("-what %q: want cluster, idle, api, writes, scheduler, cni, podnet, node or all", *what)
+		return fmt.Errorf("-what %q: want cluster, idle, api, writes, scheduler, cni, podnet, proxy, node or all", *what)
 	}
 	return errors.Join(errs...)
 }
