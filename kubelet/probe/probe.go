@@ -8,6 +8,7 @@
 package probe
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +85,7 @@ type Probes struct {
 
 	mu      sync.Mutex
 	workers map[key]*worker
+	agenda  agenda // of workers
 }
 
 type key struct {
@@ -161,12 +163,27 @@ func (p *Probes) Sync(pod *v1.Pod, ip string, running []Container) {
 			}
 			k := key{pod.UID, c.Name, kind}
 			wanted[k] = true
-			p.workers[k] = p.workers[k].updated(kind, target{pod, spec, probe, ip, c.ID}, c, now)
+			before := p.workers[k]
+			if w := before.updated(kind, target{pod, spec, probe, ip, c.ID}, c, now); w != before {
+				p.agenda.strike(before)
+				p.workers[k] = w
+				p.agenda.note(w)
+			}
 		}
 	}
-	for k := range p.workers {
-		if k.pod == pod.UID && !wanted[k] {
+	p.dropLocked(pod.UID, func(k key) bool { return !wanted[k] })
+}
+
+// dropLocked ends those probes of a pod. What waited for a startup probe among them waits no more.
+func (p *Probes) dropLocked(uid types.UID, which func(key) bool) {
+	for k, w := range p.workers {
+		switch {
+		case k.pod != uid:
+		case which(k):
+			p.agenda.strike(w)
 			delete(p.workers, k)
+		default:
+			p.agenda.note(w)
 		}
 	}
 }
@@ -175,11 +192,7 @@ func (p *Probes) Sync(pod *v1.Pod, ip string, running []Container) {
 func (p *Probes) Remove(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for k := range p.workers {
-		if k.pod == uid {
-			delete(p.workers, k)
-		}
-	}
+	p.dropLocked(uid, func(key) bool { return true })
 }
 
 // EndLiveness ends the probes of the pod that could restart its containers, for when it is being ended. Readiness goes
@@ -187,11 +200,8 @@ func (p *Probes) Remove(uid types.UID) {
 func (p *Probes) EndLiveness(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for k := range p.workers {
-		if k.pod == uid && k.kind != Readiness {
-			delete(p.workers, k)
-		}
-	}
+	p.dropLocked(uid, func(k key) bool { return k.kind != Readiness })
+	p.wake()
 }
 
 func containerSpec(pod *v1.Pod, name string) *v1.Container {
@@ -209,19 +219,19 @@ func containerSpec(pod *v1.Pod, name string) *v1.Container {
 func (p *Probes) launch(now time.Time, start func(*worker, target)) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	wait := time.Hour
-	for k, w := range p.workers {
-		if w.asking || w.ended || k.kind != Startup && p.starting(k) {
-			continue
-		}
+	for len(p.agenda) > 0 {
+		w := p.agenda[0]
 		if left := w.due.Sub(now); left > 0 {
-			wait = min(wait, left)
-			continue
+			return left
+		}
+		heap.Pop(&p.agenda)
+		if w.kind != Startup && p.starting(w.key()) {
+			continue // it is noted anew when that has succeeded
 		}
 		w.asking = true
 		start(w, w.target)
 	}
-	return wait
+	return time.Hour
 }
 
 // starting tells whether the container's startup probe has not succeeded yet.
@@ -284,6 +294,7 @@ func (p *Probes) take(w *worker, t target, r result, now time.Time) (verdict *Ve
 	}
 	early = w.early()
 	changed := w.take(r, now)
+	p.agenda.note(w)
 	if !changed {
 		return nil, early, true
 	}
@@ -293,6 +304,7 @@ func (p *Probes) take(w *worker, t target, r result, now time.Time) (verdict *Ve
 			if other := p.workers[key{k.pod, k.container, kind}]; other != nil {
 				other.due = later(now, other.first)
 				other.tick = other.due
+				p.agenda.note(other)
 			}
 		}
 	}

@@ -50,7 +50,11 @@ type worker struct {
 	ok    bool // the verdict
 	last  result
 	run   int32 // like answers in a row
+
+	place int // in the agenda, from 1; 0: it is not there
 }
+
+func (w *worker) key() key { return key{w.target.pod.UID, w.target.container.Name, w.kind} }
 
 // updated is the worker for a container that runs; w is the one so far, or nil. A container with another ID starts anew.
 func (w *worker) updated(kind Kind, t target, c Container, now time.Time) *worker {
