@@ -30,7 +30,7 @@ func (w *worker) effect(ctx, starting context.Context, a lifecycle.Action, s lif
 	case lifecycle.StopSandbox:
 		return func() { w.stopSandbox(ctx, a) }
 	case lifecycle.RemoveSandbox:
-		return func() { w.warn("remove sandbox", w.k.rt.RemoveSandbox(ctx, a.ID)) }
+		return func() { w.removeSandbox(ctx, a.ID) }
 	case lifecycle.RemoveContainer:
 		return func() { w.warn("remove container", w.k.rt.RemoveContainer(ctx, a.ID)) }
 	case lifecycle.StartContainer:
@@ -99,7 +99,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 	if err != nil {
 		return "", nil, err
 	}
-	release, err := k.slots.forSandbox(ctx)
+	release, err := k.starts.take(ctx, sandbox)
 	if err != nil {
 		return "", nil, err
 	}
@@ -180,13 +180,27 @@ func sandboxIPs(st *runtimeapi.PodSandboxStatus) []string {
 }
 
 func (w *worker) stopSandbox(ctx context.Context, a lifecycle.StopSandbox) {
-	err := w.k.rt.StopSandbox(ctx, a.ID)
+	release, err := w.k.ends.take(ctx, sandbox)
+	if err != nil {
+		return // the kubelet ends
+	}
+	err = w.k.rt.StopSandbox(ctx, a.ID)
+	release()
 	if err == nil {
 		for _, id := range a.Containers {
 			w.look(ctx, id)
 		}
 	}
 	w.post(lifecycle.SandboxStopped{ID: a.ID, Err: err})
+}
+
+func (w *worker) removeSandbox(ctx context.Context, id string) {
+	release, err := w.k.ends.take(ctx, sandbox)
+	if err != nil {
+		return // the kubelet ends
+	}
+	defer release()
+	w.warn("remove sandbox", w.k.rt.RemoveSandbox(ctx, id))
 }
 
 // look asks the runtime about a container and posts the answer.
@@ -223,11 +237,20 @@ func (w *worker) killContainer(ctx context.Context, s lifecycle.State, a lifecyc
 		}
 	}
 	// A hook that took all the grace still leaves the container two seconds to end.
-	left := time.Until(deadline)
+	left := max(time.Until(deadline), 0)
 	if left < 2*time.Second && hooked {
 		left = 2 * time.Second
 	}
-	err := k.rt.StopContainer(ctx, a.ID, max(left, 0))
+	what := container
+	if left == 0 {
+		what = atOnce
+	}
+	release, err := k.ends.take(ctx, what)
+	if err != nil {
+		return // the kubelet ends
+	}
+	err = k.rt.StopContainer(ctx, a.ID, left)
+	release()
 	if err == nil {
 		w.lookUntilExited(ctx, a.ID)
 	}

@@ -112,8 +112,8 @@ type Config struct {
 	Registration node.Config
 	// Server is what the kubelet answers on the network; what the kubelet itself knows is filled in.
 	Server server.Config
-	// ParallelStarts bounds sandboxes and containers being made at once; 0 is twice the processors, at least 4. More only
-	// make each slower, fewer leave the machine idle while the runtime waits for the disk.
+	// ParallelStarts bounds sandboxes and containers being made at once, and as many being ended; 0 is twice the processors,
+	// at least 4. More only make each slower, fewer leave the machine idle while the runtime waits for the disk.
 	ParallelStarts int
 	// Connect waits until there are credentials and gives clients that tell asked of each request; nil without an API server.
 	Connect func(ctx context.Context, asked func(method, host, code string)) (Clients, error)
@@ -163,7 +163,7 @@ type Kubelet struct {
 	capacity, allocatable v1.ResourceList
 	dns                   environ.Resolver
 	network               *gate
-	slots                 *slots
+	starts, ends          *slots
 	sync                  *apiSide
 
 	// restored is closed when the runtime was listed for the first time.
@@ -203,7 +203,7 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	if cfg.ParallelStarts <= 0 {
 		cfg.ParallelStarts = max(4, 2*goruntime.NumCPU())
 	}
-	k.slots = newSlots(cfg.ParallelStarts)
+	k.starts, k.ends = newStarts(cfg.ParallelStarts), newEnds(cfg.ParallelStarts)
 	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	k.metrics.registry.MustRegister(cfg.Metrics...)
 	var errs []error

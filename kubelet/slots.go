@@ -7,60 +7,73 @@ import (
 	"time"
 )
 
-// slots bound what is being made at once: more side by side only make each slower. Who waits longest is next, but a
-// container comes before any sandbox: of many pods that begin together the first ones then run soon, and none later.
+// slots bound what is being done at once: more side by side only makes each slower. Who waits longest is next among those
+// that do the same, but a container comes before any sandbox: of many pods that begin together the first ones then run
+// soon, and none later; of many that end together all are told so soon.
 type slots struct {
+	// patience is for how long a slot can be held. What takes longer waits for something else than the processor, for one
+	// that is stuck or is taking leave: it must not stop all others.
+	patience [turns]time.Duration
+
 	mu   sync.Mutex
 	free int
-	// containers and sandboxes wait, the oldest first; a closed channel has been given a slot. Both are empty while free > 0.
-	containers, sandboxes []chan struct{}
+	// waiting have the oldest first; a closed channel has been given a slot. All are empty while free > 0.
+	waiting [turns][]chan struct{}
 }
 
-func newSlots(n int) *slots { return &slots{free: n} }
+// turn is what a slot is wanted for; the least comes first.
+type turn int
 
-// forContainer waits for the right to make a container.
-func (s *slots) forContainer(ctx context.Context) (release func(), err error) {
-	return s.take(ctx, &s.containers)
+const (
+	atOnce    turn = iota // an end without grace: somebody is in need
+	container             // of a pod, that begins or ends
+	sandbox
+	turns
+)
+
+// newStarts gives slots for making sandboxes and containers. What takes long there is a network plugin or a shim.
+func newStarts(n int) *slots {
+	const patience = 10 * time.Second
+	return &slots{free: n, patience: [turns]time.Duration{container: patience, sandbox: patience}}
 }
 
-// forSandbox waits for the right to make a sandbox.
-func (s *slots) forSandbox(ctx context.Context) (release func(), err error) {
-	return s.take(ctx, &s.sandboxes)
+// newEnds gives slots for ending them. A container that was signalled may take all its grace, and does not need the
+// processor for that; a hundred that do are all signalled within three seconds by four slots.
+func newEnds(n int) *slots {
+	const signalled = 100 * time.Millisecond
+	return &slots{free: n, patience: [turns]time.Duration{atOnce: signalled, container: signalled, sandbox: 3 * time.Second}}
 }
 
-func (s *slots) take(ctx context.Context, queue *[]chan struct{}) (func(), error) {
+// take waits for a slot.
+func (s *slots) take(ctx context.Context, what turn) (release func(), err error) {
 	s.mu.Lock()
 	if s.free > 0 {
 		s.free--
 		s.mu.Unlock()
-		return s.held(), nil
+		return s.held(what), nil
 	}
-	turn := make(chan struct{})
-	*queue = append(*queue, turn)
+	given := make(chan struct{})
+	s.waiting[what] = append(s.waiting[what], given)
 	s.mu.Unlock()
 	select {
-	case <-turn:
-		return s.held(), nil
+	case <-given:
+		return s.held(what), nil
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := slices.Index(*queue, turn); at >= 0 {
-		*queue = slices.Delete(*queue, at, at+1)
+	if at := slices.Index(s.waiting[what], given); at >= 0 {
+		s.waiting[what] = slices.Delete(s.waiting[what], at, at+1)
 	} else {
 		s.nextLocked() // it was given one at the same time
 	}
 	return nil, ctx.Err()
 }
 
-// slotPatience is for how long a slot can be held. What takes longer waits for something that is stuck, a network plugin
-// or a shim, and not for the processor: some stuck pods must not stop all others.
-const slotPatience = 10 * time.Second
-
 // held is the right to a slot; it ends when it is released, or by itself.
-func (s *slots) held() (release func()) {
+func (s *slots) held(what turn) (release func()) {
 	end := sync.OnceFunc(s.release)
-	late := time.AfterFunc(slotPatience, end)
+	late := time.AfterFunc(s.patience[what], end)
 	return func() {
 		late.Stop()
 		end()
@@ -75,10 +88,10 @@ func (s *slots) release() {
 
 // nextLocked passes a slot on.
 func (s *slots) nextLocked() {
-	for _, queue := range []*[]chan struct{}{&s.containers, &s.sandboxes} {
-		if len(*queue) > 0 {
-			close((*queue)[0])
-			*queue = slices.Delete(*queue, 0, 1)
+	for what := range s.waiting {
+		if queue := s.waiting[what]; len(queue) > 0 {
+			close(queue[0])
+			s.waiting[what] = slices.Delete(queue, 0, 1)
 			return
 		}
 	}

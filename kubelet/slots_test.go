@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,15 +12,15 @@ import (
 
 func TestSlotsGoToContainersFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(1)
-		release, err := s.forSandbox(t.Context())
+		s := newStarts(1)
+		release, err := s.take(t.Context(), sandbox)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var order []string
-		wait := func(ctx context.Context, name string, take func(context.Context) (func(), error)) {
+		wait := func(ctx context.Context, name string, what turn) {
 			go func() {
-				release, err := take(ctx)
+				release, err := s.take(ctx, what)
 				if err != nil {
 					order = append(order, name+" gave up")
 					return
@@ -30,11 +31,11 @@ func TestSlotsGoToContainersFirst(t *testing.T) {
 			synctest.Wait()
 		}
 		ended, end := context.WithCancel(t.Context())
-		wait(t.Context(), "sandbox 1", s.forSandbox)
-		wait(ended, "sandbox 2", s.forSandbox)
-		wait(t.Context(), "sandbox 3", s.forSandbox)
-		wait(t.Context(), "container 1", s.forContainer)
-		wait(t.Context(), "container 2", s.forContainer)
+		wait(t.Context(), "sandbox 1", sandbox)
+		wait(ended, "sandbox 2", sandbox)
+		wait(t.Context(), "sandbox 3", sandbox)
+		wait(t.Context(), "container 1", container)
+		wait(t.Context(), "container 2", container)
 		end()
 		synctest.Wait()
 		release()
@@ -50,18 +51,14 @@ func TestSlotsGoToContainersFirst(t *testing.T) {
 
 // A slot that is given to somebody who gives up at the same time must not be lost.
 func TestSlotsAreNotLost(t *testing.T) {
-	s := newSlots(2)
+	s := newStarts(2)
 	done := make(chan struct{})
 	const takers = 200
 	for i := range takers {
 		go func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			go cancel()
-			take := s.forContainer
-			if i%2 == 0 {
-				take = s.forSandbox
-			}
-			release, err := take(ctx)
+			release, err := s.take(ctx, turn(i%int(turns)))
 			if err == nil {
 				release()
 			} else if !errors.Is(err, context.Canceled) {
@@ -73,21 +70,21 @@ func TestSlotsAreNotLost(t *testing.T) {
 	for range takers {
 		<-done
 	}
-	if s.free != 2 || len(s.containers)+len(s.sandboxes) > 0 {
-		t.Errorf("%d free, %d and %d wait; want 2 free", s.free, len(s.containers), len(s.sandboxes))
+	if s.free != 2 || len(slices.Concat(s.waiting[:]...)) > 0 {
+		t.Errorf("%d free, %v wait; want 2 free", s.free, s.waiting)
 	}
 }
 
 func TestStuckHoldersLoseTheirSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(1)
-		stuck, err := s.forSandbox(t.Context())
+		s := newStarts(1)
+		stuck, err := s.take(t.Context(), sandbox)
 		if err != nil {
 			t.Fatal(err)
 		}
 		begun := time.Now()
-		next, err := s.forSandbox(t.Context())
-		if err != nil || time.Since(begun) != slotPatience {
+		next, err := s.take(t.Context(), sandbox)
+		if err != nil || time.Since(begun) != s.patience[sandbox] {
 			t.Fatalf("the next one began after %v: %v", time.Since(begun), err)
 		}
 		stuck() // at last: it has none to give back any more
@@ -97,6 +94,43 @@ func TestStuckHoldersLoseTheirSlots(t *testing.T) {
 		next()
 		if s.free != 1 {
 			t.Errorf("%d slots are free at the end, want 1", s.free)
+		}
+	})
+}
+
+// Of a hundred containers that take all their grace each is signalled within three seconds, and one that has none is before all.
+func TestACrowdEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newEnds(4)
+		begun := time.Now()
+		signalled, urgent := time.Duration(0), time.Duration(0)
+		var group sync.WaitGroup
+		stop := func(what turn, grace time.Duration, at *time.Duration) {
+			group.Go(func() {
+				release, err := s.take(t.Context(), what)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				*at = max(*at, time.Since(begun))
+				time.Sleep(grace)
+				release()
+			})
+			synctest.Wait()
+		}
+		for range 100 {
+			stop(container, 30*time.Second, &signalled)
+		}
+		stop(atOnce, 0, &urgent)
+		group.Wait()
+		if signalled > 3*time.Second || signalled < time.Second {
+			t.Errorf("the last container was signalled after %v, want one to three seconds", signalled)
+		}
+		if urgent > 100*time.Millisecond {
+			t.Errorf("one without grace was signalled after %v", urgent)
+		}
+		if s.free != 4 {
+			t.Errorf("%d slots are free at the end, want 4", s.free)
 		}
 	})
 }

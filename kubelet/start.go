@@ -104,7 +104,7 @@ func (c *starting) up(ctx context.Context) (facts lifecycle.Facts, err error) {
 	if err != nil {
 		return facts, err
 	}
-	release, err := k.slots.forContainer(ctx)
+	release, err := k.starts.take(ctx, container)
 	if err != nil {
 		return facts, err
 	}
