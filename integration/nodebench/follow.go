@@ -23,7 +23,7 @@ import (
 type follower struct {
 	mu   sync.Mutex
 	pods map[string]*corev1.Pod
-	// at is when a pod was first seen running, ready or gone, by its name and one of these words.
+	// at is when a pod was first seen bound, running, ready or gone, by its name and one of these words.
 	at   map[string]time.Time
 	news chan struct{} // closed and made anew with each event
 }
@@ -60,6 +60,7 @@ func (f *follower) saw(p *corev1.Pod, gone bool, now time.Time) {
 			f.at[p.Name+" "+what] = now
 		}
 	}
+	first("bound", p.Spec.NodeName != "")
 	first("running", p.Status.Phase == corev1.PodRunning)
 	first("ready", isReady(p))
 	first("gone", gone)
@@ -68,7 +69,7 @@ func (f *follower) saw(p *corev1.Pod, gone bool, now time.Time) {
 	f.news = make(chan struct{})
 }
 
-// when waits until a pod was seen running, ready or gone.
+// when waits until a pod was seen bound, running, ready or gone.
 func (f *follower) when(ctx context.Context, name, what string) (time.Time, error) {
 	return f.until(ctx, name+" "+what, func(*corev1.Pod) bool { return false }, name)
 }
