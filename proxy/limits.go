@@ -36,6 +36,8 @@ type Limit struct {
 	Modes   []string
 	// Instead is what happens to what asks for it.
 	Instead string
+	// Where, if not empty, says on which nodes only the modes cannot do it.
+	Where string
 	// refuse, where a Service asks for it, takes from the service what is not translated, and tells whether that was anything. It is nil where no Service
 	// asks for it.
 	refuse func(*Service) bool
@@ -47,25 +49,26 @@ func (l Limit) Refuses() bool { return l.refuse != nil }
 // Limits is all that modes cannot do.
 func Limits() []Limit {
 	return []Limit{
-		{SCTP, Modes(), "refused: the Service's ports of SCTP are not translated", refuseSCTP},
-		{ExternalIPs, Modes(), "refused: they are not translated, because whoever may write a Service could take any address over (CVE-2020-8554)", refuseExternalIPs},
+		{SCTP, Modes(), "refused: the Service's ports of SCTP are not translated", "", refuseSCTP},
+		{ExternalIPs, Modes(), "refused: they are not translated, because whoever may write a Service could take any address over (CVE-2020-8554)", "", refuseExternalIPs},
 		{ExternalLocal, []string{ModeUserspace},
-			"refused: the Service's node ports, balancer's and external addresses are not served, its cluster addresses are: endpoints would see this node as the client", refuseExternalLocal},
-		{ClientAddresses, []string{ModeUserspace}, "endpoints see the node as the client", nil},
-		{LoopbackNodePorts, []string{ModeNftables, ModeIptables}, "the connection is refused: ask at the node's address", nil},
-		{LastingAffinity, []string{ModeUserspace}, "the agent's restart forgets which client goes where", nil},
-		{ManyClients, []string{ModeIptables}, "an endpoint knows as many clients as the kernel module xt_recent is told (ip_list_tot, 100), and forgets the one that came first", nil},
-		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", nil},
-		{ConnectedUDP, []string{ModeEBPF}, "a socket that has connected stays with its endpoint when that goes, until it connects again", nil},
-		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", nil},
+			"refused: the Service's node ports, balancer's and external addresses are not served, its cluster addresses are: endpoints would see this node as the client", "", refuseExternalLocal},
+		{ClientAddresses, []string{ModeUserspace}, "endpoints see the node as the client", "", nil},
+		{LoopbackNodePorts, []string{ModeNftables, ModeIptables}, "the connection is refused: ask at the node's address", "", nil},
+		{LastingAffinity, []string{ModeUserspace}, "the agent's restart forgets which client goes where", "", nil},
+		{ManyClients, []string{ModeIptables}, "an endpoint knows as many clients as the kernel module xt_recent is told (ip_list_tot, 100), and forgets the one that came first", "", nil},
+		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", "", nil},
+		{Feature: ConnectedUDP, Modes: []string{ModeEBPF}, Where: "where the agent cannot end sockets, as it says",
+			Instead: "a socket that has connected stays with its endpoint when that goes, until it connects again"},
+		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", "", nil},
 	}
 }
 
-// Lacks is what a mode cannot do.
+// Lacks is what a mode cannot do on any node.
 func Lacks(mode string) map[Feature]bool {
 	out := map[Feature]bool{}
 	for _, l := range Limits() {
-		if slices.Contains(l.Modes, mode) {
+		if l.Where == "" && slices.Contains(l.Modes, mode) {
 			out[l.Feature] = true
 		}
 	}

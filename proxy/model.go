@@ -133,9 +133,12 @@ type Group struct {
 	Port      string
 	Frontends []Frontend
 	Backends  []netip.AddrPort // sorted; none: connections are refused
-	Here      []netip.Addr     // those of the backends' addresses that are on this node, sorted
-	Affinity  time.Duration
-	Sources   []netip.Prefix // who may ask from outside; none: everybody
+	// Leaving are endpoints that get no new connections and keep those that they have: of TCP all others that the service has, as while they
+	// end, of UDP those that are ready. Sorted.
+	Leaving  []netip.AddrPort
+	Here     []netip.Addr // those of the backends' addresses that are on this node, sorted
+	Affinity time.Duration
+	Sources  []netip.Prefix // who may ask from outside; none: everybody
 	// KeepSource says that backends see the address of a client outside. With no backends its packets are dropped and not
 	// refused: a balancer then tries the next node.
 	KeepSource bool
@@ -159,6 +162,7 @@ func groups(svc Service, list []Slice, at Place) Model {
 			name := groupName(svc, port, v4)
 			all := endpoints(list, port, v4)
 			local, whole := all.local().group(svc.Affinity), all.near(at).group(svc.Affinity)
+			local.Leaving, whole.Leaving = all.leaving(port.Protocol, local.Backends), all.leaving(port.Protocol, whole.Backends)
 			local.Port, whole.Port = svc.Key+suffix(port.Name), svc.Key+suffix(port.Name)
 			if svc.InternalLocal {
 				out.add(name+"/local", local, cluster)
@@ -297,6 +301,18 @@ func (cs candidates) group(affinity time.Duration) Group {
 	slices.SortFunc(g.Here, netip.Addr.Compare)
 	g.Here = slices.Compact(g.Here)
 	return g
+}
+
+// leaving are those beside the backends that keep what they have. A flow of datagrams would stay with an endpoint for as long as its client goes on, so
+// there they are those only that may have been left for being far.
+func (cs candidates) leaving(p Protocol, backends []netip.AddrPort) (out []netip.AddrPort) {
+	for _, c := range cs {
+		if _, used := slices.BinarySearchFunc(backends, c.at, netip.AddrPort.Compare); !used && (p == TCP || c.Ready) {
+			out = append(out, c.at)
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return slices.Compact(out)
 }
 
 func suffix(port string) string {

@@ -108,10 +108,43 @@ func TestGroups(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			svc, list := base()
 			tt.mutate(&svc, list)
-			if d := cmp.Diff(tt.want, groups(svc, list, Place{Node: "n1", Zone: "a"}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty()); d != "" {
+			if d := cmp.Diff(tt.want, groups(svc, list, Place{Node: "n1", Zone: "a"}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty(),
+				cmpopts.IgnoreFields(Group{}, "Leaving")); d != "" {
 				t.Fatal(d)
 			}
 		})
+	}
+}
+
+// Who is not a backend keeps its connections of TCP for as long as it is in a slice, and flows of UDP while it is ready.
+func TestWhoKeepsWhatItHas(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		change        func(*Service, []Endpoint)
+		tcp, udp, out []netip.AddrPort // of the whole by TCP and UDP, and of clients outside by TCP
+	}{
+		{"all are backends", func(*Service, []Endpoint) {}, nil, nil, nil},
+		{"one ends", func(_ *Service, e []Endpoint) { e[0].Ready, e[0].Terminating = false, true }, ports("10.1.1.2:8080"), nil, nil},
+		{"one is not ready", func(_ *Service, e []Endpoint) { e[0].Ready, e[0].Serving = false, false }, ports("10.1.1.2:8080"), nil, nil},
+		{"one is for another zone", func(_ *Service, e []Endpoint) { e[0].ForZones, e[1].ForZones = []string{"b"}, []string{"a"} },
+			ports("10.1.1.2:8080"), ports("10.1.1.2:8080"), nil},
+		{"one is elsewhere", func(s *Service, _ []Endpoint) { s.ExternalLocal = true }, nil, nil, ports("10.1.1.2:8080")},
+	} {
+		svc := Service{Key: "ns/web", ClusterIPs: addrs("10.96.0.9"), Ports: []Port{{Protocol: TCP, Port: 80, NodePort: 30080}, {Protocol: UDP, Port: 80}}}
+		slice := Slice{Ports: []SlicePort{{Protocol: TCP, Port: 8080}, {Protocol: UDP, Port: 8080}}, Endpoints: []Endpoint{
+			{Addrs: addrs("10.1.1.2"), Ready: true, Serving: true},
+			{Addrs: addrs("10.1.0.2"), Ready: true, Serving: true, Local: true},
+		}}
+		tt.change(&svc, slice.Endpoints)
+		m := groups(svc, []Slice{slice}, Place{Node: "n1", Zone: "a"})
+		for name, want := range map[string][]netip.AddrPort{"ns/web:80/6/4": tt.tcp, "ns/web:80/17/4": tt.udp, "ns/web:80/6/4/outside": tt.out} {
+			if m[name] == nil && want == nil {
+				continue
+			}
+			if m[name] == nil || !slices.Equal(m[name].Leaving, want) {
+				t.Errorf("%s, %s: %+v, want %v leaving", tt.name, name, m[name], want)
+			}
+		}
 	}
 }
 

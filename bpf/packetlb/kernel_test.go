@@ -120,7 +120,7 @@ func (b *bench) service(id uint32, list ...string) {
 	var eps []socklb.Backend
 	for _, s := range list {
 		eps = append(eps, socklb.Backend{AddrPort: ap(s), Here: s == here || s == here6})
-		if err := b.svc.PutMember(id, ap(s)); err != nil {
+		if err := b.svc.PutMember(id, ap(s), socklb.Chosen); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -343,7 +343,7 @@ func backendLeaves(t *testing.T, b *bench) {
 		b.steps(t, step{"outside", b.pkt(proto, client, port, begins), client + " > " + here, "started"})
 	}
 	const next = "10.1.0.9:8080"
-	if err := errors.Join(b.svc.DeleteMember(1, ap(here)), b.svc.PutMember(1, ap(next)),
+	if err := errors.Join(b.svc.DeleteMember(1, ap(here)), b.svc.PutMember(1, ap(next), socklb.Chosen),
 		b.svc.PutBackends(100, []socklb.Backend{{AddrPort: ap(next), Here: true}})); err != nil {
 		t.Fatal(err)
 	}
@@ -360,6 +360,25 @@ func backendLeaves(t *testing.T, b *bench) {
 		step{"outside", b.pkt(tcp, client, port, begins), client + " > " + next, "started"},
 		step{"outside", b.pkt(tcp, client, port), client + " > " + next, "request"},
 	)
+	// A connection whose backend is gone is reset by the node's stack, as often as its client asks; datagrams have gone elsewhere.
+	b.steps(t, step{"outside", b.pkt(tcp, "203.0.113.8:40000", port, begins), "203.0.113.8:40000 > " + next, "started"})
+	b.at(1001)
+	if err := b.svc.PutMember(1, ap(next), socklb.Leaving); err != nil {
+		t.Fatal(err)
+	}
+	b.steps(t, step{"outside", b.pkt(tcp, "203.0.113.8:40000", port), "203.0.113.8:40000 > " + next, "request"})
+	if err := b.svc.PutMember(1, ap(next), socklb.Gone); err != nil {
+		t.Fatal(err)
+	}
+	b.steps(t, step{"outside", b.pkt(tcp, "203.0.113.8:40000", port), "203.0.113.8:40000 > " + next, "request"}) // of the same second
+	b.at(1002)
+	for range 2 {
+		b.steps(t,
+			step{"outside", b.pkt(tcp, "203.0.113.8:40000", port), "203.0.113.8:40000 > " + node + ":0", "refused"},
+			step{"out", b.pkt(tcp, node+":0", "203.0.113.8:40000"), port + " > 203.0.113.8:40000", "reply"},
+		)
+	}
+	b.at(1000)
 	for _, proto := range []uint8{tcp, udp} { // the service goes
 		if err := errors.Join(b.svc.DeleteMember(1, ap(next)),
 			b.svc.DeleteFrontend(socklb.Frontend{Addr: netip.IPv4Unspecified(), Port: 30080, Protocol: proto, Outside: true})); err != nil {

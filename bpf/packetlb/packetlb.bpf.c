@@ -116,12 +116,12 @@ static __always_inline struct frontend *frontend_of(struct work *w, enum scope s
 	return find(&frontends, &key);
 }
 
-static __always_inline int is_member(__u32 service, const __be32 *addr, __be16 port)
+static __always_inline __u32 member(__u32 service, const __be32 *addr, __be16 port)
 {
 	struct member m = { .service = service, .ep = { .port = port } };
 
 	copy_addr(m.ep.addr, addr);
-	return find(&members, &m) != 0;
+	return state_of(&m);
 }
 
 static __always_inline __u32 mix(__u32 h, __u32 word)
@@ -188,7 +188,7 @@ static __always_inline enum reason choose(struct work *w, const struct frontend 
 		return pick(w, fe, hash(&w->key, 0)) ? REASON_LOST_SLOT : REASON_STARTED;
 	copy_addr(who.addr, w->key.saddr);
 	last = bpf_map_lookup_elem(&visits, &who);
-	if (last && now - last->seen < fe->affinity && is_member(fe->service, last->ep.addr, last->ep.port)) {
+	if (last && now - last->seen < fe->affinity && member(fe->service, last->ep.addr, last->ep.port) == MEMBER_CHOSEN) {
 		last->seen = now;
 		w->backend = last->ep;
 		return REASON_STARTED;
@@ -387,10 +387,15 @@ static __always_inline enum reason go_on(struct work *w, struct flow *fl, enum s
 	w->flow = *fl;
 	if (part == PART_REQUEST) {
 		/* A backend that has left keeps the connections that it has; new ones, and datagrams, go elsewhere. */
-		if ((w->p.syn || w->key.proto == IPPROTO_UDP) && !is_member(w->flow.service, w->flow.daddr, w->flow.dport))
+		if ((w->p.syn || w->key.proto == IPPROTO_UDP) && member(w->flow.service, w->flow.daddr, w->flow.dport) != MEMBER_CHOSEN)
 			return start(w, scope, now);
 		if (w->p.syn || w->flow.seen != now) {
-			enum reason why = keep(w, w->flow.port != 0, now);
+			enum reason why;
+
+			/* Of a connection, the stack's answer to what nobody knows of is a reset. The flow stays as it was seen last, so every packet comes here. */
+			if (!w->p.syn && member(w->flow.service, w->flow.daddr, w->flow.dport) == MEMBER_GONE)
+				return refuse(w, now);
+			why = keep(w, w->flow.port != 0, now);
 
 			if (why != REASON_STARTED)
 				return why;

@@ -78,7 +78,7 @@ enum reason {
 	REASON_UNMASQUERADED,
 	REASON_FRAGMENT,
 	REASON_ICMP, /* an error about a translated packet */
-	REASON_REFUSED, /* no endpoint: sent to a port where the node's own stack refuses */
+	REASON_REFUSED, /* no endpoint, or a connection whose endpoint is gone: sent to a port where the node's own stack refuses */
 	REASON_NO_ENDPOINT_HERE, /* dropped, like all below: another node may have one */
 	REASON_SOURCE, /* the service is limited to others */
 	REASON_LOST_SLOT, /* a slot that its generation promises is not there */

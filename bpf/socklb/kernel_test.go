@@ -60,7 +60,7 @@ func TestKernelGrowthIsCut(t *testing.T) {
 			pins := filepath.Join(netnstest.BPFFS(t), "orlop")
 			lb := openTest(t, pins, 16)
 			for i := range 10 {
-				if err := lb.PutMember(7, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80)); err != nil {
+				if err := lb.PutMember(7, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), Chosen); err != nil {
 					t.Fatal(err)
 				}
 			}

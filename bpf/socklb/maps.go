@@ -158,15 +158,15 @@ func (l *LB) Sources() (map[uint32][]netip.Prefix, error) {
 	return out, nil
 }
 
-// PutMember says that ep is a backend of a service, to those who chose it before.
-func (l *LB) PutMember(service uint32, ep netip.AddrPort) error {
-	if err := l.members.put(&objectMember{Service: service, Ep: *endpointOf(ep)}, new(uint32(1))); err != nil {
+// PutMember says what ep is to a service, for those who chose it before.
+func (l *LB) PutMember(service uint32, ep netip.AddrPort, state MemberState) error {
+	if err := l.members.put(&objectMember{Service: service, Ep: *endpointOf(ep)}, new(uint32(state))); err != nil {
 		return fmt.Errorf("put member %s: %w", ep, err)
 	}
 	return nil
 }
 
-// DeleteMember makes those who chose ep choose anew. One that is not there is no error.
+// DeleteMember makes those who chose ep choose anew; connections of TCP to it stay. One that is not there is no error.
 func (l *LB) DeleteMember(service uint32, ep netip.AddrPort) error {
 	if err := l.members.remove(&objectMember{Service: service, Ep: *endpointOf(ep)}); err != nil {
 		return fmt.Errorf("delete member %s: %w", ep, err)
@@ -175,10 +175,13 @@ func (l *LB) DeleteMember(service uint32, ep netip.AddrPort) error {
 }
 
 // Members returns all members by service.
-func (l *LB) Members() (map[uint32][]netip.AddrPort, error) {
-	out := map[uint32][]netip.AddrPort{}
-	err := l.members.each(func(k objectMember, _ uint32) {
-		out[k.Service] = append(out[k.Service], netip.AddrPortFrom(addr(k.Ep.Addr), swap(k.Ep.Port)))
+func (l *LB) Members() (map[uint32]map[netip.AddrPort]MemberState, error) {
+	out := map[uint32]map[netip.AddrPort]MemberState{}
+	err := l.members.each(func(k objectMember, state uint32) {
+		if out[k.Service] == nil {
+			out[k.Service] = map[netip.AddrPort]MemberState{}
+		}
+		out[k.Service][netip.AddrPortFrom(addr(k.Ep.Addr), swap(k.Ep.Port))] = MemberState(state)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)

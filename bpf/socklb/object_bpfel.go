@@ -95,6 +95,14 @@ type objectMember struct {
 	Ep      objectEndpoint
 }
 
+type objectMemberState uint32
+
+const (
+	objectMemberStateMEMBER_CHOSEN  objectMemberState = 1
+	objectMemberStateMEMBER_LEAVING objectMemberState = 2
+	objectMemberStateMEMBER_GONE    objectMemberState = 3
+)
+
 type objectNodeFlag uint32
 
 const (
@@ -159,6 +167,7 @@ const (
 	objectVarUnusedFrontendKey  = "unused_frontend_key"
 	objectVarUnusedKind         = "unused_kind"
 	objectVarUnusedMember       = "unused_member"
+	objectVarUnusedMemberState  = "unused_member_state"
 	objectVarUnusedNodeFlag     = "unused_node_flag"
 	objectVarUnusedReason       = "unused_reason"
 	objectVarUnusedSlot         = "unused_slot"
@@ -246,6 +255,7 @@ type objectVariableSpecs struct {
 	UnusedFrontendKey  *ebpf.VariableSpec `ebpf:"unused_frontend_key"`
 	UnusedKind         *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedMember       *ebpf.VariableSpec `ebpf:"unused_member"`
+	UnusedMemberState  *ebpf.VariableSpec `ebpf:"unused_member_state"`
 	UnusedNodeFlag     *ebpf.VariableSpec `ebpf:"unused_node_flag"`
 	UnusedReason       *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedSlot         *ebpf.VariableSpec `ebpf:"unused_slot"`
@@ -309,6 +319,7 @@ type objectVariables struct {
 	UnusedFrontendKey  *ebpf.Variable `ebpf:"unused_frontend_key"`
 	UnusedKind         *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedMember       *ebpf.Variable `ebpf:"unused_member"`
+	UnusedMemberState  *ebpf.Variable `ebpf:"unused_member_state"`
 	UnusedNodeFlag     *ebpf.Variable `ebpf:"unused_node_flag"`
 	UnusedReason       *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedSlot         *ebpf.Variable `ebpf:"unused_slot"`

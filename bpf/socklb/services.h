@@ -53,7 +53,14 @@ struct block {
 	__u16 slot[BLOCK];
 };
 
-/* An endpoint that a service has now, for those who chose it before. */
+/* What an endpoint is to those who chose it before. One that is not there is not to be chosen again, and nothing more is said of it. */
+enum member_state {
+	MEMBER_CHOSEN = 1, /* new connections go there, too */
+	MEMBER_LEAVING = 2, /* no new ones do; those that it has stay */
+	MEMBER_GONE = 3, /* it does not answer any more: connections to it are ended */
+};
+
+/* An endpoint that a service has or had, for those who chose it before. */
 struct member {
 	__u32 service;
 	struct endpoint ep;
@@ -96,7 +103,7 @@ _Static_assert(sizeof(struct source) == 24, "source has a hole");
 GROWING(frontends, struct frontend_key, struct frontend);
 GROWING(backends, struct slot, struct endpoint);
 GROWING(tables, struct slot, struct block); /* the key's index is the block's */
-GROWING(members, struct member, __u32);
+GROWING(members, struct member, __u32); /* MEMBER_* */
 GROWING(nodes, struct endpoint, __u32); /* port is 0; NODE_* */
 
 /* It takes memory for what it holds only, so it need not grow. */
@@ -116,6 +123,14 @@ static __always_inline void *find(void *growing, const void *key)
 	void *map = bpf_map_lookup_elem(growing, &first);
 
 	return map ? bpf_map_lookup_elem(map, key) : 0;
+}
+
+/* state_of is what an endpoint is to a service; 0: nothing. */
+static __always_inline __u32 state_of(const struct member *m)
+{
+	__u32 *state = find(&members, m);
+
+	return state ? *state : 0;
 }
 
 static __always_inline int same(const struct endpoint *a, const struct endpoint *b)

@@ -16,6 +16,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 const enum reason *unused_reason __attribute__((unused));
+const enum member_state *unused_member_state __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
 const enum backend_flag *unused_backend_flag __attribute__((unused));
 const enum frontend_flag *unused_frontend_flag __attribute__((unused));
@@ -90,7 +91,7 @@ static __always_inline int is_member(__u32 service, const struct endpoint *ep)
 {
 	struct member m = { .service = service, .ep = *ep };
 
-	return find(&members, &m) != 0;
+	return state_of(&m) == MEMBER_CHOSEN;
 }
 
 static __always_inline struct endpoint *pick(const struct frontend *fe, __u32 rnd)

@@ -132,9 +132,14 @@ func limitsCommand() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NOT IN MODE\tWHAT\tINSTEAD")
 			for _, l := range proxy.Limits() {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.Join(l.Modes, ", "), l.Feature, l.Instead)
+				fmt.Fprintf(w, "%s\t%s\t%s\n", modesOf(l), l.Feature, l.Instead)
 			}
 			return w.Flush()
 		},
 	}
+}
+
+// modesOf are those that a limit is of, and where.
+func modesOf(l proxy.Limit) string {
+	return strings.TrimSpace(strings.Join(l.Modes, ", ") + " " + l.Where)
 }

@@ -143,6 +143,19 @@ func newMetrics(s *services) *metrics {
 		m.registry.MustRegister(counts{s.lb.Counters, prometheus.NewDesc(
 			"orlop_proxy_socket_calls_total", "Calls of connect and sendmsg by what was decided.", []string{"reason"}, nil)})
 	}
+	if s.endings != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "orlop_proxy_ended_sockets_total", Help: "Sockets that were connected to endpoints which are gone, and were ended.",
+		}, func() float64 { return float64(s.endings.ended.Load()) }))
+	}
+	if s.stays != nil {
+		m.why += fmt.Sprintf("sockets stay connected to endpoints that are gone: %v\n", s.stays)
+		stays := prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "orlop_proxy_sockets_stay", Help: "1: sockets stay connected to endpoints that are gone, and why.", ConstLabels: prometheus.Labels{"why": s.stays.Error()},
+		})
+		stays.Set(1)
+		m.registry.MustRegister(stays)
+	}
 	if s.outside != nil {
 		m.registry.MustRegister(counts{s.outside.lb.Counters, prometheus.NewDesc(
 			"orlop_proxy_packets_total", "Packets at devices by what was decided.", []string{"reason"}, nil)})

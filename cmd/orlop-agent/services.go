@@ -43,6 +43,8 @@ type services struct {
 	passed  []modes.Passed // better modes, and why not
 	lb      *socklb.LB     // nil where no sockets are translated
 	sockets *ebpf.Backend
+	endings *endings           // nil where sockets cannot be ended
+	stays   error              // why they cannot, in ebpf mode
 	outside *outside           // nil where packets translates what comes from outside
 	packets packetwise         // nil where outside does
 	tables  *iptables.Backend  // packets, in that mode
@@ -84,7 +86,15 @@ func (s *services) open() error {
 			return err
 		}
 		s.lb = lb
-		return s.openPackets(s.o)
+		if err := s.openPackets(s.o); err != nil {
+			return err
+		}
+		if s.endings, s.stays = openEndings(lb, s.log); s.stays != nil {
+			s.log.Warn("sockets stay connected to endpoints that are gone", "why", s.stays)
+			return nil
+		}
+		s.sockets.EndSockets(s.endings.run)
+		return nil
 	case modeNftables:
 		s.packets = nft.New(proxy.Everywhere)
 		return nft.Probe()
@@ -279,6 +289,7 @@ func (s *services) Close() {
 		s.relay.Close()
 	}
 	s.outside.close()
+	s.endings.close()
 	if s.lb != nil {
 		s.lb.Close()
 	}

@@ -2,7 +2,6 @@ package ebpf
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
@@ -69,9 +68,17 @@ func (b *Backend) adopt() error {
 	var errs []error
 	for id, eps := range members {
 		b.service = max(b.service, id)
-		for _, ep := range eps {
-			if l := b.orphans[id]; l == nil || !slices.ContainsFunc(l.backends, func(b socklb.Backend) bool { return b.AddrPort == ep }) {
+		for ep, state := range eps {
+			switch l := b.orphans[id]; {
+			case l == nil:
 				errs = append(errs, b.lb.DeleteMember(id, ep))
+			case state != socklb.Chosen || !has(l.backends, ep):
+				f := former{at: ep, state: state}
+				if state == socklb.Gone {
+					f.since = time.Now().Add(-doubt)
+				}
+				l.former = append(l.former, f)
+				b.count(f, 1)
 			}
 		}
 	}
@@ -84,7 +91,7 @@ func (b *Backend) adopt() error {
 			errs = append(errs, b.lb.DeleteSource(id, p))
 		}
 	}
-	b.adopted = true
+	b.adopted, b.looks = true, looks // somebody may have gone meanwhile
 	return errors.Join(errs...)
 }
 
@@ -112,7 +119,7 @@ func (b *Backend) dropOrphans() error {
 		delete(b.found, f)
 	}
 	for id, l := range b.orphans {
-		if err := errors.Join(b.deleteMembers(id, l.backends, nil), b.deleteSources(l, nil)); err != nil {
+		if err := errors.Join(b.depart(l), b.deleteSources(l, nil)); err != nil {
 			return err
 		}
 		b.retire(l.entry)

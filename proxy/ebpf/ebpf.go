@@ -44,6 +44,12 @@ type Backend struct {
 	retired    []retired
 	generation uint32 // last one given
 	service    uint32
+
+	end     func() error   // ends sockets that the maps say are to be; nil: nobody can
+	parting map[*live]bool // groups with former backends that change by themselves
+	gone    int            // how many former backends are Gone
+	looks   int            // how often end is still to be called
+	looked  time.Time      // when it was last
 }
 
 // live is what the maps hold of one group.
@@ -55,6 +61,9 @@ type live struct {
 	frontends []socklb.Frontend // all that may be in the maps
 	flipped   []socklb.Frontend // those that lead to entry
 	old       []socklb.Entry    // generations that a frontend not flipped may still lead to
+	former    []former          // what else is in the maps as a member
+	kept      []netip.AddrPort  // the group's Leaving
+	tcp       bool
 }
 
 type retired struct {
@@ -64,7 +73,9 @@ type retired struct {
 }
 
 // New returns a backend on open maps for the frontends of a scope; it has read and written nothing yet.
-func New(lb *socklb.LB, only proxy.Scope) *Backend { return &Backend{lb: lb, only: only} }
+func New(lb *socklb.LB, only proxy.Scope) *Backend {
+	return &Backend{lb: lb, only: only, parting: map[*live]bool{}}
+}
 
 // Set makes the maps hold the model, and puts this process's programs in charge when they hold it for the first time.
 func (b *Backend) Set(model proxy.Model) error {
@@ -173,19 +184,20 @@ func (b *Backend) places(g *proxy.Group) uint32 {
 	return 0
 }
 
-// Sweep deletes the backends of generations that no program can still be reading.
+// Sweep deletes the backends of generations that no program can still be reading, and ends what is connected to backends that are gone.
 func (b *Backend) Sweep(now time.Time) (more bool, err error) {
+	more, err = b.sweepEndings(now)
 	for len(b.retired) > 0 {
 		r := b.retired[0]
 		if now.Sub(r.at) < grace {
-			return true, nil
-		}
-		if err := b.lb.DeleteGeneration(r.generation, r.size); err != nil {
 			return true, err
+		}
+		if err2 := b.lb.DeleteGeneration(r.generation, r.size); err2 != nil {
+			return true, errors.Join(err, err2)
 		}
 		b.retired = b.retired[1:]
 	}
-	return len(b.unfit) > 0, nil
+	return more || len(b.unfit) > 0, err
 }
 
 // setGroup writes what differs between a group and what the maps hold of it.
@@ -220,7 +232,8 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 		l.flipped = nil
 	}
 	before := l.backends
-	l.entry, l.backends = entry, list
+	l.entry, l.backends, l.kept, l.tcp = entry, list, g.Leaving, isTCP(g)
+	b.depose(l, before)
 	if err := b.flip(l, want); err != nil {
 		return err
 	}
@@ -231,7 +244,7 @@ func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error
 		b.retire(e)
 	}
 	l.old = nil
-	if err := errors.Join(b.deleteMembers(entry.Service, before, list), b.deleteSources(l, wanted(g))); err != nil {
+	if err := errors.Join(b.age(l, time.Now()), b.deleteSources(l, wanted(g))); err != nil {
 		return err
 	}
 	delete(b.conflicts, name)
@@ -262,7 +275,7 @@ func (b *Backend) flip(l *live, want []socklb.Frontend) error {
 // fill writes a generation that no frontend leads to yet.
 func (b *Backend) fill(e socklb.Entry, list []socklb.Backend, addrs []netip.AddrPort) error {
 	for _, ep := range addrs {
-		if err := b.lb.PutMember(e.Service, ep); err != nil {
+		if err := b.lb.PutMember(e.Service, ep, socklb.Chosen); err != nil {
 			return err
 		}
 	}
@@ -393,7 +406,7 @@ func (b *Backend) drop(name string, l *live) error {
 	if err := b.release(name, l, nil); err != nil {
 		return err
 	}
-	if err := errors.Join(b.deleteMembers(l.entry.Service, l.backends, nil), b.deleteSources(l, nil)); err != nil {
+	if err := errors.Join(b.depart(l), b.deleteSources(l, nil)); err != nil {
 		return err
 	}
 	for _, e := range append(l.old, l.entry) {
@@ -404,19 +417,6 @@ func (b *Backend) drop(name string, l *live) error {
 	if port, was := b.unfit[name]; was {
 		delete(b.unfit, name)
 		b.tell(port, nil)
-	}
-	return nil
-}
-
-func (b *Backend) deleteMembers(service uint32, before, after []socklb.Backend) error {
-	for _, old := range before {
-		_, still := slices.BinarySearchFunc(after, old.AddrPort, func(b socklb.Backend, ap netip.AddrPort) int { return b.AddrPort.Compare(ap) })
-		if still {
-			continue
-		}
-		if err := b.lb.DeleteMember(service, old.AddrPort); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ import (
 // order is what a client process does: a socket belongs to the cgroup of the process that makes it, so clients are this
 // test binary, started again in the cgroup under test.
 type order struct {
-	Network  string // tcp, udp (connected), udp-any (one unconnected socket); tcp-bind and udp-bind listen there
+	Network  string // with -hold at its end one socket that stays; tcp, udp (connected), udp-any (one unconnected socket); tcp-bind and udp-bind listen there
 	Addr     string
 	Times    int
 	UntilEOF bool // go on until stdin ends
@@ -61,6 +61,9 @@ func TestMain(m *testing.M) {
 }
 
 func (o order) do() outcome {
+	if strings.HasSuffix(o.Network, "-hold") {
+		return o.hold()
+	}
 	out := outcome{map[string]int{}, map[string]int{}, map[string]int{}, 0}
 	done := make(chan struct{})
 	if o.UntilEOF {
