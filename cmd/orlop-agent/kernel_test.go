@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +41,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(agentDir) != "":
 		os.Exit(agentMain(os.Getenv(agentDir)))
 	case os.Getenv("CNI_COMMAND") != "": // the plugin that the agent installed, which is this binary, too
-		if err := skel.PluginMainFuncsWithError(plugin.Funcs(), plugin.Versions(), "test"); err != nil {
+		if err := plugin.Funcs().Run(plugin.Call{Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, plugin.Versions()); err != nil {
 			_ = err.Print()
 			os.Exit(1)
 		}
@@ -84,6 +83,9 @@ func agentMain(dir string) int {
 		client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return true, nil, errors.New("the API server is away")
 		})
+	}
+	if os.Getenv("ORLOP_TEST_CHANGES") != "" {
+		go changeNode(ctx, client, dir)
 	}
 	err := work(ctx, options{}.in(dir), client, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if ctx.Err() == nil {
@@ -181,7 +183,7 @@ func survivesKillsAndCleansUp(t *testing.T) {
 	if err := agent.Wait(); err != nil {
 		t.Errorf("end: %v", err)
 	}
-	if err := ns.Do(func() error { return uninstall(options{}.in(dir), false, io.Discard) }); err != nil {
+	if err := ns.Do(func() error { return uninstall(context.Background(), options{}.in(dir), false, io.Discard) }); err != nil {
 		t.Fatal(err)
 	}
 	tables := nftTables(t, ns)

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,44 @@ import (
 // ensureBridge makes the bridge, or makes the one there the way the configuration wants it, with the gateways as its addresses. Any
 // number of processes may do so at once.
 func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, error) {
+	l, err := n.link(conf.Bridge)
+	if err == nil && l == nil {
+		l, err = n.makeBridge(conf, gateways)
+	}
+	if err != nil {
+		return iface{}, fmt.Errorf("make bridge %s: %w", conf.Bridge, err)
+	}
+	if l.kind != "bridge" {
+		return iface{}, notABridge(l)
+	}
+	if conf.gateway() {
+		if err := n.address(l, conf, gateways); err != nil {
+			return iface{}, fmt.Errorf("address bridge %s: %w", conf.Bridge, err)
+		}
+	}
+	if !l.up() {
+		if err := n.sock.tell(nil, setFlags(l.index, unix.IFF_UP, unix.IFF_UP)); err != nil {
+			return iface{}, fmt.Errorf("set bridge %s up: %w", conf.Bridge, err)
+		}
+	}
+	if conf.PromiscMode && !l.promiscuous {
+		if err := n.sock.tell(nil, setFlags(l.index, unix.IFF_PROMISC, unix.IFF_PROMISC)); err != nil {
+			return iface{}, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
+		}
+	}
+	if conf.VLAN > 0 || len(conf.VLANTrunk) > 0 {
+		lib, err := n.lib()
+		if err == nil {
+			err = lib.BridgeSetVlanFiltering(&netlink.Bridge{LinkAttrs: *l.device().Attrs()}, true)
+		}
+		if err != nil {
+			return iface{}, fmt.Errorf("vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", err)
+		}
+	}
+	return ifaceOf(l), nil
+}
+
+func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Flags = conf.Bridge, conf.MTU, net.FlagUp
 	// Set by hand it stays; else the bridge takes the lowest of its ports', and containers' ARP entries for it go stale.
@@ -21,65 +60,40 @@ func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, 
 	if len(gateways) > 0 {
 		attrs.HardwareAddr = macOf(gateways[0].Addr())
 	}
-	l, err := n.nl.LinkByName(conf.Bridge)
-	if isNotFound(err) {
-		if err = n.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err == nil || errors.Is(err, unix.EEXIST) {
-			l, err = n.nl.LinkByName(conf.Bridge)
-		}
-	}
+	lib, err := n.lib()
 	if err != nil {
-		return iface{}, fmt.Errorf("make bridge %s: %w", conf.Bridge, err)
+		return nil, err
 	}
-	if l.Type() != "bridge" {
-		return iface{}, fmt.Errorf("interface %s is a %s, not a bridge", conf.Bridge, l.Type())
+	if err := lib.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, err
 	}
-	if conf.gateway() {
-		if err := n.address(l, conf, gateways); err != nil {
-			return iface{}, fmt.Errorf("address bridge %s: %w", conf.Bridge, err)
-		}
-	}
-	if l.Attrs().Flags&net.FlagUp == 0 {
-		if err := n.nl.LinkSetUp(l); err != nil {
-			return iface{}, fmt.Errorf("set bridge %s up: %w", conf.Bridge, err)
-		}
-	}
-	if conf.PromiscMode && l.Attrs().Promisc == 0 {
-		if err := n.nl.SetPromiscOn(l); err != nil {
-			return iface{}, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
-		}
-	}
-	if conf.VLAN > 0 || len(conf.VLANTrunk) > 0 {
-		if err := n.nl.BridgeSetVlanFiltering(l, true); err != nil {
-			return iface{}, fmt.Errorf("vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", err)
-		}
-	}
-	return ifaceOf(l), nil
+	return n.must(conf.Bridge)
+}
+
+func notABridge(l *link) error {
+	return fmt.Errorf("interface %s is a %s, not a bridge", l.name, cmp.Or(l.kind, "device"))
 }
 
 // address gives the bridge the gateways, and takes away those of ranges it had before, where the configuration lets it.
-func (n *namespace) address(l netlink.Link, conf *Config, gateways []netip.Prefix) error {
-	var have []netlink.Addr
+func (n *namespace) address(l *link, conf *Config, gateways []netip.Prefix) error {
+	var have []netip.Prefix
 	want := map[netip.Prefix]bool{}
 	for _, g := range gateways {
 		want[g] = true
 	}
-	// By family: every port of the bridge has an IPv6 address, and the kernel lists them all.
 	for _, f := range familiesOf(gateways) {
-		list, err := n.nl.AddrList(l, f)
+		list, err := n.sock.addresses(l.index, f)
 		if err != nil {
 			return err
 		}
 		have = append(have, list...)
 	}
-	for _, a := range have {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		ones, _ := a.Mask.Size()
-		p := netip.PrefixFrom(ip.Unmap(), ones)
+	for _, p := range have {
 		if want[p] {
 			delete(want, p)
 			continue
 		}
-		if !a.IP.IsGlobalUnicast() || conf.delegate != "" {
+		if !p.Addr().IsGlobalUnicast() || conf.delegate != "" {
 			continue // another plugin may give addresses of many ranges
 		}
 		if !conf.replacesAddress() {
@@ -88,16 +102,16 @@ func (n *namespace) address(l netlink.Link, conf *Config, gateways []netip.Prefi
 			}
 			continue
 		}
-		if err := n.nl.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		lib, err := n.lib()
+		if err == nil {
+			err = lib.AddrDel(l.device(), &netlink.Addr{IPNet: netOf(p.Addr(), p.Bits())})
+		}
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return err
 		}
 	}
 	for p := range want {
-		a := &netlink.Addr{IPNet: netOf(p.Addr(), p.Bits())}
-		if p.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		if err := n.nl.AddrAdd(l, a); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := n.sock.tell([]unix.Errno{unix.EEXIST}, newAddress(l.index, p, true)); err != nil {
 			return err
 		}
 	}
@@ -134,36 +148,41 @@ func (c *Config) replacesAddress() bool {
 }
 
 // setPort gives the node's end of a link its place on the bridge.
-func (n *namespace) setPort(l netlink.Link, conf *Config) error {
+func (n *namespace) setPort(l *link, conf *Config) error {
 	if conf.hairpin() {
-		if err := n.nl.LinkSetHairpin(l, true); err != nil {
+		if err := n.sock.tell(nil, sendBack(l.index)); err != nil {
 			return fmt.Errorf("hairpinMode: %w", err)
 		}
 	}
-	if conf.PortIsolation {
-		if err := n.nl.LinkSetIsolated(l, true); err != nil {
-			return fmt.Errorf("portIsolation: %w", err)
-		}
-	}
 	trunks, err := vlans(conf.VLANTrunk)
+	if err != nil || !conf.PortIsolation && conf.VLAN == 0 && len(trunks) == 0 {
+		return err
+	}
+	lib, err := n.lib()
 	if err != nil {
 		return err
+	}
+	port := l.device()
+	if conf.PortIsolation {
+		if err := lib.LinkSetIsolated(port, true); err != nil {
+			return fmt.Errorf("portIsolation: %w", err)
+		}
 	}
 	if conf.VLAN == 0 && len(trunks) == 0 {
 		return nil
 	}
 	if conf.PreserveDefaultVLAN != nil && !*conf.PreserveDefaultVLAN {
-		if err := n.nl.BridgeVlanDel(l, 1, true, true, false, true); err != nil {
+		if err := lib.BridgeVlanDel(port, 1, true, true, false, true); err != nil {
 			return fmt.Errorf("preserveDefaultVlan: %w", err)
 		}
 	}
 	if conf.VLAN > 0 {
-		if err := n.nl.BridgeVlanAdd(l, uint16(conf.VLAN), true, true, false, true); err != nil {
+		if err := lib.BridgeVlanAdd(port, uint16(conf.VLAN), true, true, false, true); err != nil {
 			return fmt.Errorf("vlan: %w", err)
 		}
 	}
 	for _, id := range trunks {
-		if err := n.nl.BridgeVlanAdd(l, id, false, false, false, true); err != nil {
+		if err := lib.BridgeVlanAdd(port, id, false, false, false, true); err != nil {
 			return fmt.Errorf("vlanTrunk: %w", err)
 		}
 	}
@@ -176,13 +195,17 @@ func (n *namespace) portsOf(bridge string) ([]string, error) {
 	if br == nil || err != nil {
 		return nil, err
 	}
-	links, err := n.nl.LinkList()
+	lib, err := n.lib()
+	if err != nil {
+		return nil, err
+	}
+	links, err := lib.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	var names []string
 	for _, l := range links {
-		if l.Attrs().MasterIndex == br.Attrs().Index && strings.HasPrefix(l.Attrs().Name, hostPrefix) {
+		if l.Attrs().MasterIndex == br.index && strings.HasPrefix(l.Attrs().Name, hostPrefix) {
 			names = append(names, l.Attrs().Name)
 		}
 	}
@@ -195,8 +218,8 @@ func (n *namespace) checkBridge(conf *Config) error {
 	if err != nil || l == nil {
 		return err
 	}
-	if l.Type() != "bridge" {
-		return fmt.Errorf("interface %s is a %s, not a bridge", conf.Bridge, l.Type())
+	if l.kind != "bridge" {
+		return notABridge(l)
 	}
 	return nil
 }

@@ -3,11 +3,9 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/orlop-io/orlop/cni/nat"
@@ -15,7 +13,7 @@ import (
 )
 
 // Check compares what Add made with what is there, and changes nothing.
-func Check(args *skel.CmdArgs) error {
+func Check(args *Args) error {
 	a, err := attachmentOf(args)
 	if err != nil {
 		return err
@@ -60,7 +58,7 @@ func Check(args *skel.CmdArgs) error {
 }
 
 // addressesIn are those that a result gives to the attachment's interface.
-func addressesIn(r *current.Result, args *skel.CmdArgs) []address {
+func addressesIn(r *current.Result, args *Args) []address {
 	var out []address
 	for _, ip := range r.IPs {
 		if ip.Interface != nil && (*ip.Interface < 0 || *ip.Interface >= len(r.Interfaces) || r.Interfaces[*ip.Interface].Name != args.IfName) {
@@ -115,17 +113,21 @@ func (a *attachment) checkGuard(held holding) error {
 }
 
 func (n *namespace) checkPod(name string, addrs []address, routes []*types.Route, conf *Config) error {
-	l, err := n.nl.LinkByName(name)
+	l, err := n.must(name)
 	if err != nil {
-		return fmt.Errorf("look up %s in the container: %w", name, err)
+		return fmt.Errorf("in the container: %w", err)
 	}
 	if conf.DisableContainerInterface {
 		return nil
 	}
-	if l.Attrs().Flags&net.FlagUp == 0 {
+	if !l.up() {
 		return fmt.Errorf("%s in the container is down", name)
 	}
-	have, err := n.nl.AddrList(l, netlink.FAMILY_ALL)
+	lib, err := n.lib()
+	if err != nil {
+		return err
+	}
+	have, err := lib.AddrList(l.device(), netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s in the container: %w", name, err)
 	}
@@ -135,40 +137,45 @@ func (n *namespace) checkPod(name string, addrs []address, routes []*types.Route
 			return fmt.Errorf("%s in the container lacks address %s", name, want)
 		}
 	}
+	there, err := lib.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.index}, netlink.RT_FILTER_OIF)
+	if err != nil {
+		return fmt.Errorf("list routes of %s in the container: %w", name, err)
+	}
 	for _, r := range routes {
-		want := routeOf(l, r, addrs)
-		if want.Table != 0 {
+		want := routeOf(r, addrs)
+		if r.Table != nil && *r.Table != 0 {
 			continue // of a table that only a rule leads to
 		}
-		there, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Attrs().Index}, netlink.RT_FILTER_OIF)
-		if err != nil {
-			return fmt.Errorf("list routes of %s in the container: %w", name, err)
-		}
-		if !slices.ContainsFunc(there, func(t netlink.Route) bool { return sameDst(t.Dst, want.Dst) && t.Gw.Equal(want.Gw) }) {
-			return fmt.Errorf("the container lacks the route to %s", want.Dst)
+		if !slices.ContainsFunc(there, want.is) {
+			return fmt.Errorf("the container lacks the route to %s", want.dst)
 		}
 	}
 	return nil
 }
 
-// sameDst takes no destination for the default route's, of the family that the gateway tells.
-func sameDst(a, b *net.IPNet) bool {
-	if a == nil || b == nil {
-		return a == b
+// is says whether the kernel's route has the same destination and gateway. The default route's destination may be left out; then the gateway
+// tells the family.
+func (r route) is(t netlink.Route) bool {
+	gw, _ := netip.AddrFromSlice(t.Gw)
+	if gw.Unmap() != r.gw {
+		return false
 	}
-	return a.String() == b.String()
+	if t.Dst == nil {
+		return r.dst.Bits() == 0
+	}
+	return t.Dst.String() == netOf(r.dst.Addr(), r.dst.Bits()).String()
 }
 
 func (n *namespace) checkHost(name, bridge string) error {
-	l, err := n.nl.LinkByName(name)
+	l, err := n.must(name)
 	if err != nil {
-		return fmt.Errorf("look up %s: %w", name, err)
+		return err
 	}
-	br, err := n.nl.LinkByName(bridge)
+	br, err := n.must(bridge)
 	if err != nil {
-		return fmt.Errorf("look up bridge %s: %w", bridge, err)
+		return err
 	}
-	if l.Attrs().MasterIndex != br.Attrs().Index {
+	if l.master != br.index {
 		return fmt.Errorf("%s is not on bridge %s", name, bridge)
 	}
 	return nil

@@ -6,14 +6,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/orlop-io/orlop/cni/ipam"
 	"github.com/orlop-io/orlop/cni/nat"
 )
 
 // Del takes away what Add made. What is gone already is no error, and it does not wait for the kernel to take the link apart.
-func Del(args *skel.CmdArgs) error {
+func Del(args *Args) error {
 	a, err := attachmentOf(args)
 	if err != nil {
 		return err
@@ -46,7 +45,7 @@ func Del(args *skel.CmdArgs) error {
 }
 
 // Status says whether an Add could succeed.
-func Status(args *skel.CmdArgs) error {
+func Status(args *Args) error {
 	conf, err := Parse(args.StdinData)
 	if err != nil {
 		return cannotAdd("the configuration is not valid", err)
@@ -89,7 +88,7 @@ func cannotAdd(why string, err error) error {
 
 // GC removes what belongs to attachments that the runtime does not list: leases, host ports, guards and links. It goes on
 // after an error and reports all.
-func GC(args *skel.CmdArgs) error {
+func GC(args *Args) error {
 	a, err := attachmentOf(args)
 	if err != nil {
 		return err
@@ -159,7 +158,7 @@ func (a *attachment) sweepAll(node *namespace) error {
 	var errs []error
 	for _, n := range notes {
 		l, err := node.link(n.Name)
-		if err == nil && l != nil && l.Attrs().MasterIndex == 0 {
+		if err == nil && l != nil && l.master == 0 {
 			err = node.remove(n.Name)
 		}
 		if err == nil {

@@ -10,14 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
 // delegatedAdd asks the IPAM plugin of the configuration for addresses.
-func delegatedAdd(conf *Config, args *skel.CmdArgs) (*current.Result, error) {
+func delegatedAdd(conf *Config, args *Args) (*current.Result, error) {
 	out, err := delegate("ADD", conf, args)
 	if err != nil {
 		return nil, err
@@ -34,14 +33,14 @@ func delegatedAdd(conf *Config, args *skel.CmdArgs) (*current.Result, error) {
 }
 
 // delegated calls another verb of the IPAM plugin.
-func delegated(verb string, conf *Config, args *skel.CmdArgs) error {
+func delegated(verb string, conf *Config, args *Args) error {
 	_, err := delegate(verb, conf, args)
 	return err
 }
 
 // delegate runs the IPAM plugin, found in CNI_PATH, with our own environment and configuration, as the specification says. It is not done
 // by the library's invoke, which brings 2 MB of tracing into a program that starts for every container.
-func delegate(verb string, conf *Config, args *skel.CmdArgs) ([]byte, error) {
+func delegate(verb string, conf *Config, args *Args) ([]byte, error) {
 	wrong := func(code uint, err error) error {
 		return types.NewError(code, fmt.Sprintf("%s of IPAM plugin %s: %v", verb, conf.delegate, err), "")
 	}

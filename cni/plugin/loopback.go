@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
@@ -9,12 +8,12 @@ import (
 
 // LoopbackFuncs returns the verbs of the plugin "loopback", which containerd calls for every pod before the network's own.
 // They are here so that a node needs one program for both.
-func LoopbackFuncs() skel.CNIFuncs {
-	nothing := func(*skel.CmdArgs) error { return nil } // the interface goes with the namespace
-	return skel.CNIFuncs{Add: addLoopback, Del: nothing, Check: nothing, GC: nothing, Status: nothing}
+func LoopbackFuncs() Verbs {
+	nothing := func(*Args) error { return nil } // the interface goes with the namespace
+	return Verbs{Add: addLoopback, Del: nothing, Check: nothing, GC: nothing, Status: nothing}
 }
 
-func addLoopback(args *skel.CmdArgs) error {
+func addLoopback(args *Args) error {
 	decoder := version.ConfigDecoder{}
 	v, err := decoder.Decode(args.StdinData)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -19,8 +18,9 @@ import (
 
 // namespace is a network namespace and a netlink socket in it.
 type namespace struct {
-	ns netns.NsHandle // closed for the process's own
-	nl *netlink.Handle
+	ns   netns.NsHandle // closed for the process's own
+	sock *socket
+	rare *netlink.Handle // nil until lib is called
 }
 
 // iface is what a result says of a link.
@@ -30,8 +30,14 @@ type iface struct {
 	index     int
 }
 
+// gone is what the kernel says of links that are not there.
+var gone = []unix.Errno{unix.ENODEV}
+
 func (n *namespace) close() {
-	n.nl.Close()
+	n.sock.close()
+	if n.rare != nil {
+		n.rare.Close()
+	}
 	if n.ns.IsOpen() {
 		n.ns.Close()
 	}
@@ -39,24 +45,69 @@ func (n *namespace) close() {
 
 // here opens the namespace the plugin was started in: the node's.
 func here() (*namespace, error) {
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	sock, err := openSocket()
 	if err != nil {
 		return nil, fmt.Errorf("open netlink in the node's namespace: %w", err)
 	}
-	return &namespace{ns: netns.None(), nl: nl}, nil
+	return &namespace{ns: netns.None(), sock: sock}, nil
 }
 
 func at(path string) (*namespace, error) {
-	ns, err := netns.GetFromPath(path)
+	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
 	}
-	nl, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	sock, err := socketIn(ns)
 	if err != nil {
-		ns.Close()
+		unix.Close(ns)
 		return nil, fmt.Errorf("open netlink in %s: %w", path, err)
 	}
-	return &namespace{ns: ns, nl: nl}, nil
+	return &namespace{ns: netns.NsHandle(ns), sock: sock}, nil
+}
+
+// socketIn opens a socket in another namespace, where it stays.
+func socketIn(ns int) (*socket, error) {
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	sock, err := openSocket()
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
+		return nil, fmt.Errorf("return to the node's namespace: %w", back) // the thread stays locked: it is nobody's any more
+	}
+	runtime.UnlockOSThread()
+	return sock, err
+}
+
+// lib is the library's handle, for what few containers ask for.
+func (n *namespace) lib() (*netlink.Handle, error) {
+	if n.rare != nil {
+		return n.rare, nil
+	}
+	var err error
+	if n.ns.IsOpen() {
+		n.rare, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE)
+	} else {
+		n.rare, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return n.rare, nil
+}
+
+// device names a link to the library.
+func (l *link) device() netlink.Link {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Index, attrs.Name = l.index, l.name
+	return &netlink.Device{LinkAttrs: attrs}
 }
 
 func open(path string) (node, pod *namespace, err error) {
@@ -85,15 +136,21 @@ func (n *namespace) do(f func() error) error {
 }
 
 // link looks up a link; nil when there is none of the name.
-func (n *namespace) link(name string) (netlink.Link, error) {
-	l, err := n.nl.LinkByName(name)
-	if isNotFound(err) {
-		return nil, nil
-	}
+func (n *namespace) link(name string) (*link, error) {
+	l, err := n.sock.link(name)
 	if err != nil {
 		return nil, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	return l, nil
+}
+
+// must looks up a link that has to be there.
+func (n *namespace) must(name string) (*link, error) {
+	l, err := n.link(name)
+	if err == nil && l == nil {
+		err = fmt.Errorf("there is no interface %s", name)
+	}
+	return l, err
 }
 
 func isNotFound(err error) bool {
@@ -103,11 +160,12 @@ func isNotFound(err error) bool {
 
 // remove deletes a link. It waits for the kernel, 12 to 32 ms.
 func (n *namespace) remove(name string) error {
-	l, err := n.nl.LinkByName(name)
-	if err == nil {
-		err = n.nl.LinkDel(l)
+	l, err := n.link(name)
+	if l == nil || err != nil {
+		return err
 	}
-	if err != nil && !isNotFound(err) {
+	req, _ := linkRequest(unix.RTM_DELLINK, 0, l.index)
+	if err := n.sock.tell(gone, req); err != nil {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil
@@ -145,8 +203,8 @@ func (n *namespace) prepare(conf *Config, addrs []address) error {
 // routeLoopback lets answers from containers on bridge reach local clients of a host port on 127.0.0.1.
 func (n *namespace) routeLoopback(bridge string) error {
 	path := filepath.Join("/proc/sys/net/ipv4/conf", bridge, "route_localnet")
-	old, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(old)) != "1" {
+	old, err := sysctl.Ledger{}.Value("net/ipv4/conf/" + bridge + "/route_localnet")
+	if err == nil && old != "1" {
 		err = os.WriteFile(path, []byte("1"), 0) // it goes with the bridge
 	}
 	if err != nil {
@@ -158,20 +216,19 @@ func (n *namespace) routeLoopback(bridge string) error {
 // uplinkMTU is that of the link with the default route, 0 when there is none.
 func (n *namespace) uplinkMTU() int {
 	for _, outside := range []string{"192.0.2.1", "2001:db8::1"} { // nobody has these
-		routes, err := n.nl.RouteGet(net.ParseIP(outside))
-		if err != nil || len(routes) == 0 {
+		index := n.sock.linkTo(netip.MustParseAddr(outside))
+		if index == 0 {
 			continue
 		}
-		if l, err := n.nl.LinkByIndex(routes[0].LinkIndex); err == nil && l.Attrs().Flags&net.FlagLoopback == 0 {
-			return l.Attrs().MTU
+		if l, err := n.sock.linkAt(index); err == nil && l != nil && l.flags&unix.IFF_LOOPBACK == 0 {
+			return l.mtu
 		}
 	}
 	return 0
 }
 
-func ifaceOf(l netlink.Link) iface {
-	a := l.Attrs()
-	return iface{name: a.Name, mac: a.HardwareAddr.String(), mtu: a.MTU, index: a.Index}
+func ifaceOf(l *link) iface {
+	return iface{name: l.name, mac: l.mac.String(), mtu: l.mtu, index: l.index}
 }
 
 func netOf(a netip.Addr, bits int) *net.IPNet {

@@ -1,17 +1,17 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // addPair makes a veth pair in one request: the node's end up and on the bridge, the container's end in its namespace with its
-// hardware address, down. The library takes three requests, each of which waits for the kernel's one lock on all
+// hardware address, down. It returns the node's end. The library takes three requests, each of which waits for the kernel's one lock on all
 // network configuration; under load that lock is what an ADD spends its time on.
-func addPair(pod *namespace, bridge iface, mtu int, w wire) error {
+func (n *namespace) addPair(pod *namespace, bridge iface, mtu int, w wire) (*link, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	host := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	host.Flags, host.Change = unix.IFF_UP, unix.IFF_UP
@@ -25,27 +25,39 @@ func addPair(pod *namespace, bridge iface, mtu int, w wire) error {
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(w.ifname))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, []byte(w.mac))
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(pod.ns)))
+	// Said, because of what the kernel does otherwise: it makes a queue for each processor, uses one of them all the same, and waits for all processors before
+	// it puts the others out of use, at both ends.
+	for _, queues := range []int{unix.IFLA_NUM_TX_QUEUES, unix.IFLA_NUM_RX_QUEUES} {
+		req.AddData(nl.NewRtAttr(queues, nl.Uint32Attr(1)))
+		peer.AddRtAttr(queues, nl.Uint32Attr(1))
+	}
 	if mtu > 0 {
 		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
 	}
 	req.AddData(info)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	answers := n.sock.ask(req, byName(w.host))
+	if err := answers[0].err; err != nil {
+		return nil, err
+	}
+	l, err := linkIn(answers[1])
+	if l == nil && err == nil {
+		err = errors.New("it is gone again")
+	}
+	return l, err
 }
 
 // innerOf is the container's end of a pair, as the node's end and the request tell it.
-func innerOf(host netlink.Link, w wire) netlink.Link {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Index, attrs.Name, attrs.MTU, attrs.HardwareAddr = host.Attrs().ParentIndex, w.ifname, host.Attrs().MTU, w.mac
-	return &netlink.Device{LinkAttrs: attrs}
+func innerOf(host *link, w wire) *link {
+	return &link{index: host.parent, name: w.ifname, mtu: host.mtu, mac: w.mac}
 }
 
-// loopback sets lo up, which has the same index in every namespace.
+// loopbackIndex is lo's in every namespace.
+const loopbackIndex = 1
+
+// loopback sets lo up.
 func (n *namespace) loopback() error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Index, attrs.Name = 1, "lo"
-	if err := n.nl.LinkSetUp(&netlink.Device{LinkAttrs: attrs}); err != nil {
+	if err := n.sock.tell(nil, setFlags(loopbackIndex, unix.IFF_UP, unix.IFF_UP)); err != nil {
 		return fmt.Errorf("set up lo: %w", err)
 	}
 	return nil

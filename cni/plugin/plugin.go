@@ -18,17 +18,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/orlop-io/orlop/cni/ipam"
 	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/orlop-io/orlop/cni/sysctl"
 )
 
 // Codes of our own errors; the specification leaves 100 and above to plugins.
@@ -38,9 +36,9 @@ const (
 	errMismatch = 102 // CHECK found something other than ADD made
 )
 
-// Funcs returns the verbs, to be handed to skel.
-func Funcs() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: Add, Del: Del, Check: Check, GC: GC, Status: Status}
+// Funcs returns the verbs.
+func Funcs() Verbs {
+	return Verbs{Add: Add, Del: Del, Check: Check, GC: GC, Status: Status}
 }
 
 // Versions says which versions of the specification the plugin speaks.
@@ -102,12 +100,12 @@ func holdingOf(l ipam.Lease) holding {
 type attachment struct {
 	ipam.Attachment
 	conf  *Config
-	args  *skel.CmdArgs
+	args  *Args
 	store *ipam.Store
 	table *nat.Table
 }
 
-func attachmentOf(args *skel.CmdArgs) (*attachment, error) {
+func attachmentOf(args *Args) (*attachment, error) {
 	conf, err := Parse(args.StdinData)
 	if err != nil {
 		return nil, err
@@ -123,7 +121,7 @@ func attachmentOf(args *skel.CmdArgs) (*attachment, error) {
 }
 
 // Add gives a container its interface and prints the result.
-func Add(args *skel.CmdArgs) error {
+func Add(args *Args) error {
 	a, err := attachmentOf(args)
 	if err != nil {
 		return err
@@ -136,8 +134,7 @@ func Add(args *skel.CmdArgs) error {
 }
 
 func (a *attachment) add() (_ *current.Result, err error) {
-	var undo undoing
-	defer func() { err = coded(errNetwork, undo.after(err)) }()
+	defer func() { err = coded(errNetwork, err) }()
 	if a.conf.pending != nil {
 		return nil, types.NewError(types.ErrTryAgainLater, a.conf.pending.Error(), "")
 	}
@@ -151,6 +148,8 @@ func (a *attachment) add() (_ *current.Result, err error) {
 	}
 	defer node.close()
 	defer pod.close()
+	var undo undoing
+	defer func() { err = undo.after(err) }() // while the namespaces are open
 	if err := a.clear(node, pod); err != nil {
 		return nil, err
 	}
@@ -336,7 +335,7 @@ func (a *attachment) sweep(node *namespace) {
 		if err != nil {
 			return
 		}
-		if l != nil && (deleted || time.Since(n.Written) < patience || l.Attrs().MasterIndex != 0) {
+		if l != nil && (deleted || time.Since(n.Written) < patience || l.master != 0) {
 			continue // in use by an ADD again, or for another time: deleting one costs as much as ten ADDs
 		}
 		if l != nil {
@@ -367,11 +366,11 @@ func (u undoing) after(err error) error {
 }
 
 func storeOf(conf *Config) (*ipam.Store, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := sysctl.Ledger{}.Value("kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	return ipam.New(ipam.Config{Dir: conf.StateDir, Network: conf.Name, BootID: strings.TrimSpace(string(boot))})
+	return ipam.New(ipam.Config{Dir: conf.StateDir, Network: conf.Name, BootID: boot})
 }
 
 // hostName is the name of the node's end of an attachment's link.

@@ -20,41 +20,45 @@ func limiter(host string) string { return limitPrefix + strings.TrimPrefix(host,
 // limit holds a container to its rates. What goes to it waits in a token bucket on the node's end of its link; what comes from it is
 // sent through a device of its own that has such a bucket, for the kernel shapes only what leaves a device.
 func (n *namespace) limit(host string, in, out shape) error {
-	l, err := n.nl.LinkByName(host)
+	lib, err := n.lib()
+	if err != nil {
+		return err
+	}
+	l, err := lib.LinkByName(host)
 	if err != nil {
 		return fmt.Errorf("look up %s: %w", host, err)
 	}
 	if in.rate > 0 {
-		if err := n.bucket(l, in); err != nil {
+		if err := bucket(lib, l, in); err != nil {
 			return fmt.Errorf("limit what goes to the container: %w", err)
 		}
 	}
 	if out.rate == 0 {
 		return nil
 	}
-	if err := n.limitOut(l, limiter(host), out); err != nil {
+	if err := limitOut(lib, l, limiter(host), out); err != nil {
 		return fmt.Errorf("limit what comes from the container: %w", err)
 	}
 	return nil
 }
 
-func (n *namespace) limitOut(l netlink.Link, name string, out shape) error {
+func limitOut(lib *netlink.Handle, l netlink.Link, name string, out shape) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Flags = name, l.Attrs().MTU, net.FlagUp
-	if err := n.nl.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := lib.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make device %s: %w", name, err)
 	}
-	ifb, err := n.nl.LinkByName(name)
+	ifb, err := lib.LinkByName(name)
 	if err != nil {
 		return err
 	}
-	if err := n.bucket(ifb, out); err != nil {
+	if err := bucket(lib, ifb, out); err != nil {
 		return err
 	}
 	// Whoever else looks at the link's packets, as programs that translate services do, uses the same queue, and must come first: what is sent on does
 	// not come back to it.
 	both := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
-	if err := n.nl.QdiscAdd(both); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := lib.QdiscAdd(both); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add ingress queue: %w", err)
 	}
 	redirect := &netlink.U32{
@@ -62,19 +66,19 @@ func (n *namespace) limitOut(l netlink.Link, name string, out shape) error {
 		ClassId:     netlink.MakeHandle(1, 1),
 		Actions:     []netlink.Action{netlink.NewMirredAction(ifb.Attrs().Index)},
 	}
-	if err := n.nl.FilterAdd(redirect); err != nil {
+	if err := lib.FilterAdd(redirect); err != nil {
 		return fmt.Errorf("redirect to %s: %w", name, err)
 	}
 	return nil
 }
 
-func (n *namespace) bucket(l netlink.Link, s shape) error {
+func bucket(lib *netlink.Handle, l netlink.Link, s shape) error {
 	queue := s.rate/40 + s.burst // what waits no longer than 25 ms
 	q := &netlink.Tbf{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
 		Rate:       s.rate, Limit: uint32(min(queue, math.MaxUint32)), Buffer: netlink.Xmittime(s.rate, uint32(s.burst)),
 	}
-	if err := n.nl.QdiscReplace(q); err != nil {
+	if err := lib.QdiscReplace(q); err != nil {
 		return fmt.Errorf("add token bucket to %s: %w", l.Attrs().Name, err)
 	}
 	return nil
@@ -86,11 +90,15 @@ func (n *namespace) checkLimit(host string, in, out shape) error {
 		if s.rate == 0 {
 			continue
 		}
-		l, err := n.nl.LinkByName(name)
+		lib, err := n.lib()
+		if err != nil {
+			return err
+		}
+		l, err := lib.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("look up %s: %w", name, err)
 		}
-		queues, err := n.nl.QdiscList(l)
+		queues, err := lib.QdiscList(l)
 		if err != nil {
 			return fmt.Errorf("list queues of %s: %w", name, err)
 		}

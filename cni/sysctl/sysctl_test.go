@@ -60,7 +60,7 @@ func TestLedger(t *testing.T) {
 		must(l.Undo(c))
 	}
 	for key, want := range map[string]string{"net/a": "0", "net/b": "1", "net/c": "9"} {
-		if got, err := l.read(key); err != nil || got != want {
+		if got, err := l.Value(key); err != nil || got != want {
 			t.Errorf("%s is %s, %v, want %s", key, got, err, want)
 		}
 	}
