@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,15 @@ type fakeRuntime struct {
 	containers map[string]*runtimeapi.ContainerStatus
 	hang       bool
 	tasks      tasks
+	config     string // in the verbose status
+}
+
+func (f *fakeRuntime) Status(_ context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	out := &runtimeapi.StatusResponse{}
+	if r.Verbose {
+		out.Info = map[string]string{"config": f.config}
+	}
+	return out, nil
 }
 
 func (f *fakeRuntime) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
@@ -190,6 +200,26 @@ func TestConfiguredDriver(t *testing.T) {
 	} {
 		if driver, ok := configuredDriver(tt.config); driver != tt.driver || ok != tt.ok {
 			t.Errorf("%s: %v %v, want %v %v", tt.name, driver, ok, tt.driver, tt.ok)
+		}
+	}
+}
+
+func TestNetworkFolders(t *testing.T) {
+	for _, tt := range []struct {
+		name, config string
+		plugins      []string
+		conf         string
+	}{
+		{"containerd 1.6", `{"containerd":{},"cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d","maxConfNum":1}}`, []string{"/usr/lib/cni"}, "/etc/cni/net.d"},
+		{"containerd 2", `{"cni":{"binDir":"","binDirs":["/opt/a","/opt/b"],"confDir":"/etc/cni/other"}}`, []string{"/opt/a", "/opt/b"}, "/etc/cni/other"},
+		{"another runtime", `{"sandboxImage":"x"}`, nil, ""},
+		{"not JSON", `[crio]`, nil, ""},
+		{"nothing", "", nil, ""},
+	} {
+		c := serve(t, &fakeRuntime{config: tt.config})
+		plugins, conf, err := c.NetworkFolders(t.Context())
+		if !slices.Equal(plugins, tt.plugins) || conf != tt.conf || errors.Is(err, ErrUnimplemented) != (tt.plugins == nil) {
+			t.Errorf("%s: %v %q %v, want %v %q", tt.name, plugins, conf, err, tt.plugins, tt.conf)
 		}
 	}
 }

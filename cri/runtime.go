@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -86,6 +87,42 @@ func configuredDriver(config string) (runtimeapi.CgroupDriver, bool) {
 		return runtimeapi.CgroupDriver_SYSTEMD, true
 	}
 	return runtimeapi.CgroupDriver_CGROUPFS, true
+}
+
+// NetworkFolders says where the runtime looks for CNI plugins, in its order, and for CNI configurations. ErrUnimplemented where its status does
+// not tell; containerd's does.
+func (c *Client) NetworkFolders(ctx context.Context) (plugins []string, configurations string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	told, err := c.runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+	if err != nil {
+		return nil, "", wrap("ask runtime status", "", err)
+	}
+	plugins, configurations = networkFolders(told.GetInfo()["config"])
+	if len(plugins) == 0 && configurations == "" {
+		return nil, "", wrap("ask runtime for its CNI folders", "", status.Error(codes.Unimplemented, "its status does not tell"))
+	}
+	return plugins, configurations, nil
+}
+
+// networkFolders reads them out of containerd's configuration: 1.x has one folder of plugins, 2.x several.
+func networkFolders(config string) (plugins []string, configurations string) {
+	var cfg struct {
+		CNI struct {
+			BinDir  string   `json:"binDir"`
+			BinDirs []string `json:"binDirs"`
+			ConfDir string   `json:"confDir"`
+		} `json:"cni"`
+	}
+	if json.Unmarshal([]byte(config), &cfg) != nil {
+		return nil, ""
+	}
+	for _, dir := range append(cfg.CNI.BinDirs, cfg.CNI.BinDir) {
+		if dir != "" && !slices.Contains(plugins, dir) {
+			plugins = append(plugins, dir)
+		}
+	}
+	return plugins, cfg.CNI.ConfDir
 }
 
 // SetPodCIDR tells the runtime the node's pod range, for runtimes that template CNI configuration.

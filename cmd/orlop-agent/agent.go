@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -59,6 +61,7 @@ type agent struct {
 	routes   *routes.Reconciler
 	mtu      atomic.Int64    // of tunnels to other nodes, as last seen; -1 not yet
 	found    map[string]bool // what is wrong on the node and has been told
+	unseen   error           // why the runtime would not see what is installed; nil: it does
 }
 
 // runAgent works until ctx ends.
@@ -82,6 +85,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		return err
 	}
 	defer unlock()
+	o, unseen := o.withFolders(ctx, exists, log)
 	svc, err := openServices(o, log)
 	if err != nil {
 		return err
@@ -100,6 +104,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		o: o, log: log, client: client, svc: svc, table: nat.New(networkName), direct: direct,
 		known: make(chan struct{}), proxying: make(chan struct{}), changed: make(chan struct{}, 1), found: map[string]bool{},
 	}
+	a.unseen = unseen
 	a.mtu.Store(-1)
 	a.routes, err = routes.New(routes.Config{Desired: a.view, Overlay: o.overlay(), Resync: resync, Done: a.routesDone, Log: log}, table)
 	if err != nil {
@@ -166,7 +171,7 @@ func (a *agent) prepare() error {
 			return fmt.Errorf("%w (%s)", err, s.why)
 		}
 	}
-	if a.o.cni {
+	if a.o.cni && a.unseen == nil {
 		return install.Programs(a.installConfig())
 	}
 	return nil
@@ -382,13 +387,16 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if !a.o.cni {
 		return a.bridged()
 	}
-	if len(c.podCIDRs) == 0 {
-		a.log.Info("waiting for this node's pod CIDR", "node", a.o.node)
-		return nil
-	}
 	direct := a.direct
 	if len(direct) == 0 {
 		direct = c.allPods
+	}
+	kind, err := linkKind(a.o.bridge)
+	if err != nil {
+		return err
+	}
+	if why := a.cannotServe(c, kind); why != "" {
+		return a.withhold(ctx, c, direct, why)
 	}
 	if err := a.settings(c); err != nil {
 		return err
@@ -423,9 +431,49 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		return err
 	}
 	if c.unavailable {
-		return a.clearUnavailable(ctx)
+		return a.setUnavailable(ctx, false, "OrlopIsUp", "orlop-agent serves this node")
 	}
 	return nil
+}
+
+// cannotServe says why an ADD on this node must fail, with a link of that kind under the bridge's name; empty: it need not.
+func (a *agent) cannotServe(c *cluster, kind string) string {
+	if a.unseen != nil {
+		return a.unseen.Error()
+	}
+	if kind != "" && kind != "bridge" {
+		return fmt.Sprintf("interface %s is a %s, not a bridge: remove or rename it, or name another one by --bridge", a.o.bridge, kind)
+	}
+	if len(c.podCIDRs) == 0 {
+		return "this node has no pod CIDR"
+	}
+	return ""
+}
+
+// withhold keeps pods off a node that cannot have any. There is no configuration then at first. One that is there stays, because without one runtimes refuse DEL
+// as well, and pods could not even end: it stops ADD, says so by STATUS to runtimes that ask, and the node's condition tells the scheduler, for
+// containerd 1.6 and others that do not.
+func (a *agent) withhold(ctx context.Context, c *cluster, direct []netip.Prefix, why string) error {
+	a.log.Warn("no pods can come to this node", "node", a.o.node, "why", why)
+	if !install.Served(a.installConfig()) {
+		return nil
+	}
+	if len(c.podCIDRs) == 0 {
+		file := filepath.Join(a.o.runDir, podCIDRsName)
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("withdraw pod CIDRs: %w", err)
+		}
+		_, err := install.Conflist(a.installConfig(), install.Network{
+			Name: networkName, Bridge: a.o.bridge, PodCIDRsFile: file, Direct: direct, MTU: mtuOf(c.own), StateDir: a.o.stateDir, Netfilter: a.svc.bridged(),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if c.unavailable {
+		return nil
+	}
+	return a.setUnavailable(ctx, true, "OrlopCannotServe", why)
 }
 
 // others tells of configurations of other networks. They are not touched.
@@ -458,23 +506,27 @@ func (a *agent) bridged() error {
 	return bridgedPackets(a.o.ledger(), a.log)
 }
 
-func (a *agent) clearUnavailable(ctx context.Context) error {
-	now := time.Now().UTC().Format(time.RFC3339)
-	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"NetworkUnavailable","status":"False","reason":"OrlopIsUp",`+
-		`"message":"orlop-agent serves this node","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, now, now)
-	_, err := a.client.CoreV1().Nodes().PatchStatus(ctx, a.o.node, []byte(patch))
+func (a *agent) setUnavailable(ctx context.Context, unavailable bool, reason, message string) error {
+	now := metav1.Now()
+	status := corev1.ConditionFalse
+	if unavailable {
+		status = corev1.ConditionTrue
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
+		Type: corev1.NodeNetworkUnavailable, Status: status, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now,
+	}}}})
+	if err == nil {
+		_, err = a.client.CoreV1().Nodes().PatchStatus(ctx, a.o.node, patch)
+	}
 	if err != nil {
-		return fmt.Errorf("clear condition NetworkUnavailable: %w", err)
+		return fmt.Errorf("set condition NetworkUnavailable: %w", err)
 	}
 	return nil
 }
 
 func (a *agent) installConfig() install.Config { return a.o.installConfig() }
 
-// installConfig takes folders that are not given from the runtime's configuration; in a container they are what is mounted there.
+// installConfig is complete after withFolders.
 func (o options) installConfig() install.Config {
-	cfg := install.Config{Binary: o.binary, BinDir: o.binDir, ConfDir: o.confDir}
-	found, _ := install.RuntimeFolders("/") // a file that cannot be read says as much as none
-	cfg.BinDir, cfg.ConfDir = cmp.Or(cfg.BinDir, found.Bin), cmp.Or(cfg.ConfDir, found.Conf)
-	return cfg
+	return install.Config{Binary: o.binary, BinDir: o.binDir, ConfDir: o.confDir}
 }

@@ -59,6 +59,9 @@ type options struct {
 	binary               string
 	binDir               string
 	confDir              string
+	runtime              string // CRI endpoint
+	files                string // root of the runtime's configuration files
+	inPod                bool   // folders are there only if mounted
 	stateDir             string
 	dataDir              string
 	runDir               string
@@ -111,8 +114,10 @@ func command() *cobra.Command {
 	f.StringVar(&o.probes, "probe-bind-address", "127.0.0.1:10253", "address of /healthz and /livez for this node's kubelet, which no other proxy has; not served when empty")
 	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:10249", "address of /metrics and /proxyMode, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")
 	f.StringVar(&o.binary, "cni-binary", "/opt/orlop/orlop-cni", "CNI plugin to install")
-	f.StringVar(&o.binDir, "cni-bin-dir", "", "folder of CNI plugins; that of the runtime's configuration, or /opt/cni/bin, when empty")
-	f.StringVar(&o.confDir, "cni-conf-dir", "", "folder of CNI configurations; that of the runtime's configuration, or /etc/cni/net.d, when empty")
+	f.StringVar(&o.binDir, "cni-bin-dir", "", "folder of CNI plugins; the first that the runtime looks in, as it says or its configuration does, or /opt/cni/bin, when empty")
+	f.StringVar(&o.confDir, "cni-conf-dir", "", "folder of CNI configurations; that of the runtime, as it says or its configuration does, or /etc/cni/net.d, when empty")
+	f.StringVar(&o.runtime, "runtime-endpoint", "", "CRI socket of the runtime, asked for its CNI folders; containerd's or CRI-O's usual one, where it is seen, when empty")
+	o.files, o.inPod = "/", os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 	f.StringVar(&o.stateDir, "cni-state-dir", "/var/lib/cni/orlop", "folder of the CNI plugin's leases")
 	f.StringVar(&o.dataDir, "data-dir", "/var/lib/orlop-agent", "folder of what the agent keeps over a reboot")
 	f.StringVar(&o.runDir, "run-dir", "/run/orlop", "folder of the lock that keeps a second agent waiting")
@@ -160,7 +165,9 @@ func uninstallCommand(o *options) *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use: "uninstall", Short: "Remove from this node all that the agent and its CNI plugin made", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return uninstall(*o, dry, cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return uninstall(cmd.Context(), *o, dry, cmd.OutOrStdout())
+		},
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed, and remove nothing")
 	return cmd

@@ -48,7 +48,7 @@ func TestKernelMounts(t *testing.T) {
 			t.Errorf("%d mounts, %v", n, err)
 		}
 		var said bytes.Buffer
-		if err := uninstall(o, false, &said); err != nil {
+		if err := uninstall(t.Context(), o, false, &said); err != nil {
 			t.Error(err)
 		}
 		if is, _ := isType(filepath.Dir(o.pinDir), unix.BPF_FS_MAGIC); is {

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/orlop-io/orlop/cni/routes"
 )
 
@@ -123,4 +126,21 @@ func foundHere(view routes.View, actual routes.State) []string {
 		}
 	}
 	return out
+}
+
+// linkKind is what kind of link has a name, in the kernel's words; empty when there is none.
+func linkKind(name string) (string, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return "", fmt.Errorf("open netlink: %w", err)
+	}
+	defer nl.Close()
+	l, err := nl.LinkByName(name)
+	if nf := (netlink.LinkNotFoundError{}); errors.As(err, &nf) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	return l.Type(), nil
 }

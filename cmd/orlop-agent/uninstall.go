@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,12 +29,13 @@ type effect struct {
 // uninstall takes from this node all that the agent and its plugin made, and says each thing. Pods that hang on the bridge lose their network; what
 // others have made, kube-proxy's rules and other plugins' links, is as it was. With dry it only says. It refuses while an agent works here, and goes
 // on after an error.
-func uninstall(o options, dry bool, out io.Writer) error {
+func uninstall(ctx context.Context, o options, dry bool, out io.Writer) error {
 	unlock, err := idle(o.runDir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	o, _ = o.withFolders(ctx, exists, slog.New(slog.DiscardHandler)) // what no runtime sees is removed as well
 	list, err := effects(o)
 	errs := []error{err}
 	for _, e := range list {

@@ -57,7 +57,7 @@ func leavesTheNodeAsItWas(t *testing.T) {
 	var said bytes.Buffer
 	remove := func(dry bool) error {
 		said.Reset()
-		return ns.Do(func() error { return uninstall(o, dry, &said) })
+		return ns.Do(func() error { return uninstall(t.Context(), o, dry, &said) })
 	}
 	if err := remove(false); err == nil || !strings.Contains(err.Error(), "an agent works on this node") {
 		t.Errorf("while the agent works: %v", err)

@@ -32,6 +32,8 @@ type Network struct {
 	MTU      int            // 0: the kernel's default
 	RouteMTU int            // of pods' default routes, where a tunnel takes less than the link; 0: the link's
 	StateDir string         // of the plugin's leases; empty: its default
+	// PodCIDRsFile stands for PodCIDRs that are not known any more; until the file is there ADD fails, and DEL goes on working.
+	PodCIDRsFile string
 	// Netfilter says that packets between pods of the bridge must pass netfilter, because services are translated there and not in sockets.
 	Netfilter bool
 }
@@ -78,6 +80,12 @@ func Conflist(cfg Config, n Network) (changed bool, err error) {
 	return true, replace(path, content, 0o644)
 }
 
+// Served says whether there is a configuration of ours.
+func Served(cfg Config) bool {
+	_, err := os.Lstat(filepath.Join(cfg.ConfDir, conflistName))
+	return err == nil
+}
+
 // Configuration names what Conflist writes.
 func (cfg Config) Configuration() []string { return []string{filepath.Join(cfg.ConfDir, conflistName)} }
 
@@ -99,9 +107,14 @@ func (cfg Config) Installed() []string {
 // of cniVersions.
 func (n Network) conflist() ([]byte, error) {
 	plugin := map[string]any{
-		"type": "orlop-cni", "bridge": n.Bridge, "podCIDRs": n.PodCIDRs,
+		"type": "orlop-cni", "bridge": n.Bridge,
 		"ipMasq": true, "directCIDRs": n.Direct,
 		"capabilities": map[string]bool{"portMappings": true},
+	}
+	if len(n.PodCIDRs) > 0 {
+		plugin["podCIDRs"] = n.PodCIDRs
+	} else {
+		plugin["podCIDRsFile"] = n.PodCIDRsFile
 	}
 	if !n.Netfilter {
 		plugin["bridgeNetfilter"] = "off"
