@@ -54,8 +54,8 @@ func (p *Proxy) Explain(wanted func(service string) bool) (out []Explained) {
 			continue
 		}
 		var list []Slice
-		for _, s := range slices.Sorted(maps.Keys(p.slices[key])) {
-			list = append(list, p.slices[key][s])
+		for _, s := range p.slices[key] {
+			list = append(list, s.Slice)
 		}
 		svc, why := p.services[key].limit(p.cfg.Mode, p.cfg.allowed()...)
 		e := explain(svc, list, p.place)

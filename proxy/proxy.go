@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -65,12 +66,18 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	place    Place
-	services map[string]Service          // by key
-	slices   map[string]map[string]Slice // by service, then by the slice's own key
-	owner    map[string]string           // service by the slice's key
-	dirty    map[string]bool             // services to compute again
-	refused  map[string][]Limit          // by service
-	since    time.Time                   // when the first of dirty became so
+	services map[string]Service // by key
+	slices   map[string][]keyed // by service, in the order of the slices' keys
+	owner    map[string]string  // service by the slice's key
+	dirty    map[string]bool    // services to compute again
+	refused  map[string][]Limit // by service
+	since    time.Time          // when the first of dirty became so
+}
+
+// keyed is a slice by its own key.
+type keyed struct {
+	key string
+	Slice
 }
 
 // New returns a Proxy that has done nothing yet.
@@ -80,7 +87,7 @@ func New(cfg Config, b backend) (*Proxy, error) {
 	}
 	return &Proxy{
 		cfg: cfg, backend: b, place: Place{Node: cfg.Node}, poke: make(chan struct{}, 1),
-		services: map[string]Service{}, slices: map[string]map[string]Slice{}, owner: map[string]string{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
+		services: map[string]Service{}, slices: map[string][]keyed{}, owner: map[string]string{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
 	}, nil
 }
 
@@ -103,7 +110,7 @@ func (p *Proxy) SetSlice(key string, s *Slice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old, known := p.owner[key]; known && (s == nil || s.Service != old) {
-		delete(p.slices[old], key)
+		p.slices[old] = slices.DeleteFunc(p.slices[old], func(k keyed) bool { return k.key == key })
 		if len(p.slices[old]) == 0 {
 			delete(p.slices, old)
 		}
@@ -113,10 +120,13 @@ func (p *Proxy) SetSlice(key string, s *Slice) {
 	if s == nil {
 		return
 	}
-	if p.slices[s.Service] == nil {
-		p.slices[s.Service] = map[string]Slice{}
+	list := p.slices[s.Service]
+	i, known := slices.BinarySearchFunc(list, key, func(k keyed, key string) int { return strings.Compare(k.key, key) })
+	if known {
+		list[i].Slice = *s
+	} else {
+		p.slices[s.Service] = slices.Insert(list, i, keyed{key, *s})
 	}
-	p.slices[s.Service][key] = *s
 	p.owner[key] = s.Service
 	p.touchLocked(s.Service)
 }
@@ -223,7 +233,7 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 		svc = p.limitLocked(key, svc)
 		var list []Slice
 		for _, s := range p.slices[key] {
-			list = append(list, s)
+			list = append(list, s.Slice)
 		}
 		check, has := healthCheck(svc, list)
 		if has {

@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/orlop-io/orlop/cmd/memory"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
 )
@@ -89,7 +91,7 @@ func command() *cobra.Command {
 			if clean || kubeProxy {
 				return cleanup(o, clean, kubeProxy, cmd.OutOrStdout())
 			}
-			return runAgent(cmd.Context(), o, log)
+			return small(cmd.Context(), func(ctx context.Context) error { return runAgent(ctx, o, log) })
 		},
 	}
 	cmd.Flags().BoolVar(&clean, "cleanup", false, "remove what the agent made to translate services, in whatever mode, and end; pods' network stays (orlop-agent uninstall removes all)")
@@ -133,6 +135,19 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return explainRoutes(cmd.Context(), o, cmd.OutOrStdout()) },
 	})
 	return cmd
+}
+
+// small runs what waits most of the time, in as little memory as that needs; $GOGC says otherwise.
+func small(ctx context.Context, run func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	var pace sync.WaitGroup
+	if os.Getenv("GOGC") == "" {
+		pace.Go(func() { memory.Pace(ctx, memory.Waiting(0)) })
+	}
+	err := run(ctx)
+	stop()
+	pace.Wait()
+	return err
 }
 
 // prepare reads the configuration file, if there is one, into the options, and returns the log.

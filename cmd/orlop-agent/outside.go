@@ -35,7 +35,7 @@ type outside struct {
 // openOutside decides how packets are translated beside sockets, by --proxy-external or by what the kernel can do; nil leaves them to nftables. The maps
 // of services must be open.
 func openOutside(o options, log *slog.Logger) (*outside, error) {
-	cfg := packetlb.Config{PinDir: o.pinDir, Flows: flowsFor(memory())}
+	cfg := packetlb.Config{PinDir: o.pinDir, Flows: flowsFor(ram())}
 	switch o.proxyExternal {
 	case "":
 	case externalNft:
@@ -62,8 +62,8 @@ func openOutside(o options, log *slog.Logger) (*outside, error) {
 	return nil, nil
 }
 
-// memory is how many bytes the node has; 0 not known.
-func memory() uint64 {
+// ram is how many bytes the node has; 0 not known.
+func ram() uint64 {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0

@@ -67,7 +67,7 @@ func encodeState(w io.Writer, boot string, stores map[byte]cache.Store) error {
 			continue
 		}
 		for _, obj := range stores[kind].List() {
-			o, ok := obj.(object)
+			o, ok := obj.(interface{ Marshal() ([]byte, error) })
 			if !ok {
 				continue
 			}

@@ -9,9 +9,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -41,21 +42,9 @@ type following struct {
 }
 
 func newWatch(client kubernetes.Interface, o options) *watch {
-	return &watch{
-		node: o.node, proxy: o.proxy, factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim)),
-		kinds: map[byte]*following{}, stale: make(chan struct{}, 1), primed: make(chan struct{}),
-	}
-}
-
-// slim drops what the agent never reads; it is most of an object.
-func slim(obj any) (any, error) {
-	if m, err := meta.Accessor(obj); err == nil {
-		m.SetManagedFields(nil)
-	}
-	if n, ok := obj.(*corev1.Node); ok {
-		n.Status.Images = nil
-	}
-	return obj, nil
+	w := &watch{node: o.node, proxy: o.proxy, kinds: map[byte]*following{}, stale: make(chan struct{}, 1), primed: make(chan struct{})}
+	w.factory = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(w.pack))
+	return w
 }
 
 // handle tells p of services and endpoints, servers of the API servers among those, and nodes of all nodes after each change.
@@ -76,7 +65,9 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 		return err
 	}
 	return errors.Join(err,
-		w.add(kindService, w.factory.Core().V1().Services().Informer(), func(key string, obj any) {
+		w.add(kindService, w.factory.InformerFor(&corev1.Service{}, func(c kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewServiceInformer(c, "", 0, cache.Indexers{}) // of no index: nobody asks by namespace
+		}), func(key string, obj any) {
 			if s, ok := obj.(*corev1.Service); ok {
 				if svc, ours := proxy.FromService(s); ours {
 					p.SetService(key, &svc)
@@ -85,7 +76,9 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 			}
 			p.SetService(key, nil)
 		}),
-		w.add(kindSlice, w.factory.Discovery().V1().EndpointSlices().Informer(), func(key string, obj any) {
+		w.add(kindSlice, w.factory.InformerFor(&discoveryv1.EndpointSlice{}, func(c kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
+			return discoveryinformers.NewEndpointSliceInformer(c, "", 0, cache.Indexers{})
+		}), func(key string, obj any) {
 			if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
 				servers(s)
 				if slice, ours := proxy.FromSlice(s, w.node); ours {
@@ -100,11 +93,29 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 
 // service is a Service as last seen; nil when there is none.
 func (w *watch) service(namespace, name string) *corev1.Service {
-	s, err := w.factory.Core().V1().Services().Lister().Services(namespace).Get(name)
+	f := w.kinds[kindService]
+	if f == nil {
+		return nil
+	}
+	obj, known, err := f.store.GetByKey(namespace + "/" + name)
+	if err != nil || !known {
+		return nil
+	}
+	s, _ := whole(obj).(*corev1.Service)
+	return s
+}
+
+// whole is the object of what an informer keeps; nil where that cannot be read, which pack would have refused.
+func whole(obj any) any {
+	p, is := obj.(*packed)
+	if !is {
+		return obj
+	}
+	o, err := p.unpack()
 	if err != nil {
 		return nil
 	}
-	return s
+	return o
 }
 
 // add calls set with the newest object of a key, or nil when it is gone.
@@ -113,7 +124,7 @@ func (w *watch) add(kind byte, informer cache.SharedIndexInformer, set func(key 
 	changed := func(obj any) {
 		w.touch()
 		if key, err := cache.MetaNamespaceKeyFunc(obj); err == nil {
-			set(key, obj)
+			set(key, whole(obj))
 		}
 	}
 	reg, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
