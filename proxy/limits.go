@@ -27,6 +27,9 @@ const (
 	Restart           Feature = "services without the agent"
 	ClusterOnly       Feature = "cluster addresses for the cluster only"
 	ExternalIPs       Feature = "spec.externalIPs"
+	Counts            Feature = "connections and failures of each Service"
+	RefusalCounts     Feature = "failures of a Service without endpoints"
+	PacketCounts      Feature = "packets and bytes of each Service"
 	ConnectedUDP      Feature = "connected sockets of UDP follow endpoints"
 )
 
@@ -60,6 +63,9 @@ func Limits() []Limit {
 		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", "", nil},
 		{Feature: ConnectedUDP, Modes: []string{ModeEBPF}, Where: "where the agent cannot end sockets, as it says",
 			Instead: "a socket that has connected stays with its endpoint when that goes, until it connects again"},
+		{Feature: Counts, Modes: []string{ModeNftables, ModeIptables}, Instead: "they are not counted, and `services top` says so"},
+		{Feature: RefusalCounts, Modes: []string{ModeUserspace}, Instead: "they are not counted: nobody listens, and the kernel refuses"},
+		{Feature: PacketCounts, Modes: []string{ModeNftables, ModeIptables, ModeUserspace}, Instead: "they are not counted"},
 		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", "", nil},
 	}
 }

@@ -90,6 +90,16 @@ type objectSource struct {
 	Addr    [4]uint32
 }
 
+type objectTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Failures    uint64
+	PacketsIn   uint64
+	BytesIn     uint64
+	PacketsOut  uint64
+	BytesOut    uint64
+}
+
 type objectTuple struct {
 	_         structs.HostLayout
 	Saddr     [4]uint32
@@ -150,6 +160,7 @@ const (
 	objectMapPackets      = "packets"
 	objectMapSources      = "sources"
 	objectMapTables       = "tables"
+	objectMapTraffics     = "traffics"
 	objectMapVisits       = "visits"
 	objectMapWorks        = "works"
 	objectProgFromOutside = "from_outside"
@@ -225,6 +236,7 @@ type objectMapSpecs struct {
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
+	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
 	Visits     *ebpf.MapSpec `ebpf:"visits"`
 	Works      *ebpf.MapSpec `ebpf:"works"`
 }
@@ -270,6 +282,7 @@ type objectMaps struct {
 	Packets    *ebpf.Map `ebpf:"packets"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
+	Traffics   *ebpf.Map `ebpf:"traffics"`
 	Visits     *ebpf.Map `ebpf:"visits"`
 	Works      *ebpf.Map `ebpf:"works"`
 }
@@ -287,6 +300,7 @@ func (m *objectMaps) Close() error {
 		m.Packets,
 		m.Sources,
 		m.Tables,
+		m.Traffics,
 		m.Visits,
 		m.Works,
 	)

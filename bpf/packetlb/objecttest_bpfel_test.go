@@ -56,6 +56,16 @@ type objectTestSource struct {
 	Addr    [4]uint32
 }
 
+type objectTestTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Failures    uint64
+	PacketsIn   uint64
+	BytesIn     uint64
+	PacketsOut  uint64
+	BytesOut    uint64
+}
+
 type objectTestTuple struct {
 	_         structs.HostLayout
 	Saddr     [4]uint32
@@ -116,6 +126,7 @@ const (
 	objectTestMapPackets         = "packets"
 	objectTestMapSources         = "sources"
 	objectTestMapTables          = "tables"
+	objectTestMapTraffics        = "traffics"
 	objectTestMapVisits          = "visits"
 	objectTestMapWorks           = "works"
 	objectTestProgFromOutside    = "from_outside"
@@ -200,6 +211,7 @@ type objectTestMapSpecs struct {
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
+	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
 	Visits     *ebpf.MapSpec `ebpf:"visits"`
 	Works      *ebpf.MapSpec `ebpf:"works"`
 }
@@ -246,6 +258,7 @@ type objectTestMaps struct {
 	Packets    *ebpf.Map `ebpf:"packets"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
+	Traffics   *ebpf.Map `ebpf:"traffics"`
 	Visits     *ebpf.Map `ebpf:"visits"`
 	Works      *ebpf.Map `ebpf:"works"`
 }
@@ -263,6 +276,7 @@ func (m *objectTestMaps) Close() error {
 		m.Packets,
 		m.Sources,
 		m.Tables,
+		m.Traffics,
 		m.Visits,
 		m.Works,
 	)

@@ -352,6 +352,7 @@ static __noinline enum reason start(struct work *w, enum scope scope, __u32 now)
 	if (!found)
 		return REASON_NOT_SERVICE;
 	fe = *found;
+	w->flow.service = fe.service;
 	if (fe.flags & FRONTEND_LIMITED && !admitted(w, fe.service))
 		return REASON_SOURCE;
 	if (!fe.count)
@@ -371,7 +372,6 @@ static __noinline enum reason start(struct work *w, enum scope scope, __u32 now)
 	copy_addr(w->flow.daddr, w->backend.addr);
 	w->flow.sport = w->key.sport;
 	w->flow.dport = w->backend.port;
-	w->flow.service = fe.service;
 	w->flow.port = 0;
 	/* A backend elsewhere would answer the client past this node, and one that asked itself would answer itself. */
 	int masqueraded = (scope == SCOPE_OUTSIDE && !(w->backend.flags & BACKEND_HERE)) || equal_addr(w->backend.addr, w->key.saddr);
@@ -434,6 +434,34 @@ static __always_inline void name_fragment(struct work *w)
 	w->fragment.pad = 0;
 }
 
+/* account counts a packet for its service: each way once, though one that is masqueraded is translated twice. */
+static __always_inline void account(struct __sk_buff *skb, struct work *w, enum reason why)
+{
+	int in = why == REASON_STARTED || why == REASON_REQUEST || (why == REASON_FRAGMENT && w->flow.part == PART_REQUEST);
+	int out = why == REASON_REPLY || (why == REASON_FRAGMENT && w->flow.part == PART_REPLY);
+	int failed = why >= REASON_REFUSED && why <= REASON_NO_ROOM;
+	__u32 bytes = skb->len - ETH_HLEN, packets = skb->gso_segs;
+	struct traffic *t;
+
+	if (!in && !out && !failed)
+		return;
+	t = traffic_of(w->flow.service);
+	if (!t)
+		return;
+	if (!packets)
+		packets = 1;
+	if (failed) {
+		t->failures++;
+	} else if (in) {
+		t->connections += why == REASON_STARTED;
+		t->packets_in += packets;
+		t->bytes_in += bytes;
+	} else {
+		t->packets_out += packets;
+		t->bytes_out += bytes;
+	}
+}
+
 /* decide is all that is done to a packet, but for counting. The clock is an argument, so that tests can set it. */
 static __always_inline enum reason decide(struct __sk_buff *skb, enum direction direction, enum scope scope, __u32 now)
 {
@@ -479,6 +507,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, enum direction 
 	} else {
 		why = start(w, scope, now);
 	}
+	account(skb, w, why);
 	if (why < REASON_STARTED || why > REASON_REFUSED)
 		return why;
 	if (scope == SCOPE_INSIDE && direction == DIRECTION_IN) {

@@ -120,7 +120,7 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 			m.Close()
 		}
 	}()
-	for _, name := range []string{objectMapFrontends, objectMapBackends, objectMapTables, objectMapMembers, objectMapSources, objectMapNodes} {
+	for _, name := range []string{objectMapFrontends, objectMapBackends, objectMapTables, objectMapMembers, objectMapSources, objectMapNodes, objectMapTraffics} {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(socklb.Maps(l.cfg.PinDir), name), nil)
 		if err != nil {
 			return fmt.Errorf("open the map of %s: %w", name, err)

@@ -34,7 +34,7 @@ struct flow {
 	__be32 daddr[4];
 	__be16 sport;
 	__be16 dport;
-	__u32 service; /* of a request */
+	__u32 service;
 	__be16 port; /* of a request that is masqueraded: the node's; else 0 */
 	__u8 part;
 	__u8 closing; /* the end of a TCP connection was seen */

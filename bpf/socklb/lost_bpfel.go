@@ -33,6 +33,16 @@ type lostSource struct {
 	Addr    [4]uint32
 }
 
+type lostTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Failures    uint64
+	PacketsIn   uint64
+	BytesIn     uint64
+	PacketsOut  uint64
+	BytesOut    uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -43,6 +53,7 @@ const (
 	lostMapNodes        = "nodes"
 	lostMapSources      = "sources"
 	lostMapTables       = "tables"
+	lostMapTraffics     = "traffics"
 	lostProgLostSockets = "lost_sockets"
 	lostVarUnusedLost   = "unused_lost"
 )
@@ -102,6 +113,7 @@ type lostMapSpecs struct {
 	Nodes     *ebpf.MapSpec `ebpf:"nodes"`
 	Sources   *ebpf.MapSpec `ebpf:"sources"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
+	Traffics  *ebpf.MapSpec `ebpf:"traffics"`
 }
 
 // lostVariableSpecs contains global variables before they are loaded into the kernel.
@@ -137,6 +149,7 @@ type lostMaps struct {
 	Nodes     *ebpf.Map `ebpf:"nodes"`
 	Sources   *ebpf.Map `ebpf:"sources"`
 	Tables    *ebpf.Map `ebpf:"tables"`
+	Traffics  *ebpf.Map `ebpf:"traffics"`
 }
 
 func (m *lostMaps) Close() error {
@@ -147,6 +160,7 @@ func (m *lostMaps) Close() error {
 		m.Nodes,
 		m.Sources,
 		m.Tables,
+		m.Traffics,
 	)
 }
 

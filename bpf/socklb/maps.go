@@ -246,7 +246,8 @@ func (l *LB) Usages() ([]Usage, error) {
 	for _, list := range all {
 		sources.Entries += uint32(len(list))
 	}
-	return []Usage{l.frontends.usage(), l.backends.usage(), l.tables.usage(), l.members.usage(), l.nodes.usage(), sources}, nil
+	traffic := Usage{Map: objectMapTraffics, Entries: l.counted.Load(), Capacity: l.objs.Traffics.MaxEntries(), Limit: l.objs.Traffics.MaxEntries()}
+	return []Usage{l.frontends.usage(), l.backends.usage(), l.tables.usage(), l.members.usage(), l.nodes.usage(), sources, traffic}, nil
 }
 
 // Need is how many entries maps are going to have.

@@ -135,6 +135,16 @@ type objectSource struct {
 	Addr    [4]uint32
 }
 
+type objectTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Failures    uint64
+	PacketsIn   uint64
+	BytesIn     uint64
+	PacketsOut  uint64
+	BytesOut    uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -148,6 +158,7 @@ const (
 	objectMapSockets            = "sockets"
 	objectMapSources            = "sources"
 	objectMapTables             = "tables"
+	objectMapTraffics           = "traffics"
 	objectProgConnect4          = "connect4"
 	objectProgConnect6          = "connect6"
 	objectProgGetpeername4      = "getpeername4"
@@ -240,6 +251,7 @@ type objectMapSpecs struct {
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 	Sources   *ebpf.MapSpec `ebpf:"sources"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
+	Traffics  *ebpf.MapSpec `ebpf:"traffics"`
 }
 
 // objectVariableSpecs contains global variables before they are loaded into the kernel.
@@ -290,6 +302,7 @@ type objectMaps struct {
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 	Sources   *ebpf.Map `ebpf:"sources"`
 	Tables    *ebpf.Map `ebpf:"tables"`
+	Traffics  *ebpf.Map `ebpf:"traffics"`
 }
 
 func (m *objectMaps) Close() error {
@@ -303,6 +316,7 @@ func (m *objectMaps) Close() error {
 		m.Sockets,
 		m.Sources,
 		m.Tables,
+		m.Traffics,
 	)
 }
 

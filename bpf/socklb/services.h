@@ -116,6 +116,41 @@ struct {
 	__type(value, __u32);
 } sources SEC(".maps");
 
+/* What became of a service's clients on this node. */
+struct traffic {
+	__u64 connections; /* led to an endpoint: of UDP, by a socket that connects or a flow that begins */
+	__u64 failures; /* led to none: refused or dropped */
+	__u64 packets_in, bytes_in; /* translated, to endpoints */
+	__u64 packets_out, bytes_out; /* translated, from endpoints */
+};
+
+/* Only services that this node's clients have asked for. What has no room is not counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32); /* the service */
+	__type(value, struct traffic);
+} traffics SEC(".maps");
+
+static __noinline int begin_traffic(__u32 service)
+{
+	struct traffic none = {};
+
+	return bpf_map_update_elem(&traffics, &service, &none, BPF_NOEXIST);
+}
+
+static __always_inline struct traffic *traffic_of(__u32 service)
+{
+	struct traffic *t = bpf_map_lookup_elem(&traffics, &service);
+
+	if (t)
+		return t;
+	begin_traffic(service);
+	return bpf_map_lookup_elem(&traffics, &service);
+}
+
 /* find looks a key up in a map that grows. */
 static __always_inline void *find(void *growing, const void *key)
 {

@@ -181,6 +181,23 @@ static __always_inline struct flows *flows_of(struct bpf_sock_addr *ctx, __u64 f
 	return sk ? bpf_sk_storage_get(&sockets, sk, 0, flags) : 0;
 }
 
+/* count says of the service what became of a client. A datagram of a flow that goes on is no news. */
+static __always_inline enum reason count(__u32 service, enum reason why)
+{
+	struct traffic *t;
+
+	if (why == REASON_STICKY)
+		return why;
+	t = traffic_of(service);
+	if (!t)
+		return why;
+	if (why == REASON_TRANSLATED || why == REASON_AFFINITY)
+		t->connections++;
+	else
+		t->failures++;
+	return why;
+}
+
 enum call { CALL_CONNECT, CALL_SEND };
 
 static __always_inline enum reason decide(struct bpf_sock_addr *ctx, struct endpoint *dst, enum call call, __u32 rnd, __u64 now)
@@ -208,10 +225,11 @@ static __always_inline enum reason decide(struct bpf_sock_addr *ctx, struct endp
 		/* The service changed between its frontend and its slot: what it has now is there. */
 		found = frontend_of(ctx, &vip);
 		if (!found)
-			return REASON_NO_ENDPOINT;
+			return count(fe.service, REASON_NO_ENDPOINT);
 		fe = *found;
 		why = choose(ctx, &fe, fl, dst, rnd, now);
 	}
+	count(fe.service, why);
 	if (why != REASON_TRANSLATED && why != REASON_AFFINITY)
 		return why;
 	fl = flows_of(ctx, BPF_SK_STORAGE_GET_F_CREATE);

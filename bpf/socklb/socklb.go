@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -54,6 +55,7 @@ type LB struct {
 	tables    store[objectSlot, objectBlock]
 	members   store[objectMember, uint32]
 	nodes     store[objectEndpoint, uint32]
+	counted   atomic.Uint32 // services with traffic, when it was last read
 }
 
 // Frontend is an address that clients ask for. An unspecified Addr (0.0.0.0 or ::) stands for every

@@ -27,6 +27,10 @@ func (b *Backend) adopt() error {
 	if err != nil {
 		return err
 	}
+	traffic, err := b.lb.Traffic()
+	if err != nil {
+		return err
+	}
 	b.live, b.orphans = map[string]*live{}, map[uint32]*live{}
 	b.owner, b.found = map[socklb.Frontend]string{}, map[socklb.Frontend]uint32{}
 	b.conflicts, b.unfit = map[string]bool{}, map[string]string{}
@@ -65,6 +69,9 @@ func (b *Backend) adopt() error {
 			b.retired = append(b.retired, retired{gen, size, time.Now()})
 		}
 	}
+	for id := range traffic { // a new service must not begin with an old one's
+		b.service = max(b.service, id)
+	}
 	var errs []error
 	for id, eps := range members {
 		b.service = max(b.service, id)
@@ -101,10 +108,12 @@ func (b *Backend) recognise(g *proxy.Group) *live {
 		id, ok := b.found[f]
 		if l := b.orphans[id]; ok && l != nil {
 			delete(b.orphans, id)
+			b.name(id, g.Port)
 			return l
 		}
 	}
 	b.service++
+	b.name(b.service, g.Port)
 	return &live{entry: socklb.Entry{Service: b.service}}
 }
 

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
@@ -50,6 +51,10 @@ type Backend struct {
 	gone    int            // how many former backends are Gone
 	looks   int            // how often end is still to be called
 	looked  time.Time      // when it was last
+
+	mu    sync.Mutex
+	ports map[uint32]string // of each service id, as proxy.Group has it
+	whole bool              // ports has all services in the maps
 }
 
 // live is what the maps hold of one group.
@@ -119,6 +124,9 @@ func (b *Backend) Set(model proxy.Model) error {
 	}
 	if len(errs) == 0 {
 		errs = append(errs, b.dropOrphans())
+		b.mu.Lock()
+		b.whole = errs[0] == nil
+		b.mu.Unlock()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -412,6 +420,7 @@ func (b *Backend) drop(name string, l *live) error {
 	for _, e := range append(l.old, l.entry) {
 		b.retire(e)
 	}
+	b.name(l.entry.Service, "")
 	delete(b.live, name)
 	delete(b.conflicts, name)
 	if port, was := b.unfit[name]; was {

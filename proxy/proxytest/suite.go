@@ -59,6 +59,7 @@ func Suite(t *testing.T, mode Mode) {
 		{"no endpoints refuses at once", (*run).refuses},
 		{"all backends answer", (*run).allAnswer},
 		{"a pod reaches itself", (*run).itself},
+		{"traffic is counted", (*run).traffic},
 		{"affinity", (*run).affinity},
 		{"external policy Local", (*run).externalLocal},
 		{"source ranges", (*run).sourceRanges},
@@ -138,6 +139,43 @@ func (r *run) itself() {
 	}
 	if out := r.Ask(r.Pods[1], "tcp", VIP+":80", 3); !r.lacks(proxy.ClientAddresses) && out.Saw["10.10.0.2"] != 3 {
 		r.T.Errorf("%+v: want the backend to see the pod that asked", out)
+	}
+}
+
+// What clients met is counted by the service's port, of both families and protocols together.
+func (r *run) traffic() {
+	counter, counts := r.b.(interface {
+		Traffic() (map[string]proxy.Traffic, error)
+	})
+	if counts == r.lacks(proxy.Counts) {
+		r.T.Fatalf("counts: %t; lacks that: %t", counts, r.lacks(proxy.Counts))
+	}
+	if !counts {
+		return
+	}
+	now := func() proxy.Traffic {
+		all, err := counter.Traffic()
+		r.Must(err)
+		return all["default/web:http"]
+	}
+	r.set(Service(nil, 1))
+	before := now()
+	for network, addr := range map[string]string{"tcp": VIP + ":80", "udp": "[" + VIP6 + "]:80"} {
+		r.Ask(r.Pods[1], network, addr, 5)
+	}
+	r.Ask(r.Outside, "tcp", "192.0.2.1:30080", 5)
+	got := now().Minus(before)
+	if got.Connections != 15 || got.Failures != 0 {
+		r.T.Errorf("%+v, want 15 connections", got)
+	}
+	if r.lacks(proxy.PacketCounts) != (got.PacketsIn == 0) {
+		r.T.Errorf("%+v, and packets are lacking: %t", got, r.lacks(proxy.PacketCounts))
+	}
+	r.set(Service(nil))
+	before = now()
+	r.Ask(r.Pods[1], "tcp", VIP+":80", 3)
+	if got := now().Minus(before); got.Connections != 0 || (got.Failures == 0) != r.lacks(proxy.RefusalCounts) {
+		r.T.Errorf("without endpoints %+v, and their failures are lacking: %t", got, r.lacks(proxy.RefusalCounts))
 	}
 }
 

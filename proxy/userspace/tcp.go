@@ -74,6 +74,7 @@ func (b *Backend) accept(l *listener) {
 		from := addrPort(sa)
 		t := b.targetOf(l, from.Addr())
 		if !t.serves() || !b.tcp.begin() {
+			b.unserve(t)
 			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 			unix.Close(fd) // a reset, as the kernel sends where nobody listens
 			continue
@@ -125,9 +126,11 @@ func (b *Backend) carry(client *net.TCPConn, from netip.Addr, t *target) {
 		b.cfg.Log.Debug("a backend does not answer", "port", t.group.Port, "backend", to, "err", err)
 	}
 	if server == nil {
+		b.unserve(t)
 		_ = client.SetLinger(0)
 		return
 	}
+	b.traffic.of(t.group).connections.Add(1)
 	b.tcp.hold(server)
 	defer b.tcp.release(server)
 	done := make(chan struct{})

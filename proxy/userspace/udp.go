@@ -71,6 +71,7 @@ func (b *Backend) session(c client, now time.Time) *session {
 	t := b.targetOf(c.listener, c.from.Addr())
 	to, ok := t.pick(c.from.Addr(), netip.AddrPort{}, now)
 	if !ok || len(b.sessions.byClient) >= most {
+		b.unserve(t)
 		return nil
 	}
 	s := &session{client: c, to: to, began: now, last: now}
@@ -82,10 +83,12 @@ func (b *Backend) session(c client, now time.Time) *session {
 		err = b.loop.add(s.fd, func() { b.answer(s) })
 	}
 	if err != nil {
+		b.unserve(t)
 		b.cfg.Log.Debug("a client of UDP is not served", "port", t.group.Port, "backend", to, "err", err)
 		return nil
 	}
 	b.sessions.byClient[c] = s
+	b.traffic.of(t.group).connections.Add(1)
 	return s
 }
 

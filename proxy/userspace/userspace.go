@@ -52,6 +52,7 @@ type Backend struct {
 	retry     time.Time
 
 	sessions sessions
+	traffic  traffic
 
 	served, unserved atomic.Int64
 }
@@ -160,6 +161,7 @@ func (b *Backend) Set(model proxy.Model) error {
 		return err
 	}
 	b.model = maps.Clone(model)
+	b.traffic.keep(model)
 	return nil
 }
 
