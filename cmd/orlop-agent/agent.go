@@ -113,6 +113,9 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	m := newMetrics(svc)
 	full := newPressure(svc, log)
 	m.registry.MustRegister(full)
+	if read := svc.traffic(); read != nil {
+		m.registry.MustRegister(newTraffic(read))
+	}
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,7 +70,25 @@ func (a *agent) answerServices(ctx context.Context) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(rep) // whoever asked has gone
 	})
+	mux.HandleFunc("GET /traffic", func(w http.ResponseWriter, _ *http.Request) {
+		rep, err := a.traffic()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(rep) // whoever asked has gone
+	})
 	return serveOn(ctx, l, mux)
+}
+
+func (a *agent) traffic() (trafficReport, error) {
+	read := a.svc.traffic()
+	if read == nil {
+		return trafficReport{}, fmt.Errorf("mode %s does not count what becomes of Services' clients (orlop-agent limits)", a.svc.mode)
+	}
+	ports, err := read()
+	return trafficReport{Mode: a.svc.mode, At: time.Now(), Ports: ports}, err
 }
 
 func (a *agent) report(wanted func(string) bool) (report, error) {
@@ -156,30 +175,35 @@ func join(list []netip.AddrPort) string {
 }
 
 // askAgent gets the report of the agent that runs on this node; name narrows it to one service.
-func askAgent(ctx context.Context, runDir, name string) (report, error) {
+func askAgent(ctx context.Context, runDir, name string) (rep report, err error) {
+	err = askAgentFor(ctx, runDir, "services?name="+name, &rep)
+	return rep, err
+}
+
+// askAgentFor reads one of the agent's answers into one.
+func askAgentFor(ctx context.Context, runDir, what string, answer any) error {
 	path := filepath.Join(runDir, socketName)
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/services?name="+name, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/"+what, nil)
 	if err != nil {
-		return report{}, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return report{}, fmt.Errorf("no agent answers at %s: it does not run on this node, or is not root's to ask", path)
+		return fmt.Errorf("no agent answers at %s: it does not run on this node, or is not root's to ask", path)
 	}
 	if err != nil {
-		return report{}, fmt.Errorf("ask the agent: %w", err)
+		return fmt.Errorf("ask the agent: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return report{}, fmt.Errorf("ask the agent: %s", strings.TrimSpace(string(b)))
+		return fmt.Errorf("ask the agent: %s", strings.TrimSpace(string(b)))
 	}
-	var rep report
-	if err := json.NewDecoder(resp.Body).Decode(&rep); err != nil {
-		return report{}, fmt.Errorf("read the agent's answer: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
 	}
-	return rep, nil
+	return nil
 }

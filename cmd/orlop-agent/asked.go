@@ -63,7 +63,7 @@ func servicesCommand(o *options) *cobra.Command {
 			}
 			return show(cmd, "", func(w io.Writer, rep report) error { return q.print(w, rep) })
 		},
-	})
+	}, topCommand(o, &output))
 	return cmd
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 // A map under pressure is told of once, until it has had room again. Maps that can grow stay below both.
@@ -23,12 +24,16 @@ const (
 	relieved = 0.7
 )
 
+// flowsMap is the one that forgets what is longest idle.
+const flowsMap = "flows"
+
 // pressure tells how full the maps are that services are translated by: as metrics, and before one is full in the log and by an Event of the Node.
 type pressure struct {
-	read  func() ([]socklb.Usage, error) // nil where there are no maps
-	flows func() (socklb.Usage, error)   // nil where packets are not translated by maps; it takes a while
-	log   *slog.Logger
-	told  map[string]bool
+	read   func() ([]socklb.Usage, error)           // nil where there are no maps
+	flows  func() (socklb.Usage, error)             // nil where packets are not translated by maps; it takes a while
+	counts func() (map[string]proxy.Traffic, error) // nil where there are no maps; reading counts what is there
+	log    *slog.Logger
+	told   map[string]bool
 
 	part, entries, capacity *prometheus.Desc
 
@@ -44,7 +49,7 @@ func newPressure(s *services, log *slog.Logger) *pressure {
 		capacity: prometheus.NewDesc("orlop_proxy_map_capacity", "Entries that a BPF map has room for before it grows.", []string{"map"}, nil),
 	}
 	if s.lb != nil {
-		p.read = s.lb.Usages
+		p.read, p.counts = s.lb.Usages, s.traffic()
 	}
 	if s.outside != nil {
 		p.flows = s.outside.lb.Usage
@@ -74,8 +79,13 @@ func (p *pressure) run(ctx context.Context, client kubernetes.Interface, node st
 }
 
 // look logs maps that have come under pressure, or are relieved of it, and returns the former.
-func (p *pressure) look(flows bool) (pressedNow []socklb.Usage) {
-	if flows && p.flows != nil {
+func (p *pressure) look(slow bool) (pressedNow []socklb.Usage) {
+	if slow && p.counts != nil {
+		if _, err := p.counts(); err != nil {
+			p.log.Warn("look at BPF maps", "err", err)
+		}
+	}
+	if slow && p.flows != nil {
 		u, err := p.flows()
 		if err != nil {
 			p.log.Warn("look at BPF maps", "err", err)
@@ -126,8 +136,10 @@ func pressureEvent(u socklb.Usage, node string, now time.Time) *eventsv1.Event {
 	switch {
 	case u.Err != nil:
 		note += fmt.Sprintf(": %v. Services and endpoints that do not fit will not be translated", u.Err)
-	case u.Limit == u.Capacity:
+	case u.Map == flowsMap:
 		note += ": when it is full, the longest idle is forgotten for each that comes"
+	default:
+		note += ": what has no room is left out"
 	}
 	return &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("%s.%x", node, now.UnixNano())},

@@ -271,6 +271,18 @@ func primary(addrs []netip.Addr) (out []netip.Addr) {
 	return out
 }
 
+// traffic is where what became of clients is counted; nil where it is not.
+func (s *services) traffic() func() (map[string]proxy.Traffic, error) {
+	switch {
+	case s.sockets != nil:
+		return s.sockets.Traffic
+	case s.relay != nil:
+		return s.relay.Traffic
+	default:
+		return nil
+	}
+}
+
 // external is how packets from outside are translated.
 func (s *services) external() string {
 	switch s.mode {

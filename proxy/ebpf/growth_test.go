@@ -133,8 +133,8 @@ func TestKernelGrowthIsKilledAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.lb.Close()
-	for round := range 15 {
-		text, err := json.Marshal(growthOrder{socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie, Entries: 16}, 500 * (round + 1)})
+	for round := range 8 {
+		text, err := json.Marshal(growthOrder{socklb.Config{PinDir: r.pins, Cgroup: r.cgroup, NodeNetns: cookie, Entries: 16}, 1000 * (round + 1)})
 		if err != nil {
 			t.Fatal(err)
 		}
