@@ -75,6 +75,9 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (_ Slice, ok bool) {
 		return Slice{}, false
 	}
 	out := Slice{Service: s.Namespace + "/" + name}
+	if at, err := time.Parse(time.RFC3339Nano, s.Annotations[corev1.EndpointsLastChangeTriggerTime]); err == nil {
+		out.Triggered = at
+	}
 	for _, p := range s.Ports {
 		proto := corev1.ProtocolTCP
 		if p.Protocol != nil {

@@ -69,6 +69,7 @@ type Slice struct {
 	Service   string // key of the service
 	Ports     []SlicePort
 	Endpoints []Endpoint
+	Triggered time.Time // when what it tells had happened; zero: it does not say
 }
 
 // SlicePort is where the endpoints of a slice answer for a port of the service.

@@ -27,8 +27,8 @@ type Config struct {
 	Synced func(context.Context) error
 	// Ready, if not nil, is called once, after the backend has taken the first model.
 	Ready func()
-	// Observe, if not nil, is told how long each synchronisation took, and how long its oldest change had waited before it.
-	Observe func(took, waited time.Duration)
+	// Observe, if not nil, is told of each synchronisation.
+	Observe func(Sync)
 	// Node is this node's name, which hints of endpoints speak of.
 	Node string
 	// ExternalIPs says that spec.externalIPs are translated. Whoever may write a Service can then take any address over (CVE-2020-8554).
@@ -71,7 +71,11 @@ type Proxy struct {
 	owner    map[string]string  // service by the slice's key
 	dirty    map[string]bool    // services to compute again
 	refused  map[string][]Limit // by service
-	since    time.Time          // when the first of dirty became so
+	lonely   map[string]lonely  // by service; those that are not, are not there
+	pending  pending
+	seen     Changes // but for what can be computed
+	began    time.Time
+	whole    bool // the backend has taken a model
 }
 
 // keyed is a slice by its own key.
@@ -88,6 +92,7 @@ func New(cfg Config, b backend) (*Proxy, error) {
 	return &Proxy{
 		cfg: cfg, backend: b, place: Place{Node: cfg.Node}, poke: make(chan struct{}, 1),
 		services: map[string]Service{}, slices: map[string][]keyed{}, owner: map[string]string{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
+		lonely: map[string]lonely{}, began: time.Now(),
 	}, nil
 }
 
@@ -102,6 +107,8 @@ func (p *Proxy) SetService(key string, s *Service) {
 	} else {
 		return
 	}
+	p.seen.Services++
+	p.pending.services++
 	p.touchLocked(key)
 }
 
@@ -109,6 +116,9 @@ func (p *Proxy) SetService(key string, s *Service) {
 func (p *Proxy) SetSlice(key string, s *Slice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.seen.Slices++
+	p.pending.slices++
+	p.triggerLocked(key, s)
 	if old, known := p.owner[key]; known && (s == nil || s.Service != old) {
 		p.slices[old] = slices.DeleteFunc(p.slices[old], func(k keyed) bool { return k.key == key })
 		if len(p.slices[old]) == 0 {
@@ -145,9 +155,11 @@ func (p *Proxy) SetZone(zone string) {
 }
 
 func (p *Proxy) touchLocked(service string) {
-	if len(p.dirty) == 0 {
-		p.since = time.Now()
+	now := time.Now()
+	if p.pending.since.IsZero() {
+		p.pending.since = now
 	}
+	p.seen.Queued = now
 	p.dirty[service] = true
 	p.Poke()
 }
@@ -197,15 +209,24 @@ func (p *Proxy) Run(ctx context.Context) error {
 func (p *Proxy) sync(model Model) (wait time.Duration, err error) {
 	start := time.Now()
 	p.mu.Lock()
-	since := p.since
-	p.since = time.Time{}
+	taken := p.pending
+	p.pending = pending{}
 	p.mu.Unlock()
-	if err := p.backend.Set(model); err != nil {
+	err = p.backend.Set(model)
+	done := Sync{Took: time.Since(start), Whole: err == nil && !p.whole, Err: err, Triggered: taken.triggered}
+	if !taken.since.IsZero() {
+		done.Waited = start.Sub(taken.since)
+	}
+	if p.cfg.Observe != nil && (err != nil || !taken.since.IsZero()) {
+		p.cfg.Observe(done)
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.pending = p.pending.with(taken)
+		p.mu.Unlock()
 		return time.Second, err
 	}
-	if p.cfg.Observe != nil && !since.IsZero() {
-		p.cfg.Observe(time.Since(start), start.Sub(since))
-	}
+	p.whole = true
 	more, err := p.backend.Sweep(time.Now())
 	if more || err != nil {
 		return time.Second, err
@@ -228,12 +249,17 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 		if !known {
 			checked = checked || had
 			delete(p.refused, key)
+			delete(p.lonely, key)
 			continue
 		}
 		svc = p.limitLocked(key, svc)
 		var list []Slice
 		for _, s := range p.slices[key] {
 			list = append(list, s.Slice)
+		}
+		delete(p.lonely, key)
+		if l := lonelyOf(svc, list); l != (lonely{}) {
+			p.lonely[key] = l
 		}
 		check, has := healthCheck(svc, list)
 		if has {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -45,7 +46,7 @@ func (w *watch) pack(obj any) (any, error) {
 		p = &packed{kind: kindService, namespace: o.Namespace, name: o.Name, version: o.ResourceVersion}
 		p.raw, err = o.Marshal()
 	case *discoveryv1.EndpointSlice:
-		slimSlice(o, w.node)
+		slimSlice(o, w.node, w.began)
 		p = &packed{kind: kindSlice, namespace: o.Namespace, name: o.Name, version: o.ResourceVersion}
 		p.raw, err = o.Marshal()
 	case *corev1.Node:
@@ -71,9 +72,13 @@ func slimService(s *corev1.Service) {
 }
 
 // slimSlice drops what the model of a node does not need: of other nodes it does not ask which.
-func slimSlice(s *discoveryv1.EndpointSlice, node string) {
+func slimSlice(s *discoveryv1.EndpointSlice, node string, began time.Time) {
 	s.ObjectMeta = metav1.ObjectMeta{
 		Namespace: s.Namespace, Name: s.Name, ResourceVersion: s.ResourceVersion, Labels: only(s.Labels, discoveryv1.LabelServiceName),
+		Annotations: only(s.Annotations, corev1.EndpointsLastChangeTriggerTime),
+	}
+	if at, err := time.Parse(time.RFC3339Nano, s.Annotations[corev1.EndpointsLastChangeTriggerTime]); err != nil || at.Before(began) {
+		s.Annotations = nil // most, of a large cluster; how long they took is not this process's doing
 	}
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/proxy"
 )
 
 // serve answers HTTP at addr until ctx ends; nowhere when addr is empty. While somebody else has the address it is told once, and tried again and
@@ -88,16 +90,16 @@ func serveProbes(ctx context.Context, addr string, h http.Handler) error {
 }
 
 // healthHandler says healthy once services are in force.
-func (a *agent) healthHandler() http.Handler {
+func (a *agent) healthHandler(m *kubeMetrics) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /livez", promhttp.InstrumentHandlerCounter(m.livez, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })))
+	mux.Handle("GET /healthz", promhttp.InstrumentHandlerCounter(m.healthz, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if a.inForce() {
 			_, _ = io.WriteString(w, "ok\n")
 		} else {
 			http.Error(w, "services are not in force yet", http.StatusServiceUnavailable)
 		}
-	})
+	})))
 	return mux
 }
 
@@ -111,12 +113,11 @@ func (a *agent) inForce() bool {
 	}
 }
 
-// metrics keeps kube-proxy's names where they mean the same.
+// metrics are those of translation. Those that kube-proxy has are in kube.
 type metrics struct {
 	registry *prometheus.Registry
-	took     prometheus.Histogram
+	kube     *kubeMetrics
 	waited   prometheus.Histogram
-	last     prometheus.Gauge
 	mode     string
 	external string
 	why      string // better modes are not used
@@ -127,16 +128,10 @@ func newMetrics(s *services) *metrics {
 		mode:     s.mode,
 		external: s.external(),
 		registry: prometheus.NewRegistry(),
-		took: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Time to put changed services in force.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
-		}),
+		kube:     newKubeMetrics(s.mode),
 		waited: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "orlop_proxy_change_wait_seconds", Help: "Time from a change being seen to its synchronisation.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
-		}),
-		last: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kubeproxy_sync_proxy_rules_last_timestamp_seconds", Help: "When services were last put in force.",
 		}),
 	}
 	if s.lb != nil {
@@ -180,15 +175,16 @@ func newMetrics(s *services) *metrics {
 		}, func() float64 { served, _ := s.relay.Listening(); return float64(served) }))
 	}
 	m.registry.MustRegister(info)
-	m.registry.MustRegister(m.took, m.waited, m.last,
+	m.registry.MustRegister(m.kube, m.waited,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-func (m *metrics) observe(took, waited time.Duration) {
-	m.took.Observe(took.Seconds())
-	m.waited.Observe(waited.Seconds())
-	m.last.SetToCurrentTime()
+func (m *metrics) observe(s proxy.Sync) {
+	m.kube.observe(s, time.Now())
+	if s.Err == nil {
+		m.waited.Observe(s.Waited.Seconds())
+	}
 }
 
 func (m *metrics) handler() http.Handler {

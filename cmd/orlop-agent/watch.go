@@ -31,6 +31,7 @@ type watch struct {
 	stale   chan struct{} // something has changed; holds one
 	primed  chan struct{} // closed once the last state has gone through the handlers
 	once    sync.Once
+	began   time.Time
 }
 
 // following is one kind of object.
@@ -42,7 +43,7 @@ type following struct {
 }
 
 func newWatch(client kubernetes.Interface, o options) *watch {
-	w := &watch{node: o.node, proxy: o.proxy, kinds: map[byte]*following{}, stale: make(chan struct{}, 1), primed: make(chan struct{})}
+	w := &watch{began: time.Now(), node: o.node, proxy: o.proxy, kinds: map[byte]*following{}, stale: make(chan struct{}, 1), primed: make(chan struct{})}
 	w.factory = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(w.pack))
 	return w
 }
