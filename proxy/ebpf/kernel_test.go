@@ -65,6 +65,12 @@ func (o order) do() outcome {
 		return o.hold()
 	}
 	out := outcome{map[string]int{}, map[string]int{}, map[string]int{}, 0}
+	if o.Network == "cost" {
+		if err := costs(o.Times, strings.Fields(o.Addr), out.Answers); err != nil {
+			out.Errors[err.Error()]++
+		}
+		return out
+	}
 	done := make(chan struct{})
 	if o.UntilEOF {
 		o.Times = 1 << 30
@@ -167,7 +173,7 @@ func peerOf(c net.Conn) string {
 
 // rig is a node with a cgroup, three backends at 10.10.0.1 to 3 and fd10::1 to 3, port 8080, each answering with its address.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	node   *netnstest.NS
 	cgroup string
 	pins   string
@@ -182,9 +188,9 @@ const (
 	vip6 = "fd96::50"
 )
 
-func newRig(t *testing.T) *rig { return newRigOf(t, 0, 0) }
+func newRig(t testing.TB) *rig { return newRigOf(t, 0, 0) }
 
-func newRigOf(t *testing.T, entries, limit uint32) *rig {
+func newRigOf(t testing.TB, entries, limit uint32) *rig {
 	t.Helper()
 	netnstest.RequireRoot(t)
 	r := &rig{t: t, node: netnstest.New(t), cgroup: cgroup(t), entries: entries, limit: limit}
