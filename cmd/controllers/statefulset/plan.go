@@ -139,11 +139,11 @@ func (l line) available(pod *corev1.Pod) bool {
 }
 
 // shrink takes the excess away, the highest first. An ordered set takes one at a time, and waits for a pod that is not
-// well, unless no lower one is unwell too.
+// well, unless no lower one is unwell too. One that ended will not be well again: nobody waits for that.
 func (l line) shrink() []deletion {
 	var lowestSick *corev1.Pod
 	for _, pod := range l.excess {
-		if !l.available(pod) {
+		if !l.available(pod) && !ended(pod) {
 			lowestSick = pod
 		}
 	}
@@ -154,13 +154,17 @@ func (l line) shrink() []deletion {
 			if pod.DeletionTimestamp == nil {
 				gone = append(gone, deletion{pod: pod})
 			}
-		case pod.DeletionTimestamp != nil || !l.available(pod) && pod != lowestSick:
+		case pod.DeletionTimestamp != nil || !l.available(pod) && !ended(pod) && pod != lowestSick:
 			return nil
 		default:
 			return []deletion{{pod: pod}}
 		}
 	}
 	return gone
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 }
 
 // roll replaces pods with an old revision, the highest first, as many as may be unavailable. Those that are unavailable
@@ -230,7 +234,7 @@ func Observe(set *appsv1.StatefulSet, pods []*corev1.Pod, current, update string
 	first, end := span(set)
 	updated := int32(0)
 	for _, pod := range pods {
-		if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		if ended(pod) {
 			continue
 		}
 		s.Replicas++
