@@ -92,7 +92,8 @@ func strip(obj any) (any, error) {
 		for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 			for i := range containers {
 				c := &containers[i]
-				containers[i] = corev1.Container{Name: c.Name, Image: c.Image, Resources: c.Resources, Ports: c.Ports, RestartPolicy: c.RestartPolicy}
+				containers[i] = corev1.Container{Name: c.Name, Image: c.Image, Resources: c.Resources, Ports: c.Ports, RestartPolicy: c.RestartPolicy,
+					RestartPolicyRules: c.RestartPolicyRules, VolumeMounts: keepOptions(c.VolumeMounts)}
 			}
 		}
 		pod.Status.ContainerStatuses = keepResources(pod.Status.ContainerStatuses)
@@ -107,4 +108,14 @@ func keepResources(in []corev1.ContainerStatus) []corev1.ContainerStatus {
 		in[i] = corev1.ContainerStatus{Name: in[i].Name, Resources: in[i].Resources, AllocatedResources: in[i].AllocatedResources}
 	}
 	return in
+}
+
+// keepOptions keeps of mounts those with options, which a pod must find on its node.
+func keepOptions(mounts []corev1.VolumeMount) (kept []corev1.VolumeMount) {
+	for _, m := range mounts {
+		if len(m.BindMountOptions) > 0 {
+			kept = append(kept, m)
+		}
+	}
+	return kept
 }

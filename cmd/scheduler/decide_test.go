@@ -69,6 +69,14 @@ func spread(p *corev1.Pod) {
 	}}
 }
 
+func wantsRestarts(p *corev1.Pod) {
+	p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
+}
+
+func restartsAll(n *corev1.Node) {
+	n.Status.DeclaredFeatures = []string{"Other", "RestartAllContainersOnContainerExits"}
+}
+
 func clusterOf(nodes []*corev1.Node, pods []*corev1.Pod) *cluster {
 	c := newCluster()
 	c.setNamespace("default", labels.Set{})
@@ -113,6 +121,9 @@ func TestDecide(t *testing.T) {
 		{"together with none", both[:1], nil, testPod("p", together, func(p *corev1.Pod) { p.Labels = nil }), "",
 			"0/1 nodes are available: 1 node(s) didn't match pod affinity rules."},
 		{"spread", both, []*corev1.Pod{testPod("x", on("a"))}, testPod("p", spread), "b", ""},
+		{"a feature that a node declares", []*corev1.Node{a, testNode("b", restartsAll)}, nil, testPod("p", wantsRestarts), "b", ""},
+		{"a feature that none declares", both, nil, testPod("p", wantsRestarts), "",
+			"0/2 nodes are available: 2 node declared features check failed - unsatisfied requirements: RestartAllContainersOnContainerExits."},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			v, _ := clusterOf(tc.nodes, tc.there).place(&Request{Pod: NewPod(tc.pod)})

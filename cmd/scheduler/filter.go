@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
@@ -27,6 +28,7 @@ type check struct {
 // checks are the questions that the profile asks, in order. Plugins that have nothing to say about the pod are left out.
 func (d *decision) checks() []check {
 	pod, on := d.req.Pod, d.profile.filters
+	needed := needs(&pod.Spec)
 	var all []check
 	add := func(plugin plugins, concerned bool, ask func(*Node) []misfit) {
 		if concerned && on[plugin.names()[0]] {
@@ -45,6 +47,12 @@ func (d *decision) checks() []check {
 	add(byZone, len(d.zones) > 0, d.checkZone)
 	add(bySpread, len(d.hard) > 0, d.checkSpread)
 	add(byPodAffinity, true, d.checkAffinity)
+	add(byDeclared, !needed.IsEmpty(), func(node *Node) []misfit {
+		if missing := undeclared(needed, node.Node); len(missing) > 0 {
+			return []misfit{{"node declared features check failed - unsatisfied requirements: " + strings.Join(missing, ", "), byDeclared, false}}
+		}
+		return nil
+	})
 	return all
 }
 

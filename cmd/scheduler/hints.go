@@ -27,6 +27,7 @@ const (
 	classChanged
 	csiNodeChanged
 	detached
+	nodeDeclared
 	anything event = 1<<iota - 1
 )
 
@@ -61,6 +62,8 @@ func (e event) String() string {
 		return "storage.k8s.io/CSINodeUpdate"
 	case detached:
 		return "storage.k8s.io/VolumeAttachmentDelete"
+	case nodeDeclared:
+		return "NodeUpdateNodeDeclaredFeature"
 	}
 	return "ForceActivate"
 }
@@ -81,6 +84,7 @@ const (
 	byZone
 	bySpread
 	byPodAffinity
+	byDeclared
 	allPlugins plugins = 1<<iota - 1
 	// byVictims is no plugin: the pod waits for others to leave for it.
 	byVictims plugins = 1 << iota
@@ -130,6 +134,8 @@ func cureOf(plugin plugins) event {
 		return podGone
 	case byPodAffinity:
 		return nodeAdded | nodeLabelled | podBound | podGone | podLabelled
+	case byDeclared:
+		return nodeAdded | nodeDeclared
 	}
 	return 0
 }
@@ -172,6 +178,8 @@ func (s plugins) hint(pod *Pod, c change) bool {
 	case c.node != nil && s == byNodeAffinity:
 		ok, err := pod.required.Match(c.node)
 		return err != nil || ok
+	case c.node != nil && s == byDeclared:
+		return len(undeclared(needs(&pod.Spec), c.node)) == 0
 	case c.node != nil && s == byFit:
 		return covers(resourcesOf(c.node.Status.Allocatable), pod.requests)
 	case c.node != nil && s == bySpread:
@@ -244,6 +252,9 @@ func nodeEvents(old, node *corev1.Node) []event {
 	}
 	if old.Spec.Unschedulable != node.Spec.Unschedulable || !equality.Semantic.DeepEqual(old.Spec.Taints, node.Spec.Taints) {
 		all = append(all, nodeTainted)
+	}
+	if !slices.Equal(old.Status.DeclaredFeatures, node.Status.DeclaredFeatures) {
+		all = append(all, nodeDeclared)
 	}
 	return all
 }

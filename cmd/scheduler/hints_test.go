@@ -67,6 +67,8 @@ func TestHints(t *testing.T) {
 		{"who it avoids went", byPodAffinity, apart, change{event: podGone, pod: other()}, true},
 		{"who avoids it went", byPodAffinity, nil, change{event: podGone, pod: other(labelled("b"), apart)}, true},
 		{"somebody went", byPodAffinity, apart, change{event: podGone, pod: other(labelled("b"))}, false},
+		{"its feature is declared", byDeclared, wantsRestarts, change{event: nodeDeclared, node: node(restartsAll)}, true},
+		{"another feature is declared", byDeclared, wantsRestarts, change{event: nodeDeclared, node: node()}, false},
 		{"a victim went", byVictims, nil, change{event: podGone, pod: other()}, true},
 		{"one of two objections", byTaint | byFit, cpu("1"), change{event: podGone, pod: other()}, true},
 		{"a binding failed", byFit, nil, change{event: anything}, true},
@@ -84,7 +86,7 @@ func TestHints(t *testing.T) {
 
 func TestPluginsHaveNames(t *testing.T) {
 	names := allPlugins.names()
-	if len(names) != len(filterPlugins()) || byFit.names()[0] != resourcesFit || byPodAffinity.names()[0] != interPodAffinity || byVictims.names() != nil {
+	if len(names) != len(filterPlugins()) || byFit.names()[0] != resourcesFit || byDeclared.names()[0] != declaredFeatures || byVictims.names() != nil {
 		t.Errorf("%q", names)
 	}
 	for i := range names {

@@ -46,6 +46,9 @@ func (m model) nodeTakes(p *corev1.Pod, n *corev1.Node) bool {
 			}
 		}
 	}
+	if rules := p.Spec.Containers[0].RestartPolicyRules; len(rules) > 0 && len(n.Status.DeclaredFeatures) == 0 {
+		return false
+	}
 	return !n.Spec.Unschedulable
 }
 
@@ -210,6 +213,9 @@ func randomPod(r *rand.Rand, name string) *corev1.Pod {
 	if r.IntN(4) == 0 {
 		p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}
 	}
+	if r.IntN(8) == 0 {
+		wantsRestarts(p)
+	}
 	for range r.IntN(3) {
 		p.Spec.Volumes = append(p.Spec.Volumes, randomVolume(r))
 	}
@@ -225,6 +231,9 @@ func randomCluster(r *rand.Rand) (model, *cluster) {
 			}
 			n.Status.Allocatable[corev1.ResourcePods] = *bytes(int64(3 + r.IntN(4)))
 			n.Spec.Unschedulable = r.IntN(8) == 0
+			if r.IntN(2) == 0 {
+				restartsAll(n)
+			}
 			if r.IntN(8) == 0 {
 				n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}
 			}

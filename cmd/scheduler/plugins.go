@@ -38,7 +38,7 @@ func profileOf(name string, in *configv1.KubeSchedulerProfile, path *field.Path)
 func fixedPlugins() []string { return []string{"PrioritySort", "SchedulingGates", defaultBinder} }
 
 func absentPlugins() []string {
-	return []string{"DynamicResources", "NodeDeclaredFeatures"}
+	return []string{"DynamicResources"}
 }
 
 func chosenPlugins() []string {

@@ -23,6 +23,7 @@ const (
 	volumeZone        = "VolumeZone"
 	topologySpread    = "PodTopologySpread"
 	interPodAffinity  = "InterPodAffinity"
+	declaredFeatures  = "NodeDeclaredFeatures"
 	balanced          = "NodeResourcesBalancedAllocation"
 	imageLocality     = "ImageLocality"
 	defaultPreemption = "DefaultPreemption"
@@ -90,7 +91,7 @@ func DefaultProfile(name string) *Profile {
 // filterPlugins are the plugins that rule nodes out, in the order of their bits in a set.
 func filterPlugins() []string {
 	return []string{nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, resourcesFit, volumeRestriction, volumeLimits,
-		volumeBinding, volumeZone, topologySpread, interPodAffinity}
+		volumeBinding, volumeZone, topologySpread, interPodAffinity, declaredFeatures}
 }
 
 // evenly weighs CPU and memory alike.

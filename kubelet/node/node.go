@@ -295,6 +295,7 @@ func (n *Node) status(ctx context.Context, before []v1.NodeCondition) v1.NodeSta
 	st.NodeInfo.KubeProxyVersion = "" // deprecated, and not ours to say
 	st.NodeInfo.ContainerRuntimeVersion = n.runtime
 	st.RuntimeHandlers, st.Features = n.src.Abilities()
+	st.DeclaredFeatures = declaredFeatures()
 	for _, ip := range n.cfg.IPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
