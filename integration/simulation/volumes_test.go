@@ -231,8 +231,8 @@ func (p *volumesPlot) endOf(s *story, c *corev1.PersistentVolumeClaim) {
 			s.fail("calm, and claim %s is lost, and its volume is there", c.Name)
 		}
 		return
-	case *c.Spec.StorageClassName == "later" && user == nil:
-		return
+	case *c.Spec.StorageClassName == "later" && (user == nil || user.Spec.NodeName != ""):
+		return // nobody chooses its node: the pod had one before the claim was made, or check would have complained of that
 	}
 	for _, v := range all[*corev1.PersistentVolume](s.world, "persistentvolumes") {
 		if v.Spec.ClaimRef == nil && v.DeletionTimestamp == nil && v.Spec.StorageClassName == *c.Spec.StorageClassName && v.Spec.Capacity.Storage().Cmp(*c.Spec.Resources.Requests.Storage()) >= 0 {
