@@ -28,7 +28,7 @@ func parts() []part {
 		{"scheduler", []sentence{
 			{"it filters nodes by selector, taints, resources and affinity", schedulerFilters},
 			{"it takes turns among equals and spreads the pods of a ReplicaSet", schedulerSpreads},
-			{"pods of an unknown scheduler wait", unknownScheduler},
+			{"pods of an unknown scheduler wait, and run when they are bound by hand", unknownScheduler},
 			{"it only writes the node into the pod", schedulerWritesOnlyTheNode},
 		}},
 		{"controllers", []sentence{
@@ -94,7 +94,7 @@ func parts() []part {
 			{"controllers and scheduler elect one leader by a record", leaderRecord},
 			{"restarts of kubelet, containerd, agent and API server drop nothing", faults},
 			{"a Job whose controller crashes runs each index once, and counts each pod once", jobsSurviveCrashes},
-			{"when the record is not renewed another takes over, never two at work", nil},
+			{"when the record is not renewed another takes over, never two at work", leaderStops},
 			{"control plane of several nodes", nil},
 		}},
 	}

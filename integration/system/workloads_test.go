@@ -326,4 +326,11 @@ func unknownScheduler(t *testing.T, c *clustertest.Cluster) {
 	if err != nil || got.Spec.NodeName != "" {
 		t.Errorf("the pod is on %q (%v)", got.Spec.NodeName, err)
 	}
+	binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Target: corev1.ObjectReference{Kind: "Node", Name: c.Nodes[1]}}
+	if err := c.Client.CoreV1().Pods(ns).Bind(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got = c.WaitPod(t, ns, "p", "ready", clustertest.Ready); got.Spec.NodeName != c.Nodes[1] {
+		t.Errorf("the pod runs on %q", got.Spec.NodeName)
+	}
 }
