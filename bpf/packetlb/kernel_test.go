@@ -95,6 +95,8 @@ func (b *bench) reset() {
 		b.service(uint32(i+1), list...)
 	}
 	must(b.lb.objs.Asked.Put(uint32(0), uint32(0)))
+	must(b.lb.objs.Served.Put(uint32(0), uint32(0)))
+	must(b.lb.setPods(nil))
 	b.at(1000)
 }
 
@@ -199,7 +201,7 @@ func TestKernelPacketByPacket(t *testing.T) {
 		"backend here": backendHere, "backend elsewhere": backendElsewhere, "lost parts come back": lostPartsComeBack,
 		"two frontends, one backend": twoFrontendsOneBackend, "backend leaves": backendLeaves, "what is not ours": whatIsNotOurs,
 		"refusals": refusals, "no port": noPort,
-		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "unchanged UDP sums": noSums,
+		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "unchanged UDP sums": noSums,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t
@@ -647,6 +649,56 @@ func fromPods(t *testing.T, b *bench) {
 			step{"to pod", b.pkt(proto, here, "10.1.0.2:5000"), port + " > 10.1.0.2:5000", "reply"},
 		)
 	}
+}
+
+// What is for pods, and while nobody has asked what the node itself says and hears, is not looked at. Once somebody has, all but what is for pods is.
+func passesBy(t *testing.T, b *bench) {
+	b.lead("0.0.0.0:30080", true, socklb.Entry{Service: 1, Count: 1})
+	b.lead("[::]:30080", true, socklb.Entry{Service: 4, Count: 1})
+	if err := b.lb.setPods([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd10::/64")}); err != nil {
+		t.Fatal(err)
+	}
+	looked := func(want bool, name string, program *ebpf.Program, packet []byte) {
+		t.Helper()
+		// Nothing is led there: a program that looks leaves the packet as it is, too. What was looked at is in its memory.
+		var work []objectTestWork
+		if err := b.objs.Works.Put(uint32(0), make([]objectTestWork, ebpf.MustPossibleCPU())); err != nil {
+			t.Fatal(err)
+		}
+		b.run(program, packet)
+		if err := b.objs.Works.Lookup(uint32(0), &work); err != nil {
+			t.Fatal(err)
+		}
+		got := false
+		for _, w := range work {
+			got = got || w.P.L3 != 0
+		}
+		if got != want {
+			t.Errorf("%s: looked at is %v", name, got)
+		}
+	}
+	quiet := func(want bool) {
+		t.Helper()
+		for _, proto := range []uint8{tcp, udp} {
+			looked(false, "to a pod", b.objs.FromOutsideNow, b.pkt(proto, client, here, begins))
+			looked(false, "from pod to pod", b.objs.FromPodNow, b.pkt(proto, "10.1.0.7:5000", here, begins))
+			looked(true, "from pod to elsewhere", b.objs.FromPodNow, b.pkt(proto, "10.1.0.7:5000", there, begins))
+			looked(false, "to a pod, IPv6", b.objs.FromOutsideNow, b.pkt(proto, client6, here6, begins))
+			looked(!want, "from a pod", b.objs.ToDeviceNow, b.pkt(proto, here, client))
+			looked(true, "to a balancer's address", b.objs.FromOutsideNow, b.pkt(proto, client, balancer))
+		}
+		looked(!want, "of the node's connection", b.objs.FromOutsideNow, b.pkt(tcp, client, node+":50000"))
+		looked(!want, "of the node's connection, IPv6", b.objs.FromOutsideNow, b.pkt(tcp, client6, "["+node6+"]:50000"))
+		looked(true, "to the node, to begin", b.objs.FromOutsideNow, b.pkt(tcp, client, port, begins))
+	}
+	quiet(true) // and with it the first flow has begun
+	quiet(false)
+	b.steps(t, step{"out", b.pkt(tcp, here, client), port + " > " + client, "reply"})
+	// The node is asked at an address among those of pods.
+	if err := errors.Join(b.lb.SetMasquerade([]netip.Addr{netip.MustParseAddr("10.1.0.1")}), b.lb.setPods([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")})); err != nil {
+		t.Fatal(err)
+	}
+	looked(true, "to what may be the node", b.objs.FromOutsideNow, b.pkt(tcp, client, "10.1.0.1:30080", begins))
 }
 
 // A UDP datagram without a checksum, which IPv4 allows, stays without; one behind IP options is found.

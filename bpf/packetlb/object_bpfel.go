@@ -58,6 +58,12 @@ type objectPorts struct {
 	Dport uint16
 }
 
+type objectRange struct {
+	_    structs.HostLayout
+	Addr [4]uint32
+	Mask [4]uint32
+}
+
 type objectReason uint32
 
 const (
@@ -158,6 +164,8 @@ const (
 	objectMapMembers      = "members"
 	objectMapNodes        = "nodes"
 	objectMapPackets      = "packets"
+	objectMapPods         = "pods"
+	objectMapServed       = "served"
 	objectMapSources      = "sources"
 	objectMapTables       = "tables"
 	objectMapTraffics     = "traffics"
@@ -234,6 +242,8 @@ type objectMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Pods       *ebpf.MapSpec `ebpf:"pods"`
+	Served     *ebpf.MapSpec `ebpf:"served"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
@@ -280,6 +290,8 @@ type objectMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Pods       *ebpf.Map `ebpf:"pods"`
+	Served     *ebpf.Map `ebpf:"served"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
@@ -298,6 +310,8 @@ func (m *objectMaps) Close() error {
 		m.Members,
 		m.Nodes,
 		m.Packets,
+		m.Pods,
+		m.Served,
 		m.Sources,
 		m.Tables,
 		m.Traffics,

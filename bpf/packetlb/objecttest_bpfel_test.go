@@ -49,6 +49,12 @@ type objectTestPorts struct {
 	Dport uint16
 }
 
+type objectTestRange struct {
+	_    structs.HostLayout
+	Addr [4]uint32
+	Mask [4]uint32
+}
+
 type objectTestSource struct {
 	_       structs.HostLayout
 	Bits    uint32
@@ -124,6 +130,8 @@ const (
 	objectTestMapMembers         = "members"
 	objectTestMapNodes           = "nodes"
 	objectTestMapPackets         = "packets"
+	objectTestMapPods            = "pods"
+	objectTestMapServed          = "served"
 	objectTestMapSources         = "sources"
 	objectTestMapTables          = "tables"
 	objectTestMapTraffics        = "traffics"
@@ -209,6 +217,8 @@ type objectTestMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Pods       *ebpf.MapSpec `ebpf:"pods"`
+	Served     *ebpf.MapSpec `ebpf:"served"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
@@ -256,6 +266,8 @@ type objectTestMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Pods       *ebpf.Map `ebpf:"pods"`
+	Served     *ebpf.Map `ebpf:"served"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
@@ -274,6 +286,8 @@ func (m *objectTestMaps) Close() error {
 		m.Members,
 		m.Nodes,
 		m.Packets,
+		m.Pods,
+		m.Served,
 		m.Sources,
 		m.Tables,
 		m.Traffics,

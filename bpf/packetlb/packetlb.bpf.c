@@ -79,6 +79,24 @@ struct {
 	__type(value, __u32);
 } asked SEC(".maps");
 
+/* The same of a packet that came from outside. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} served SEC(".maps");
+
+/* Where only pods of this node are, by family: no packet from outside that goes there is translated. A mask of zero: nowhere. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct range);
+} pods SEC(".maps");
+
 #include "packet.h"
 
 struct {
@@ -510,9 +528,13 @@ static __always_inline enum reason decide(struct __sk_buff *skb, enum direction 
 	account(skb, w, why);
 	if (why < REASON_STARTED || why > REASON_REFUSED)
 		return why;
-	if (scope == SCOPE_INSIDE && direction == DIRECTION_IN) {
-		__u32 *last = bpf_map_lookup_elem(&asked, &zero);
+	if (direction == DIRECTION_IN) {
+		__u32 *last;
 
+		if (scope == SCOPE_INSIDE)
+			last = bpf_map_lookup_elem(&asked, &zero);
+		else
+			last = bpf_map_lookup_elem(&served, &zero);
 		if (last && *last != now)
 			*last = now;
 	}
@@ -538,6 +560,38 @@ static __always_inline int verdict(enum reason why)
 
 static __always_inline __u32 clock(void) { return bpf_ktime_get_boot_ns() / SECOND; }
 
+static __always_inline int within(const struct range *r, const __be32 *addr)
+{
+	if (!(r->mask[0] | r->mask[3]))
+		return 0;
+	return (addr[0] & r->mask[0]) == r->addr[0] && (addr[1] & r->mask[1]) == r->addr[1] && (addr[2] & r->mask[2]) == r->addr[2] &&
+	       (addr[3] & r->mask[3]) == r->addr[3];
+}
+
+/* to_own_pod says that a packet goes to a pod of this node by its own address. */
+static __always_inline int to_own_pod(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 family = skb->protocol == bpf_htons(ETH_P_IPV6);
+	struct range *range = bpf_map_lookup_elem(&pods, &family);
+	struct ip4 *four = data + ETH_HLEN;
+	struct ip6 *six = data + ETH_HLEN;
+	__be32 daddr[4];
+
+	if (!range)
+		return 0;
+	if (family) {
+		if ((void *)(six + 1) > end)
+			return 0;
+		copy_addr(daddr, six->daddr);
+	} else {
+		if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(four + 1) > end)
+			return 0;
+		map4(daddr, four->daddr);
+	}
+	return within(range, daddr);
+}
+
 /* quiet says that a packet at a pod's link is none of ours, at little cost: most pods' sockets are seen by programs, and while no other pod has asked
  * for a service, there is nothing to answer, and only what may begin a flow is looked at. */
 static __always_inline int quiet(struct __sk_buff *skb, enum direction direction)
@@ -548,6 +602,8 @@ static __always_inline int quiet(struct __sk_buff *skb, enum direction direction
 	struct ip6 *six = data + ETH_HLEN;
 	struct tcp_head *tcp;
 
+	if (direction == DIRECTION_IN && to_own_pod(skb))
+		return 1;
 	if (!last || *last)
 		return 0;
 	if (direction == DIRECTION_OUT)
@@ -564,8 +620,48 @@ static __always_inline int quiet(struct __sk_buff *skb, enum direction direction
 	return (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
 }
 
-SEC("tc") int from_outside(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock())); }
-SEC("tc") int to_device(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, clock())); }
+/* passing says, at little cost, that a packet at a device to the network is none of ours: it goes to a pod, or, while no client outside has asked for a service, it is
+ * of a connection that the node itself has, or leaves. What this does not know decide does. */
+static __always_inline int passing(struct __sk_buff *skb, enum direction direction)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 zero = 0, family = skb->protocol == bpf_htons(ETH_P_IPV6), *last = bpf_map_lookup_elem(&served, &zero);
+	struct endpoint *own = bpf_map_lookup_elem(&masquerade, &family);
+	struct ip4 *four = data + ETH_HLEN;
+	struct ip6 *six = data + ETH_HLEN;
+	struct tcp_head *tcp;
+	__be32 daddr[4];
+
+	if (direction == DIRECTION_IN && to_own_pod(skb))
+		return 1;
+	if (!last || *last || !own)
+		return 0;
+	if (direction == DIRECTION_OUT)
+		return 1;
+	if (family) {
+		tcp = (void *)(six + 1);
+		if ((void *)(tcp + 1) > end || six->next != IPPROTO_TCP)
+			return 0;
+		copy_addr(daddr, six->daddr);
+	} else {
+		tcp = (void *)(four + 1);
+		if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(tcp + 1) > end || four->version_ihl != 0x45 || four->proto != IPPROTO_TCP ||
+		    four->frag & bpf_htons(IP_OFFSET | IP_MF))
+			return 0;
+		map4(daddr, four->daddr);
+	}
+	return (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && equal_addr(daddr, own->addr);
+}
+
+SEC("tc") int from_outside(struct __sk_buff *skb)
+{
+	return verdict(passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock()));
+}
+
+SEC("tc") int to_device(struct __sk_buff *skb)
+{
+	return verdict(passing(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, clock()));
+}
 
 SEC("tc") int from_pod(struct __sk_buff *skb)
 {

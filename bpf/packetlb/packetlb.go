@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -57,7 +58,8 @@ type LB struct {
 	nl   *netlink.Handle
 	poke chan struct{}
 
-	mu sync.Mutex // held while devices are attached to
+	mu  sync.Mutex   // held while devices are attached to
+	own []netip.Addr // of the node, as SetMasquerade had them
 }
 
 // Open loads the programs, and opens or makes the pinned maps. Nothing is attached yet. It returns ErrUnsupported when this
@@ -110,7 +112,10 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	if l.cfg.Flows > 0 {
 		spec.Maps[objectMapFlows].MaxEntries = l.cfg.Flows
 	}
+	served, adopted := filepath.Join(own, objectMapServed), false
+	_, known := os.Stat(served)
 	if m, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapFlows), nil); err == nil {
+		adopted = true
 		spec.Maps[objectMapFlows].MaxEntries = m.MaxEntries()
 		m.Close()
 	}
@@ -134,14 +139,38 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	if err != nil {
 		return fmt.Errorf("load BPF programs: %w", err)
 	}
+	if !adopted || known == nil {
+		return nil
+	}
+	return l.busy(served)
+}
+
+// busy has the programs look at every packet from outside: an earlier version's flows are there, and it did not note when the last began.
+func (l *LB) busy(served string) error {
+	m, err := ebpf.LoadPinnedMap(served, nil)
+	if err != nil {
+		return fmt.Errorf("open the map of the time of flows: %w", err)
+	}
+	defer m.Close()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	if err := m.Put(uint32(0), uint32(now.Sec)); err != nil {
+		return fmt.Errorf("note that there are flows: %w", err)
+	}
 	return nil
 }
 
 // Attachment says how programs are attached: TCX or Clsact.
 func (l *LB) Attachment() string { return l.cfg.Attach }
 
-// SetMasquerade makes the first of addrs in each family the node's address, by which backends elsewhere see clients.
+// SetMasquerade makes the first of addrs in each family the node's address, by which backends elsewhere see clients. All are those that the node is asked at; Sync
+// takes them from there.
 func (l *LB) SetMasquerade(addrs []netip.Addr) error {
+	l.mu.Lock()
+	l.own = slices.Clone(addrs)
+	l.mu.Unlock()
 	for family, v4 := range []bool{true, false} {
 		var e objectEndpoint
 		for _, a := range addrs {

@@ -5,8 +5,15 @@
 
 volatile __u32 now = 1000;
 
-SEC("tc") int from_outside_now(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, now)); }
-SEC("tc") int to_device_now(struct __sk_buff *skb) { return verdict(decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, now)); }
+SEC("tc") int from_outside_now(struct __sk_buff *skb)
+{
+	return verdict(passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, now));
+}
+
+SEC("tc") int to_device_now(struct __sk_buff *skb)
+{
+	return verdict(passing(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, now));
+}
 
 SEC("tc") int from_pod_now(struct __sk_buff *skb)
 {

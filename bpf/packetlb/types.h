@@ -67,6 +67,12 @@ struct visit {
 	__u32 seen; /* seconds since boot */
 };
 
+/* Addresses whose masked bits are these. */
+struct range {
+	__be32 addr[4];
+	__be32 mask[4];
+};
+
 enum reason {
 	REASON_NOT_SERVICE, /* passes as it is, like all down to lone_fragment */
 	REASON_MALFORMED, /* too short for its headers */

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	defer l.mu.Unlock()
 	links, err := l.list()
 	if err == nil {
-		err = l.calm()
+		err = errors.Join(l.calm(), l.setPods(pods))
 	}
 	if err != nil {
 		return nil, err
@@ -28,24 +29,57 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	return l.SetDevices(DevicesOf(links, pods))
 }
 
-// calm has the programs at pods' links look at little again, once all flows that pods have begun are over.
+// calm has the programs look at little again, once all flows that pods, or clients outside, have begun are over.
 func (l *LB) calm() error {
 	const idle = 24 * 60 * 60 // seconds, as long as a flow of TCP is kept
-	var last uint32
-	if err := l.objs.Asked.Lookup(uint32(0), &last); err != nil {
-		return fmt.Errorf("look whether pods ask: %w", err)
-	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
-	if last == 0 || now.Sec-int64(last) < idle {
-		return nil
-	}
-	if err := l.objs.Asked.Put(uint32(0), uint32(0)); err != nil {
-		return fmt.Errorf("forget that pods asked: %w", err)
+	for _, m := range []*ebpf.Map{l.objs.Asked, l.objs.Served} {
+		var last uint32
+		if err := m.Lookup(uint32(0), &last); err != nil {
+			return fmt.Errorf("look whether services are asked for in packets: %w", err)
+		}
+		if last == 0 || now.Sec-int64(last) < idle {
+			continue
+		}
+		if err := m.Put(uint32(0), uint32(0)); err != nil {
+			return fmt.Errorf("forget that services were asked for in packets: %w", err)
+		}
 	}
 	return nil
+}
+
+// setPods says where only pods are: at most one range of each family, and none that has an address at which the node itself is asked.
+func (l *LB) setPods(pods []netip.Prefix) error {
+	for family, v4 := range []bool{true, false} {
+		var r objectRange
+		for _, p := range pods {
+			if p.Addr().Is4() == v4 && !slices.ContainsFunc(l.own, p.Contains) {
+				r = rangeOf(p)
+				break
+			}
+		}
+		if err := l.objs.Pods.Put(uint32(family), &r); err != nil {
+			return fmt.Errorf("set the range of pods: %w", err)
+		}
+	}
+	return nil
+}
+
+func rangeOf(p netip.Prefix) (r objectRange) {
+	r.Addr = words(p.Masked().Addr())
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	var mask [16]byte
+	for i := range bits {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	r.Mask = words(netip.AddrFrom16(mask))
+	return r
 }
 
 // Follow keeps the programs on all devices as they come and go, until ctx ends; then it returns its error. pods is asked each time.

@@ -90,7 +90,7 @@ func (x *outside) setNode(pods []netip.Prefix, addrs []netip.Addr) error {
 	x.mu.Lock()
 	x.pods = slices.Clone(pods)
 	x.mu.Unlock()
-	x.lb.Poke()
+	defer x.lb.Poke()
 	return x.lb.SetMasquerade(addrs)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/orlop-io/orlop/proxy/proxytest"
 )
 
-// What a client outside waits for, and what a pod does that asks one beside it and has nothing to do with services: a backend's address is asked directly, over the node all the same, or as a node port that nftables, TCX or clsact translates. Client and servers
+// What a client outside waits for, and what a pod and a client do that have nothing to do with services: a backend's address is asked directly, over the node all the same, or as a node port that nftables, TCX or clsact translates. Client and servers
 // share a processor, so that a time is what a transaction costs; kinds and ways take turns in each round, and a median of medians counts.
 func BenchmarkKernelNodePort(b *testing.B) {
 	if b.N > 1 {
@@ -25,7 +25,7 @@ func BenchmarkKernelNodePort(b *testing.B) {
 	}
 	const rounds = 9
 	kinds := []string{"connect", "request", "datagram"}
-	ways, backends := []string{"direct", externalNft, packetlb.TCX, packetlb.Clsact}, []string{"here", "elsewhere", beside}
+	ways, backends := []string{"direct", externalNft, packetlb.TCX, packetlb.Clsact}, []string{"here", "elsewhere", beside, past}
 	f := newField(b, "")
 	f.router.Route("10.1.0.0/24", "192.0.2.1")
 	f.router.Route("10.1.1.0/24", "192.0.2.1")
@@ -40,7 +40,7 @@ func BenchmarkKernelNodePort(b *testing.B) {
 				if backend == beside {
 					from = f.pods[1]
 				}
-				if way == "direct" || backend == beside {
+				if way == "direct" || backend == beside || backend == past {
 					addr = direct
 				}
 				for _, kind := range kinds {
@@ -69,7 +69,8 @@ func BenchmarkKernelNodePort(b *testing.B) {
 
 const (
 	externalNft = "nft"
-	beside      = "of a pod beside it" // its address
+	beside      = "of a pod beside it"                  // its address
+	past        = "of a client outside, by its address" // whatever the node does to services
 )
 
 func us(d time.Duration) float64 { return float64(d) / 1000 }
@@ -82,7 +83,7 @@ func median(list []time.Duration) time.Duration {
 // by puts a way in charge of the node's packets, alone, and returns the backend's own address.
 func (f *field) by(way, backend string) netip.AddrPort {
 	f.t.Helper()
-	at := map[string]netip.AddrPort{"here": netip.MustParseAddrPort("10.1.0.2:7070"), "elsewhere": netip.MustParseAddrPort("10.1.1.2:7070"), beside: netip.MustParseAddrPort("10.1.0.2:7070")}[backend]
+	at := map[string]netip.AddrPort{"here": netip.MustParseAddrPort("10.1.0.2:7070"), "elsewhere": netip.MustParseAddrPort("10.1.1.2:7070"), beside: netip.MustParseAddrPort("10.1.0.2:7070"), past: netip.MustParseAddrPort("10.1.0.2:7070")}[backend]
 	m := published(func(g *proxy.Group) {
 		if g.Frontends[0].Addr.Is4() {
 			g.Backends, g.Here = []netip.AddrPort{at}, nil

@@ -145,11 +145,7 @@ func (f *field) set(m proxy.Model) {
 	}
 	f.charged = true
 	err := f.node.Do(func() error {
-		var list []packetlb.Device
-		for _, name := range []string{"up", "orl1", "orl2"} {
-			list = append(list, packetlb.Device{Index: f.node.Link(name).Attrs().Index, Name: name, Pod: strings.HasPrefix(name, "orl")})
-		}
-		_, err := f.lb.SetDevices(list)
+		_, err := f.lb.Sync([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd10::/64")})
 		return err
 	})
 	if err != nil {
