@@ -228,8 +228,8 @@ func (c *Cleaner) once(ctx context.Context) error {
 		if !Stale(csr, time.Now()) {
 			continue
 		}
-		err := c.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, csr.Name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
+		err := c.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, csr.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(csr.UID))})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // another one of that name is not meant
 			errs = append(errs, err)
 		}
 	}
