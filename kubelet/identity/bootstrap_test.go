@@ -39,11 +39,14 @@ type peer struct {
 
 	mu    sync.Mutex
 	asked *certificatesv1.CertificateSigningRequest
+	// lives are for how long certificates are valid; the last is for all others. signers are who asked for one, by serial.
+	lives   []time.Duration
+	signers []string
 }
 
 const bootToken = "abcdef.0123456789abcdef"
 
-func newPeer(t *testing.T) *peer {
+func newPeer(t *testing.T, lives ...time.Duration) *peer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,7 +62,7 @@ func newPeer(t *testing.T) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &peer{t: t, key: key, cert: cert}
+	return &peer{t: t, key: key, cert: cert, lives: lives}
 }
 
 func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +72,13 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(code)
 		_ = json.NewEncoder(w).Encode(v)
 	}
-	switch by := r.Header.Get("Authorization") == "Bearer "+bootToken; {
+	who := ""
+	if r.Header.Get("Authorization") == "Bearer "+bootToken {
+		who = "token"
+	} else if certs := r.TLS.PeerCertificates; len(certs) == 1 {
+		who = certs[0].SerialNumber.String()
+	}
+	switch by := who != ""; {
 	case r.URL.Path == requests && by && r.Method == http.MethodPost:
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -83,7 +92,7 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		csr.TypeMeta = metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "CertificateSigningRequest"}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.asked = csr
+		p.asked, p.signers = csr, append(p.signers, who)
 		answer(http.StatusCreated, csr)
 	case r.URL.Path == requests && by && r.URL.Query().Get("watch") == "" && r.Method == http.MethodGet:
 		p.mu.Lock()
@@ -99,10 +108,10 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": p.signed()})
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
-	case r.URL.Path == "/api/v1/nodes/n1" && !by && len(r.TLS.PeerCertificates) == 1:
+	case r.URL.Path == "/api/v1/nodes/n1" && by && who != "token":
 		s := r.TLS.PeerCertificates[0].Subject
 		answer(http.StatusOK, &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
-			ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"name": s.CommonName, "group": s.Organization[0]}}})
+			ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"name": s.CommonName, "group": s.Organization[0], "serial": who}}})
 	default:
 		p.t.Errorf("asked %s %s, by token: %t", r.Method, r.URL, by)
 		answer(http.StatusForbidden, &metav1.Status{})
@@ -118,8 +127,9 @@ func (p *peer) signed() *certificatesv1.CertificateSigningRequest {
 	if err != nil {
 		p.t.Error(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: req.Subject, NotBefore: time.Now().Add(-time.Minute),
-		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, p.cert, req.PublicKey, p.key)
+	n := len(p.signers)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(n)), Subject: req.Subject, NotBefore: time.Now().Add(-time.Minute),
+		NotAfter: time.Now().Add(p.lives[min(n, len(p.lives))-1]), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, p.cert, req.PublicKey, p.key)
 	if err != nil {
 		p.t.Error(err)
 	}
@@ -130,15 +140,14 @@ func (p *peer) signed() *certificatesv1.CertificateSigningRequest {
 	return out
 }
 
-// A kubelet with a bootstrap kubeconfig as kubeadm writes it becomes a node at any API server that has the API: it asks for
-// the certificate of a node, waits until it is approved, writes a kubeconfig, and shows the certificate from then on.
-func TestBootstrapsAtAnyAPIServer(t *testing.T) {
-	p := newPeer(t)
+// serve begins to answer, and gives a kubelet what kubeadm would.
+func (p *peer) serve(t *testing.T) Config {
+	t.Helper()
 	server := httptest.NewUnstartedServer(p)
 	server.TLS = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: x509.NewCertPool()}
 	server.TLS.ClientCAs.AddCert(p.cert)
 	server.StartTLS()
-	defer server.Close()
+	t.Cleanup(server.Close)
 	dir := t.TempDir()
 	boot := clientcmdapi.NewConfig()
 	boot.Clusters["kubernetes"] = &clientcmdapi.Cluster{Server: server.URL,
@@ -151,7 +160,14 @@ func TestBootstrapsAtAnyAPIServer(t *testing.T) {
 	if err := clientcmd.WriteToFile(*boot, cfg.Bootstrap); err != nil {
 		t.Fatal(err)
 	}
+	return cfg
+}
 
+// A kubelet with a bootstrap kubeconfig as kubeadm writes it becomes a node at any API server that has the API: it asks for
+// the certificate of a node, waits until it is approved, writes a kubeconfig, and shows the certificate from then on.
+func TestBootstrapsAtAnyAPIServer(t *testing.T) {
+	p := newPeer(t, time.Hour)
+	cfg := p.serve(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := Connect(ctx, cfg, slog.New(slog.DiscardHandler))
@@ -179,5 +195,41 @@ func TestBootstrapsAtAnyAPIServer(t *testing.T) {
 	}
 	if rc, err := clientcmd.RESTConfigFromKubeConfig(text); err != nil || rc.BearerToken != "" || rc.CertFile != filepath.Join(cfg.CertDir, "kubelet-client-current.pem") {
 		t.Errorf("its kubeconfig is, %v:\n%s", err, text)
+	}
+}
+
+// A client certificate that ends soon is replaced by one that the kubelet asks for with the old, and shown from then on.
+func TestClientCertificateIsRenewed(t *testing.T) {
+	p := newPeer(t, 10*time.Second, time.Hour) // of a minute that has passed
+	cfg := p.serve(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	conn, err := Connect(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := conn.Client(-1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		node, err := client.CoreV1().Nodes().Get(ctx, "n1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if node.Labels["serial"] == "2" {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if want := []string{"token", "1"}; !slices.Equal(p.signers, want) {
+		t.Errorf("certificates were asked for by %q, want %q", p.signers, want)
+	}
+	pair, err := tls.LoadX509KeyPair(current(cfg), current(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := pair.Leaf.SerialNumber.String(); n != "2" {
+		t.Errorf("after a restart it would show certificate %s", n)
 	}
 }

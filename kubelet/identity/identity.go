@@ -223,7 +223,7 @@ func rotate(ctx context.Context, cfg Config, rc *rest.Config, log *slog.Logger) 
 	go func() {
 		defer m.Stop()
 		last := m.Current()
-		for tick := time.NewTicker(10 * time.Second); ; {
+		for tick := time.NewTicker(time.Second); ; {
 			select {
 			case <-ctx.Done():
 				tick.Stop()
