@@ -3,8 +3,11 @@ package kubeletclient
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -52,6 +55,48 @@ func TestSessionsAreResumed(t *testing.T) {
 	}
 	if len(resumed) != 2 || resumed[0] || !resumed[1] {
 		t.Errorf("sessions resumed: %v", resumed)
+	}
+}
+
+// A kubelet is believed only if the cluster's authority signed its certificate, for the address that it was called by.
+func TestKubeletsAreVerified(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	other, _, err := certutil.GenerateSelfSignedCertKey("other", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name      string
+		authority []byte
+		host      string
+		want      string
+	}{
+		{"signed by the authority", own, "127.0.0.1", ""},
+		{"signed by somebody else", other, "127.0.0.1", "certificate signed by unknown authority"},
+		{"for another address", own, "127.0.0.2", "certificate is valid for 127.0.0.1, ::1, not 127.0.0.2"},
+	} {
+		file := filepath.Join(t.TempDir(), "ca")
+		if err := os.WriteFile(file, tt.authority, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := New(Config{CAFile: file, AddressTypes: []corev1.NodeAddressType{corev1.NodeInternalIP}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Whatever it is called by, it is the one server that answers.
+		c.verified.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, srv.Listener.Addr().String())
+		}
+		resp, err := (&http.Client{Transport: c.verified}).Get("https://" + tt.host)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 
