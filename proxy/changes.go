@@ -66,7 +66,7 @@ func (p *Proxy) triggerLocked(key string, s *Slice) {
 	}
 	before := p.slices[p.owner[key]]
 	i := slices.IndexFunc(before, func(k keyed) bool { return k.key == key })
-	if i < 0 || !before[i].Triggered.Equal(s.Triggered) {
+	if i < 0 || !before[i].triggered.Equal(s.Triggered) {
 		p.pending.triggered = append(p.pending.triggered, s.Triggered)
 	}
 }

@@ -55,7 +55,7 @@ func (p *Proxy) Explain(wanted func(service string) bool) (out []Explained) {
 		}
 		var list []Slice
 		for _, s := range p.slices[key] {
-			list = append(list, s.Slice)
+			list = append(list, s.slice())
 		}
 		svc, why := p.services[key].limit(p.cfg.Mode, p.cfg.allowed()...)
 		e := explain(svc, list, p.place)

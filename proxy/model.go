@@ -291,6 +291,9 @@ func (cs candidates) near(at Place) candidates {
 
 func (cs candidates) group(affinity time.Duration) Group {
 	g := Group{Affinity: affinity}
+	if len(cs) > 0 {
+		g.Backends = make([]netip.AddrPort, 0, len(cs))
+	}
 	for _, c := range cs {
 		g.Backends = append(g.Backends, c.at)
 		if c.Local {

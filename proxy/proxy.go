@@ -81,7 +81,7 @@ type Proxy struct {
 // keyed is a slice by its own key.
 type keyed struct {
 	key string
-	Slice
+	compact
 }
 
 // New returns a Proxy that has done nothing yet.
@@ -133,9 +133,9 @@ func (p *Proxy) SetSlice(key string, s *Slice) {
 	list := p.slices[s.Service]
 	i, known := slices.BinarySearchFunc(list, key, func(k keyed, key string) int { return strings.Compare(k.key, key) })
 	if known {
-		list[i].Slice = *s
+		list[i].compact = compactOf(*s)
 	} else {
-		p.slices[s.Service] = slices.Insert(list, i, keyed{key, *s})
+		p.slices[s.Service] = slices.Insert(list, i, keyed{key, compactOf(*s)})
 	}
 	p.owner[key] = s.Service
 	p.touchLocked(s.Service)
@@ -255,7 +255,7 @@ func (p *Proxy) compute(model Model, names map[string][]string, checks map[strin
 		svc = p.limitLocked(key, svc)
 		var list []Slice
 		for _, s := range p.slices[key] {
-			list = append(list, s.Slice)
+			list = append(list, s.slice())
 		}
 		delete(p.lonely, key)
 		if l := lonelyOf(svc, list); l != (lonely{}) {

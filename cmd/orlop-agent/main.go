@@ -142,7 +142,9 @@ func small(ctx context.Context, run func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	var pace sync.WaitGroup
 	if os.Getenv("GOGC") == "" {
-		pace.Go(func() { memory.Pace(ctx, memory.Waiting(0)) })
+		c := memory.Waiting(0)
+		c.Calm = 20 // most of what it holds are Services, which change seldom
+		pace.Go(func() { memory.Pace(ctx, c) })
 	}
 	err := run(ctx)
 	stop()
