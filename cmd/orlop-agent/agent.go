@@ -150,6 +150,9 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		group.Go(func() error { return full.run(ctx, client, o.node) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
 	}
+	if o.proxy && len(o.config.nodePorts) > 0 { // node ports are asked at addresses that the API server does not know of
+		group.Go(func() error { return followAddrs(ctx, a.lookAgain, log) })
+	}
 	if o.cni {
 		group.Go(func() error { return a.routes.Run(ctx) })
 	}

@@ -10,15 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hold connects one socket and asks over it again and again, until stdin ends or something fails. "tcp", "udp" or "mptcp" of Network begins with what it is; an
+// hold connects one socket and asks over it again and again, so many times, or until stdin ends, or something fails. "tcp", "udp" or "mptcp" of Network begins with what it is; an
 // address in brackets is one for IPv6 sockets, mapped or not.
 func (o order) hold() outcome {
 	out := outcome{map[string]int{}, map[string]int{}, map[string]int{}, 0}
 	done := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(done)
-	}()
+	if o.UntilEOF {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(done)
+		}()
+	}
 	fail := func(err error) outcome {
 		out.Errors[err.Error()]++
 		return out
@@ -43,11 +45,20 @@ func (o order) hold() outcome {
 	}
 	defer unix.Close(fd)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
+	if o.Device != "" {
+		err = unix.BindToDevice(fd, o.Device)
+	}
+	if o.From != "" {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(o.From).As4()})
+	}
+	if err != nil {
+		return fail(err)
+	}
 	if err := unix.Connect(fd, to); err != nil {
 		return fail(err)
 	}
 	buf := make([]byte, 100)
-	for {
+	for n := 0; o.Times == 0 || n < o.Times; n++ {
 		select {
 		case <-done:
 			return out
@@ -56,13 +67,14 @@ func (o order) hold() outcome {
 		if _, err := unix.Write(fd, []byte("?")); err != nil {
 			return fail(err)
 		}
-		n, err := unix.Read(fd, buf)
-		if err == nil && n == 0 {
+		got, err := unix.Read(fd, buf)
+		if err == nil && got == 0 {
 			err = syscall.ECONNRESET
 		}
 		if err != nil {
 			return fail(err)
 		}
-		out.Answers[string(buf[:n])]++
+		out.Answers[string(buf[:got])]++
 	}
+	return out
 }

@@ -29,6 +29,8 @@ type order struct {
 	Addr     string
 	Times    int
 	UntilEOF bool // go on until stdin ends
+	// Of a socket that stays: the device and the IPv4 address it is bound to.
+	Device, From string
 }
 
 type outcome struct {
@@ -392,6 +394,8 @@ func TestKernelAllBackendsAnswer(t *testing.T) {
 		{Network: "tcp", Addr: "127.0.0.1:30080"},
 		{Network: "tcp", Addr: "[::1]:30080"},
 		{Network: "udp", Addr: "127.0.0.1:30080"},
+		{Network: "udp", Addr: "[::1]:30080"},
+		{Network: "udp", Addr: "192.0.2.1:30080"},
 	} {
 		t.Run(o.Network+" "+o.Addr, func(t *testing.T) {
 			r.t = t
@@ -420,6 +424,20 @@ func TestKernelUnconnectedUDPStaysWithItsBackend(t *testing.T) {
 		if !strings.HasSuffix(peer, vip+":80") && !strings.Contains(peer, "ffff:"+vip) {
 			t.Errorf("the answer comes from %s", peer)
 		}
+	}
+}
+
+func TestKernelUnconnectedUDPLeavesABackendThatGoes(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1))
+	finish := r.client(r.node, order{Network: "udp-any", Addr: vip + ":80", UntilEOF: true})
+	time.Sleep(100 * time.Millisecond)
+	r.set(service(0, 2))
+	time.Sleep(100 * time.Millisecond)
+	r.set(service(0, 3))
+	time.Sleep(100 * time.Millisecond)
+	if got := finish(); len(got.Answers) != 3 || len(got.Errors) != 0 || len(got.Peers) != 1 {
+		t.Fatalf("got %+v, want one backend after the other, and one peer", got)
 	}
 }
 
@@ -469,6 +487,69 @@ func TestKernelNodePortsAreReserved(t *testing.T) {
 	}
 	if got := r.client(netnstest.New(t), order{Network: "tcp-bind", Addr: ":30080", Times: 1})(); got.Answers["bound"] != 1 {
 		t.Errorf("in a pod: %+v", got)
+	}
+}
+
+// A node port is asked at the addresses that nodes have, as they come and go.
+func TestKernelNodePortsFollowAddresses(t *testing.T) {
+	r := newRig(t)
+	r.set(service(0, 1))
+	r.node.Addrs("lo", "192.0.2.7/32", "fd02::7/128")
+	for _, there := range []bool{false, true, false} {
+		all := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		if there {
+			all = append(all, netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("fd02::7"))
+		}
+		if err := r.lb.SetNodes(all, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, network := range []string{"tcp", "udp"} {
+			for _, at := range []string{"192.0.2.7:30080", "[fd02::7]:30080"} {
+				got := r.ask(order{Network: network, Addr: at, Times: 1})
+				if there != (len(got.Answers) == 1) || there != (got.Errors[syscall.ECONNREFUSED.Error()] == 0) {
+					t.Errorf("%s %s, which nodes have: %v: %+v", network, at, there, got)
+				}
+			}
+			if got := r.ask(order{Network: network, Addr: "192.0.2.1:30080", Times: 1}); len(got.Answers) != 1 {
+				t.Errorf("at the address that stays: %+v", got)
+			}
+		}
+	}
+}
+
+// Sockets that are bound to a device of a pod are translated as others are. One that is bound to a loopback address reaches no endpoint from there, and hears so
+// at once, as if it had asked the endpoint itself.
+func TestKernelBoundSockets(t *testing.T) {
+	r := newRig(t)
+	pod := netnstest.New(t)
+	r.node.Join("pod", "", pod, "eth0")
+	r.node.Forward()
+	r.node.Addrs("pod", "10.20.0.1/24", "fd20::1/64")
+	pod.Addrs("eth0", "10.20.0.2/24", "fd20::2/64")
+	pod.Route("default", "10.20.0.1")
+	pod.Route("default", "fd20::1")
+	r.set(service(0, 1))
+	for _, addr := range []string{vip + ":80", "[" + vip6 + "]:80", "[::ffff:" + vip + "]:80"} {
+		for _, network := range []string{"tcp", "udp", "mptcp"} {
+			for _, device := range []string{"", "eth0"} {
+				finish := r.client(pod, order{Network: network + "-hold", Addr: addr, Device: device, Times: 3})
+				if got := finish(); len(got.Errors) != 0 || got.Answers["10.10.0.1"]+got.Answers["fd10::1"] != 3 {
+					t.Errorf("%s %s by device %q: %+v", network, addr, device, got)
+				}
+			}
+		}
+	}
+	for addr, want := range map[string]error{vip + ":80": syscall.EINVAL, "127.0.0.1:30080": syscall.EINVAL, "10.10.0.1:8080": syscall.EINVAL} {
+		for _, network := range []string{"tcp", "udp"} {
+			start := time.Now()
+			got := r.client(pod, order{Network: network + "-hold", Addr: addr, From: "127.0.0.1", Times: 1})()
+			if addr == "127.0.0.1:30080" { // a pod's own, where nobody listens
+				want = syscall.ECONNREFUSED
+			}
+			if got.Errors[want.Error()] != 1 || time.Since(start) > time.Second {
+				t.Errorf("%s %s from 127.0.0.1: %+v, want %v", network, addr, got, want)
+			}
+		}
 	}
 }
 
