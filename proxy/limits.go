@@ -63,7 +63,7 @@ func Limits() []Limit {
 		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", "", nil},
 		{Feature: ConnectedUDP, Modes: []string{ModeEBPF}, Where: "where the agent cannot end sockets, as it says",
 			Instead: "a socket that has connected stays with its endpoint when that goes, until it connects again"},
-		{Feature: Counts, Modes: []string{ModeNftables, ModeIptables}, Instead: "they are not counted, and `services top` says so"},
+		{Feature: Counts, Modes: []string{ModeIptables}, Instead: "they are not counted, and `services top` says so"},
 		{Feature: RefusalCounts, Modes: []string{ModeUserspace}, Instead: "they are not counted: nobody listens, and the kernel refuses"},
 		{Feature: PacketCounts, Modes: []string{ModeNftables, ModeIptables, ModeUserspace}, Instead: "they are not counted"},
 		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", "", nil},

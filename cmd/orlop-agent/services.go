@@ -273,14 +273,32 @@ func primary(addrs []netip.Addr) (out []netip.Addr) {
 
 // traffic is where what became of clients is counted; nil where it is not.
 func (s *services) traffic() func() (map[string]proxy.Traffic, error) {
+	table, _ := s.packets.(*nft.Backend)
 	switch {
+	case s.sockets != nil && table != nil:
+		return func() (map[string]proxy.Traffic, error) { return both(s.sockets.Traffic, table.Traffic) }
 	case s.sockets != nil:
 		return s.sockets.Traffic
+	case table != nil:
+		return table.Traffic
 	case s.relay != nil:
 		return s.relay.Traffic
 	default:
 		return nil
 	}
+}
+
+// both is what two count.
+func both(one, other func() (map[string]proxy.Traffic, error)) (map[string]proxy.Traffic, error) {
+	out, err := one()
+	if err != nil {
+		return nil, err
+	}
+	more, err := other()
+	for port, t := range more {
+		out[port] = out[port].Plus(t)
+	}
+	return out, err
 }
 
 // external is how packets from outside are translated.

@@ -113,6 +113,7 @@ type side struct {
 	wanted map[place]int     // how many groups want an element
 	owner  map[place]string  // the group that has a frontend
 	live   map[string]*live
+	ports  ports
 }
 
 // live is what the table holds of one group.
@@ -202,6 +203,7 @@ func (s *side) setGroup(c *change, name string, g *proxy.Group, nodes []netip.Ad
 	for _, el := range next {
 		if p := s.f.frontendOf(el.place); p.set != "" {
 			s.owner[p] = name
+			s.ports.set(p, g.Port)
 		}
 	}
 	l.group, l.elements = g, next
@@ -212,6 +214,7 @@ func (s *side) disown(name string, list []element) {
 	for _, el := range list {
 		if p := s.f.frontendOf(el.place); s.owner[p] == name {
 			delete(s.owner, p)
+			s.ports.set(p, "")
 		}
 	}
 }

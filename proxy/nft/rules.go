@@ -17,7 +17,7 @@ const (
 	dropChain   = "discard"
 	insideChain = "inside" // goes to the chooser of a packet from inside
 	// version is the name of an empty chain. It changes whenever the sets or the rules do: a table of another version is made anew.
-	version = "version-1"
+	version = "version-2"
 
 	// masqueradeMark is kube-proxy's bit 14, with its meaning: the packet's source becomes the node's address.
 	masqueradeMark = 1 << 14
@@ -61,9 +61,12 @@ func (w writer) table() {
 	}
 	_ = w.conn.AddSet(f.affinity(w.tab), nil)
 	_ = w.conn.AddSet(f.inside(w.tab), nil)
+	_ = w.conn.AddSet(f.counts(w.tab, connectionsSet), nil)
+	_ = w.conn.AddSet(f.counts(w.tab, failuresSet), nil)
 	w.chain(version, "", nil, nil)
 
 	drop := w.chain(dropChain, "", nil, nil)
+	w.rule(drop, f.count(failuresSet))
 	w.rule(drop, verdict(expr.VerdictDrop))
 	w.refusals()
 	pre := w.chain("prerouting-refuse", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, refusePriority)
@@ -73,7 +76,7 @@ func (w writer) table() {
 	w.rule(refuseInside, f.frontend(), vmap(inside.empty))
 	w.rule(pre, f.fromPods(), to(refuseInside.Name))
 	w.rule(pre, f.frontend(), vmap(outside.empty))
-	w.rule(pre, f.frontend(), in(limited, false), f.address(r0+f.words+2, f.saddr), in(allowed, true), verdict(expr.VerdictDrop))
+	w.rule(pre, f.frontend(), in(limited, false), f.address(r0+f.words+2, f.saddr), in(allowed, true), to(drop.Name))
 
 	nat := w.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, dnatPriority)
 	natOut := w.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, dnatPriority)
@@ -93,6 +96,7 @@ func (w writer) table() {
 // refusals queues the chain that tells a client at once that nobody serves: as the kernel does of a port that nobody listens on.
 func (w writer) refusals() {
 	c := w.chain(refuseChain, "", nil, nil)
+	w.rule(c, w.f.count(failuresSet))
 	tcp := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r0},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte{unix.IPPROTO_TCP}},
@@ -109,6 +113,7 @@ func (w writer) refusals() {
 func (w writer) chooser(c chooser) {
 	chain := w.chain(c.name(), "", nil, nil)
 	slot := r0 + w.f.words + 2
+	w.rule(chain, w.f.count(connectionsSet))
 	for _, count := range []uint32{c.count, 1} {
 		w.rule(chain, w.f.frontend(), []expr.Any{
 			&expr.Numgen{Register: slot, Modulus: count, Type: unix.NFT_NG_RANDOM},
@@ -121,6 +126,7 @@ func (w writer) chooser(c chooser) {
 // within the timeout, the second for one that is given to it. A backend that goes takes its rules along; what clients had with it expires.
 func (w writer) stay(g *proxy.Group) {
 	chain := w.chain(stayChain(g), "", nil, nil)
+	w.rule(chain, w.f.count(connectionsSet))
 	for _, b := range g.Backends {
 		w.rule(chain, w.f.visit(b), []expr.Any{&expr.Lookup{SourceRegister: r0, SetName: affinitySet}, note(g)}, w.f.dnatTo(b))
 	}

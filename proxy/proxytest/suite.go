@@ -153,10 +153,13 @@ func (r *run) traffic() {
 	if !counts {
 		return
 	}
-	now := func() proxy.Traffic {
-		all, err := counter.Traffic()
-		r.Must(err)
-		return all["default/web:http"]
+	now := func() (t proxy.Traffic) {
+		r.Must(r.Node.Do(func() error {
+			all, err := counter.Traffic()
+			t = all["default/web:http"]
+			return err
+		}))
+		return t
 	}
 	r.set(Service(nil, 1))
 	before := now()
