@@ -45,7 +45,7 @@ func runPodNet(ctx context.Context, bin string, out io.Writer) (err error) {
 		_, derr := b.run(context.WithoutCancel(ctx), nil, "down", "--name", b.name)
 		err = errors.Join(err, derr)
 	}()
-	if _, err := b.run(ctx, nil, "up", "--name", b.name, "--nodes", "2", "--kubeconfig", b.kubeconfig, "--wait", "10m"); err != nil {
+	if _, err := b.run(ctx, nil, "up", "--name", b.name, "--nodes", "3", "--kubeconfig", b.kubeconfig, "--wait", "10m"); err != nil {
 		return err
 	}
 	hosts, pods, err := b.wires(ctx)
@@ -250,17 +250,23 @@ func namespaceOf(part, other string) (netns.NsHandle, error) {
 	return netns.None(), fmt.Errorf("no process in the cgroup %s...%s", part, other)
 }
 
-// router has the hosts reach each other by the fabric, and waits until the pods' packets take a tunnel.
+// router has two hosts reach each other by the third, and waits until the pods' packets take a tunnel. The fabric's own gateway would not do: it sends by a
+// bridge device, which cuts packets of tunnels into small ones by itself and lets the hosts' own pass whole.
 func (b bench) router(ctx context.Context) error {
 	addrs, err := b.run(ctx, nil, "kubectl", "--name", b.name, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`)
 	if err != nil {
 		return err
 	}
 	f := strings.Fields(addrs)
-	gateway := net.ParseIP(f[0]).To4()
-	gateway[3] = 1
+	if len(f) != 3 {
+		return fmt.Errorf("addresses of three hosts: %q", addrs)
+	}
+	straight := "for f in /proc/sys/net/ipv4/conf/*/send_redirects; do echo 0 > $f; done" // else it tells them that they are on one link
+	if _, err := b.run(ctx, nil, "exec", "--name", b.name, b.name+"-3", "--", "sh", "-c", straight); err != nil {
+		return err
+	}
 	for i := range 2 {
-		if _, err := b.run(ctx, nil, "exec", "--name", b.name, fmt.Sprintf("%s-%d", b.name, i+1), "--", "ip", "route", "add", f[1-i]+"/32", "via", gateway.String()); err != nil {
+		if _, err := b.run(ctx, nil, "exec", "--name", b.name, fmt.Sprintf("%s-%d", b.name, i+1), "--", "ip", "route", "add", f[1-i]+"/32", "via", f[2]); err != nil {
 			return err
 		}
 	}
