@@ -114,3 +114,36 @@ func TestResources(t *testing.T) {
 		t.Errorf("best effort %d", adj)
 	}
 }
+
+// A container's profile goes before its pod's, and a file of the node is told by its full name.
+func TestSeccompProfiles(t *testing.T) {
+	file := "profiles/audit.json"
+	local := &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: &file}
+	runtime := &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault}
+	for _, tt := range []struct {
+		name      string
+		pod, own  *v1.SeccompProfile
+		byDefault bool
+		want      runtimeapi.SecurityProfile_ProfileType
+		ref       string
+	}{
+		{"nobody asks", nil, nil, false, runtimeapi.SecurityProfile_Unconfined, ""},
+		{"the node's default", nil, nil, true, runtimeapi.SecurityProfile_RuntimeDefault, ""},
+		{"the pod's", runtime, nil, false, runtimeapi.SecurityProfile_RuntimeDefault, ""},
+		{"the container's own", runtime, local, true, runtimeapi.SecurityProfile_Localhost, "/var/lib/kubelet/seccomp/profiles/audit.json"},
+		{"none, asked for", nil, &v1.SeccompProfile{Type: v1.SeccompProfileTypeUnconfined}, true, runtimeapi.SecurityProfile_Unconfined, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := basePod()
+			p.Spec.SecurityContext = &v1.PodSecurityContext{SeccompProfile: tt.pod}
+			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{SeccompProfile: tt.own}
+			cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0], SeccompDefault: tt.byDefault, SeccompDir: "/var/lib/kubelet/seccomp"}.Config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.Linux.SecurityContext.Seccomp; got.ProfileType != tt.want || got.LocalhostRef != tt.ref {
+				t.Errorf("the runtime is asked for %v %q", got.ProfileType, got.LocalhostRef)
+			}
+		})
+	}
+}

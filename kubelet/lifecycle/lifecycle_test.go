@@ -622,3 +622,62 @@ func TestEndToldTwice(t *testing.T) {
 		t.Errorf("phase %d, want it starting", c.Phase)
 	}
 }
+
+// A probe that has a grace of its own ends its container with that, and not with the pod's.
+func TestProbesHaveTheirOwnGrace(t *testing.T) {
+	own := func(n int64) *v1.Probe { return &v1.Probe{TerminationGracePeriodSeconds: &n} }
+	for _, tt := range []struct {
+		name string
+		set  func(*v1.Container)
+		by   Probe
+		want string
+	}{
+		{"liveness", func(c *v1.Container) { c.LivenessProbe = own(7) }, Liveness, "kill a in 7s: Container a failed liveness probe, will be restarted"},
+		{"startup", func(c *v1.Container) { c.StartupProbe, c.LivenessProbe = own(3), own(7) }, Startup, "kill a in 3s: Container a failed startup probe, will be restarted"},
+		{"none", func(c *v1.Container) { c.LivenessProbe = &v1.Probe{} }, Liveness, "kill a in 50s: Container a failed liveness probe, will be restarted"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := begin(t, pod(func(p *v1.Pod) {
+				p.Spec.TerminationGracePeriodSeconds = new(int64)
+				*p.Spec.TerminationGracePeriodSeconds = 50
+				tt.set(&p.Spec.Containers[0])
+			}))
+			w.step(Tick{})
+			w.took()
+			w.step(Probed{Name: "a", ID: "a0", Probe: tt.by})
+			w.want(tt.want, "start a/1")
+		})
+	}
+}
+
+// A pod whose containers are ready is not, until whoever keeps its gates says so, and no longer than that.
+func TestReadinessGates(t *testing.T) {
+	gated := func(conditions ...v1.PodCondition) *v1.Pod {
+		return pod(func(p *v1.Pod) {
+			p.Spec.ReadinessGates = []v1.PodReadinessGate{{ConditionType: "example.org/balanced"}}
+			p.Status.Conditions = conditions
+		})
+	}
+	w := begin(t, gated())
+	w.step(Tick{})
+	for _, tt := range []struct {
+		pod     *v1.Pod
+		want    v1.ConditionStatus
+		message string
+	}{
+		{gated(), v1.ConditionFalse, `corresponding condition of pod readiness gate "example.org/balanced" does not exist.`},
+		{gated(v1.PodCondition{Type: "example.org/balanced", Status: v1.ConditionFalse}), v1.ConditionFalse, `the status of pod readiness gate "example.org/balanced" is not "True", but False`},
+		{gated(v1.PodCondition{Type: "example.org/balanced", Status: v1.ConditionTrue}), v1.ConditionTrue, ""},
+		{gated(v1.PodCondition{Type: "example.org/balanced", Status: v1.ConditionUnknown}), v1.ConditionFalse, `the status of pod readiness gate "example.org/balanced" is not "True", but Unknown`},
+	} {
+		w.step(SpecChanged{tt.pod})
+		for _, c := range w.status().Conditions {
+			switch {
+			case c.Type == v1.ContainersReady && c.Status != v1.ConditionTrue:
+				t.Errorf("the containers are not ready: %+v", c)
+			case c.Type == v1.PodReady && (c.Status != tt.want || c.Message != tt.message):
+				t.Errorf("ready is %s, %q; want %s, %q", c.Status, c.Message, tt.want, tt.message)
+			}
+		}
+	}
+}
