@@ -53,7 +53,7 @@ func TestNode(t *testing.T) {
 		name string
 		run  func(*testing.T, *clustertest.Cluster)
 	}{
-		{"kubelet killed", kubeletKilled}, {"runtime killed", runtimeKilled}, {"one pod stuck", oneStuck}, {"many end", manyEnd}, {"runtime hangs", runtimeHangs},
+		{"kubelet killed", kubeletKilled}, {"runtime killed", runtimeKilled}, {"one pod stuck", oneStuck}, {"many end", manyEnd}, {"mounts propagate", mountsPropagate}, {"runtime hangs", runtimeHangs},
 		{"sandboxes killed", sandboxesKilled}, {"network plugin fails", pluginFails}, {"network plugin hangs", pluginHangs},
 		{"disk full", diskFull}, {"no API server", serverAway}, {"churn", churned}, {"memory", flatMemory},
 	} {
