@@ -6,9 +6,11 @@ package events
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -170,11 +172,15 @@ func (r *Recorder) Run(ctx context.Context, sink Sink) error {
 	}
 }
 
-// key tells repetitions of an event from others.
-type key struct {
-	uid                          types.UID
-	name, path                   string
-	kind, reason, message, space string
+// key tells repetitions of an event from others. It is a digest: thousands are remembered, and their words would be
+// megabytes that grow as pods come and go.
+type key [16]byte
+
+func keyOf(e *v1.Event) key {
+	o := &e.InvolvedObject
+	words := strings.Join([]string{string(o.UID), o.Name, o.FieldPath, e.Type, e.Reason, e.Namespace, e.Message}, "\x00")
+	sum := sha256.Sum256([]byte(words))
+	return key(sum[:16])
 }
 
 type told struct {
@@ -196,7 +202,7 @@ type counter struct {
 
 func (c *counter) send(ctx context.Context, sink Sink, e *v1.Event) error {
 	now := e.LastTimestamp.Time
-	k := key{e.InvolvedObject.UID, e.InvolvedObject.Name, e.InvolvedObject.FieldPath, e.Type, e.Reason, e.Message, e.Namespace}
+	k := keyOf(e)
 	if !c.allow(e.InvolvedObject.UID, now) {
 		return nil
 	}
