@@ -68,6 +68,9 @@ func (o order) hold() outcome {
 			return fail(err)
 		}
 		got, err := unix.Read(fd, buf)
+		for err == unix.EINTR { // a receive with a timeout is not restarted after a signal of the runtime's (signal(7))
+			got, err = unix.Read(fd, buf)
+		}
 		if err == nil && got == 0 {
 			err = syscall.ECONNRESET
 		}
