@@ -185,9 +185,12 @@ func sliceTie(s *resourcev1.ResourceSliceSpec, g *grower, path string) {
 func policyTies() []any {
 	return []any{
 		func(c *admissionregistrationv1.WebhookClientConfig, g *grower, path string) {
-			if c.URL != nil && g.turn(path+"?", 2) == 0 {
+			switch {
+			case c.URL == nil && c.Service == nil:
+				c.URL = new("https://nowhere.invalid/")
+			case c.URL != nil && g.turn(path+"?", 2) == 0:
 				c.Service = nil
-			} else if c.Service != nil {
+			case c.Service != nil:
 				c.URL = nil
 			}
 		},
@@ -216,9 +219,12 @@ func policyTies() []any {
 		},
 		func(d *apiextensionsv1.CustomResourceDefinition, g *grower, _ string) { definitionTie(d, g) },
 		func(c *apiextensionsv1.WebhookClientConfig, g *grower, path string) {
-			if c.URL != nil && g.turn(path+"?", 2) == 0 {
+			switch {
+			case c.URL == nil && c.Service == nil:
+				c.URL = new("https://nowhere.invalid/")
+			case c.URL != nil && g.turn(path+"?", 2) == 0:
 				c.Service = nil
-			} else if c.Service != nil {
+			case c.Service != nil:
 				c.URL = nil
 			}
 		},
