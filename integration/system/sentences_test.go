@@ -71,7 +71,7 @@ func parts() []part {
 			{"each node has a range of its own, routed between nodes", routedRanges},
 			{"towards the outside the node's address", towardsOutside},
 			{"an overlay where routers lie between", overlayBehindRouters},
-			{"any CNI plugin can be used", nil},
+			{"any CNI plugin can be used", anyPlugin},
 			{"the network plugin installs as a DaemonSet", agentIsDaemonSet},
 		}},
 		{"services", []sentence{

@@ -22,7 +22,8 @@ func needs() map[string][]dep {
 	build := []dep{{"x86_64-linux-gnu-gcc", "gcc"}}
 	up := []dep{{"containerd", "containerd"}, {"runc", "runc"}, {"ctr", "containerd"}, {"mount", "mount"}}
 	test := append(slices.Concat(build, up),
-		dep{"nft", "nftables"}, dep{"iptables-nft-restore", "iptables"}, dep{"bpftool", "bpftool"}, dep{"ip", "iproute2"}, dep{"ps", "procps"}, dep{"git", "git"})
+		dep{"nft", "nftables"}, dep{"iptables-nft-restore", "iptables"}, dep{"bpftool", "bpftool"}, dep{"ip", "iproute2"}, dep{"ps", "procps"}, dep{"git", "git"},
+		dep{"/usr/lib/cni/bridge", "containernetworking-plugins"})
 	return map[string][]dep{
 		"build-amd64": build,
 		"build-arm64": {{"aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"}},
