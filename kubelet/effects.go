@@ -32,7 +32,7 @@ func (w *worker) effect(ctx, starting context.Context, a lifecycle.Action, s lif
 	case lifecycle.RemoveSandbox:
 		return func() { w.removeSandbox(ctx, a.ID) }
 	case lifecycle.RemoveContainer:
-		return func() { w.warn("remove container", w.k.rt.RemoveContainer(ctx, a.ID)) }
+		return func() { w.removeContainer(ctx, a.ID) }
 	case lifecycle.StartContainer:
 		return func() { w.startContainer(starting, s, a) }
 	case lifecycle.KillContainer:
@@ -200,7 +200,19 @@ func (w *worker) removeSandbox(ctx context.Context, id string) {
 		return // the kubelet ends
 	}
 	defer release()
-	w.warn("remove sandbox", w.k.rt.RemoveSandbox(ctx, id))
+	err = w.k.rt.RemoveSandbox(ctx, id)
+	w.warn("remove sandbox", err)
+	if err == nil {
+		w.k.disown(id)
+	}
+}
+
+func (w *worker) removeContainer(ctx context.Context, id string) {
+	err := w.k.rt.RemoveContainer(ctx, id)
+	w.warn("remove container", err)
+	if err == nil {
+		w.k.disown(id)
+	}
 }
 
 // look asks the runtime about a container and posts the answer.

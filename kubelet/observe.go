@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"strings"
 	"time"
@@ -191,8 +192,23 @@ func (k *Kubelet) sweep(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.found = strangers
+	k.pruneOwnersLocked()
 	k.endOrphansLocked()
 	return nil
+}
+
+// pruneOwnersLocked forgets whose the sandboxes and containers of pods are that are nowhere any more: the runtime may have listed
+// them while their pod was ending.
+func (k *Kubelet) pruneOwnersLocked() {
+	maps.DeleteFunc(k.owners, func(_ string, uid types.UID) bool { return k.workers[uid] == nil && k.found[uid] == nil })
+}
+
+// disown forgets whose a sandbox or container was that has been removed. Without that, those of a pod that is restarted
+// for days would all be remembered.
+func (k *Kubelet) disown(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.owners, id)
 }
 
 func (k *Kubelet) sweepSandbox(ctx context.Context, sb *runtimeapi.PodSandbox, strangers map[types.UID]*remains) {

@@ -164,17 +164,8 @@ func (k *Kubelet) gone(w *worker) {
 	pod := w.state.Pod
 	k.probes.Remove(w.uid)
 	k.counts.Forget(pod.Namespace, pod.Name, pod.UID)
-	k.mu.Lock()
-	if w.static || w.state.Removed {
-		delete(k.workers, w.uid)
-	} // else it stays until the object is gone, lest it be taken for a new pod
-	for id, uid := range k.owners {
-		if uid == w.uid {
-			delete(k.owners, id)
-		}
-	}
-	k.mu.Unlock()
-	k.reports.Forget(pod, w.static, !w.state.Removed)
+	removed := k.letGo(w)
+	k.reports.Forget(pod, w.static, !removed)
 	k.group.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), time.Minute)
 		defer cancel()
@@ -184,6 +175,23 @@ func (k *Kubelet) gone(w *worker) {
 		k.countRestartLocked(pod)
 		k.dequeueLocked(fullName(pod))
 	})
+}
+
+// letGo takes a pod that has ended out of what is known here, and says whether its object is gone. While that is there it
+// stays, lest it be taken for a new pod.
+func (k *Kubelet) letGo(w *worker) (removed bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	// The object may have gone since the last step: nobody would say so again.
+	removed = w.state.Removed || slices.ContainsFunc(w.take(), func(ev lifecycle.Event) bool {
+		_, gone := ev.(lifecycle.RemovedBySource)
+		return gone
+	})
+	if w.static || removed {
+		delete(k.workers, w.uid)
+	}
+	maps.DeleteFunc(k.owners, func(_ string, uid types.UID) bool { return uid == w.uid })
+	return removed
 }
 
 // purge removes what the runtime still has of a pod, and its logs.

@@ -38,3 +38,29 @@ func TestStaticPodComesBackWhileItEnds(t *testing.T) {
 		t.Error("a manifest that went again is still queued")
 	}
 }
+
+// A pod whose object goes at the very moment of its end must not stay: nobody tells of it again.
+func TestEndedPodsAreLetGo(t *testing.T) {
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}}
+	for _, tt := range []struct {
+		name           string
+		static         bool
+		events         []lifecycle.Event
+		removed, stays bool
+	}{
+		{name: "object there", events: []lifecycle.Event{lifecycle.Tick{}}, stays: true},
+		{name: "object goes with the last step", events: []lifecycle.Event{lifecycle.RemovedBySource{}}, removed: true},
+		{name: "static", static: true},
+	} {
+		k := &Kubelet{log: slog.New(slog.DiscardHandler), workers: map[types.UID]*worker{}, owners: map[string]types.UID{"box": "u", "other": "v"}}
+		w := k.newWorker(pod, tt.static, lifecycle.State{Pod: pod})
+		k.workers[pod.UID] = w
+		w.post(tt.events...)
+		if removed := k.letGo(w); removed != tt.removed || (k.workers[pod.UID] != nil) != tt.stays {
+			t.Errorf("%s: removed %v, known %v", tt.name, removed, k.workers)
+		}
+		if len(k.owners) != 1 {
+			t.Errorf("%s: owners %v", tt.name, k.owners)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -51,13 +52,22 @@ func (b *bench) execs(ctx context.Context) error {
 	}
 	defer conn.Close()
 	direct := func() error { return execCRI(ctx, runtimeapi.NewRuntimeServiceClient(conn), h.Pid, id) }
-	api := func() error { return b.execAPI(ctx, p) }
-	var through, by []time.Duration
+	api := func() error { return b.execAPI(ctx, b.config, p) }
+	spare, err := newSpare(b.config)
+	if err != nil {
+		return err
+	}
+	defer spare.close()
+	warm := func() error { return b.execAPI(ctx, spare.config(), p) }
+	var by, through, kept []time.Duration
 	for i := range 2*rounds + 1 {
 		for _, way := range []struct {
 			run  func() error
 			took *[]time.Duration
-		}{{direct, &by}, {api, &through}} {
+		}{{direct, &by}, {api, &through}, {warm, &kept}} {
+			if err := spare.ready(ctx); err != nil {
+				return err
+			}
 			begun := time.Now()
 			if err := way.run(); err != nil {
 				return err
@@ -67,19 +77,30 @@ func (b *bench) execs(ctx context.Context) error {
 			}
 		}
 	}
+	b.heading("%d times in turns, ms", 2*rounds)
 	b.row("exec of a command by the runtime's stream", by, "")
-	b.row("the same through the API server, with a connection of its own", through, "<= the runtime's + "+ms(wantExec))
-	if more := percentile(through, 0.5) - percentile(by, 0.5); more > wantExec {
-		b.miss("an exec through the API server takes %v more than the runtime's stream: wanted %v", more, wantExec)
+	for _, way := range []struct {
+		name string
+		took []time.Duration
+	}{{"the same through the API server, with a connection of its own", through}, {"the same on a connection that was there", kept}} {
+		b.row(way.name, way.took, "<= the runtime's + "+ms(wantExec))
+		if more := percentile(way.took, 0.5) - percentile(by, 0.5); more > wantExec {
+			b.miss("%s: an exec takes %v more than by the runtime's stream: wanted %v", way.name, more, wantExec)
+		}
 	}
 	_, err = b.delete(ctx, p.Name)
 	return err
 }
 
-func (b *bench) execAPI(ctx context.Context, p *corev1.Pod) error {
-	req := b.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: "c", Command: []string{"true"}, Stdout: true, Stderr: true}, scheme.ParameterCodec)
-	e, err := remotecommand.NewWebSocketExecutor(b.config, http.MethodGet, req.URL().String())
+func (b *bench) execAPI(ctx context.Context, at *rest.Config, p *corev1.Pod) error {
+	server, err := url.Parse(at.Host)
+	if err != nil {
+		return err
+	}
+	u := b.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: "c", Command: []string{"true"}, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+	u.Scheme, u.Host = server.Scheme, server.Host
+	e, err := remotecommand.NewWebSocketExecutor(at, http.MethodGet, u.String())
 	if err != nil {
 		return err
 	}

@@ -154,6 +154,11 @@ func percentile(d []time.Duration, p float64) time.Duration {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.0f", float64(d.Microseconds())/1000) }
 
+// heading begins a table of rows.
+func (b *bench) heading(format string, args ...any) {
+	fmt.Fprintf(b.out, "\n| "+format+" | median | p99 | least to most | wanted |\n|---|---|---|---|---|\n", args...)
+}
+
 // row prints a figure with its spread.
 func (b *bench) row(name string, d []time.Duration, wanted string) {
 	fmt.Fprintf(b.out, "| %s | %s | %s | %s to %s | %s |\n", name, ms(percentile(d, 0.5)), ms(percentile(d, 0.99)), ms(slices.Min(d)), ms(slices.Max(d)), wanted)

@@ -90,6 +90,21 @@ func TestNonRoot(t *testing.T) {
 	}
 }
 
+// Whatever the source of the pod: without user namespaces /proc stays masked, and the container says why it does not run.
+func TestProcStaysMasked(t *testing.T) {
+	p := basePod()
+	for kind, refused := range map[v1.ProcMountType]bool{v1.DefaultProcMount: false, v1.UnmaskedProcMount: true} {
+		p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{ProcMount: &kind}
+		cfg, err := Container{Pod: p, Spec: &p.Spec.Containers[0]}.Config()
+		if refused && (err == nil || !strings.Contains(err.Error(), "procMount: Unmasked: ")) {
+			t.Errorf("%s: error %v", kind, err)
+		}
+		if !refused && (err != nil || len(cfg.Linux.SecurityContext.MaskedPaths) == 0) {
+			t.Errorf("%s: error %v, masked %v", kind, err, cfg.GetLinux().GetSecurityContext().GetMaskedPaths())
+		}
+	}
+}
+
 func TestResources(t *testing.T) {
 	p := basePod()
 	c := &p.Spec.Containers[0]

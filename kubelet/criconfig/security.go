@@ -54,6 +54,11 @@ func (c Container) security() (*runtimeapi.LinuxContainerSecurityContext, error)
 	if err := c.checkNonRoot(&sc); err != nil {
 		return nil, err
 	}
+	// The API server takes it only from pods with users of their own, whom the runtime's sandbox has refused before. A static
+	// pod comes without having asked it.
+	if sc.ProcMount != nil && *sc.ProcMount == v1.UnmaskedProcMount {
+		return nil, errors.New("procMount: Unmasked: this kubelet does not support user namespaces, and without them it would show the node's own /proc")
+	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions: namespaces(c.Pod),
 		Privileged:       sc.Privileged != nil && *sc.Privileged,
@@ -73,9 +78,6 @@ func (c Container) security() (*runtimeapi.LinuxContainerSecurityContext, error)
 	if ps := c.Pod.Spec.SecurityContext; ps != nil {
 		out.SupplementalGroups = groups(c.Pod)
 		out.SupplementalGroupsPolicy = groupsPolicy(ps)
-	}
-	if sc.ProcMount != nil && *sc.ProcMount == v1.UnmaskedProcMount {
-		out.MaskedPaths, out.ReadonlyPaths = nil, nil
 	}
 	switch { // the runtime refuses a group without a user
 	case out.RunAsUser == nil && c.ImageUID != nil:

@@ -30,9 +30,13 @@ import (
 // writers send statuses side by side.
 const writers = 6
 
-// moment is how long a step between may wait for the next: longer than a start, or an end, takes when all goes well. Of many
-// pods at once most are told of twice then.
-const moment = time.Second
+// moment is how long the first step of a start may wait for the next: longer than all of it takes when all goes well. Who
+// waits for a pod that takes longer is told that it is on its way, and then hears of further steps only if they last: of
+// many pods at once each is told of twice, however busy the machine. So it is with the steps of an end.
+const (
+	moment = time.Second
+	while  = 5 * time.Second
+)
 
 // again is how long it waits before it contradicts: whoever insists on another status must not make it busy.
 const again = time.Second
@@ -96,7 +100,11 @@ func (r *Reporter) Set(pod *v1.Pod, static bool, st v1.PodStatus) {
 		e.since = time.Now()
 	}
 	if passing(pod, e.last, &st) {
-		r.queue.AddAfter(key{uid: pod.UID}, moment)
+		wait := while
+		if e.last == nil {
+			wait = moment
+		}
+		r.queue.AddAfter(key{uid: pod.UID}, wait)
 		return
 	}
 	r.queue.Add(key{uid: pod.UID})

@@ -128,14 +128,24 @@ func TestStepsAreTold(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		r.Set(pods[0], false, v1.PodStatus{Phase: v1.PodRunning})
-		time.Sleep(3 * time.Second)
+		time.Sleep(moment)
+		step := v1.PodStatus{Phase: v1.PodPending, PodIP: "10.0.0.1"}
+		r.Set(pods[1], false, step)
+		time.Sleep(while + time.Second)
+		step.PodIP = "10.0.0.2" // the next is not told: it runs before
+		r.Set(pods[1], false, step)
+		time.Sleep(while - time.Second)
+		r.Set(pods[1], false, v1.PodStatus{Phase: v1.PodRunning})
+		time.Sleep(while)
 		cancel()
 		<-done
 		if fast := told["fast"]; len(fast) != 1 || fast[0] != 100*time.Millisecond {
 			t.Errorf("the pod that runs at once was told of at %v", fast)
 		}
-		if slow := told["slow"]; len(slow) != 1 || slow[0] != moment {
-			t.Errorf("the pod that takes its time was told of at %v", slow)
+		second := 100*time.Millisecond + moment
+		want := []time.Duration{moment, second + while, second + 2*while}
+		if slow := told["slow"]; !slices.Equal(slow, want) {
+			t.Errorf("the pod that takes its time was told of at %v, want %v", slow, want)
 		}
 	})
 }
