@@ -60,15 +60,17 @@ func (p *Proxy) Changes() Changes {
 }
 
 // triggerLocked notes when a change of endpoints had happened, if the slice says so for the first time since this process began.
-func (p *Proxy) triggerLocked(key string, s *Slice) {
-	if s == nil || !s.Triggered.After(p.began) {
+func (p *Proxy) triggerLocked(key string, at time.Time) {
+	if !at.After(p.began) {
 		return
 	}
-	before := p.slices[p.owner[key]]
-	i := slices.IndexFunc(before, func(k keyed) bool { return k.key == key })
-	if i < 0 || !before[i].triggered.Equal(s.Triggered) {
-		p.pending.triggered = append(p.pending.triggered, s.Triggered)
+	if r := p.owner[key]; r != nil {
+		i, _ := r.find(key)
+		if _, before := r.slices[i].slice.service(); before.Equal(at) {
+			return
+		}
 	}
+	p.pending.triggered = append(p.pending.triggered, at)
 }
 
 // lonely is by which of a service's policies clients of this node are led to none of the endpoints that there are.

@@ -26,12 +26,12 @@ func TestChangesAreToldOnceInForce(t *testing.T) {
 			s.Triggered = when
 			return s
 		}
-		p.SetService("ns/web", &web)
-		p.SetSlice("a", at(time.Now().Add(-time.Hour))) // before this process: not its doing
+		p.SetService("ns/web", web.Pack())
+		p.SetSlice("a", at(time.Now().Add(-time.Hour)).Pack()) // before this process: not its doing
 		time.Sleep(time.Second)
 		happened := time.Now()
-		p.SetSlice("a", at(happened))
-		p.SetSlice("a", at(happened)) // something else of it has changed
+		p.SetSlice("a", at(happened).Pack())
+		p.SetSlice("a", at(happened).Pack()) // something else of it has changed
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- p.Run(ctx) }()
@@ -45,7 +45,7 @@ func TestChangesAreToldOnceInForce(t *testing.T) {
 			t.Errorf("in force: %+v", c)
 		}
 		last := told[len(told)-1]
-		if len(told) != 3 || told[0].Err == nil || last.Err != nil || !last.Whole || last.Waited < 2*time.Second || !slices.Equal(last.Triggered, []time.Time{happened}) {
+		if len(told) != 3 || told[0].Err == nil || last.Err != nil || !last.Whole || last.Waited < 2*time.Second || !slices.EqualFunc(last.Triggered, []time.Time{happened}, time.Time.Equal) {
 			t.Errorf("told %+v", told)
 		}
 		cancel()

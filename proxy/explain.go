@@ -49,16 +49,14 @@ type EndpointChoice struct {
 func (p *Proxy) Explain(wanted func(service string) bool) (out []Explained) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(p.services)) {
-		if !wanted(key) {
+	for _, key := range slices.Sorted(maps.Keys(p.records)) {
+		r := p.records[key]
+		if r.now == "" || !wanted(key) {
 			continue
 		}
-		var list []Slice
-		for _, s := range p.slices[key] {
-			list = append(list, s.slice())
-		}
-		svc, why := p.services[key].limit(p.cfg.Mode, p.cfg.allowed()...)
-		e := explain(svc, list, p.place)
+		svc, _ := r.now.Unpack() // it is whole
+		svc, why := svc.limit(p.cfg.Mode, p.cfg.allowed()...)
+		e := explain(svc, r.list(), p.place)
 		for _, l := range why {
 			e.Refused = append(e.Refused, Refusal{string(l.Feature), l.Instead})
 		}

@@ -83,14 +83,15 @@ func TestRefusalIsToldOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, names, checks := Model{}, map[string][]string{}, map[string]HealthCheck{}
+	model := Model{}
 	with := Service{Key: "ns/web", ClusterIPs: addrs("10.96.0.9"), Ports: []Port{{Protocol: sctp, Port: 90}, {Protocol: TCP, Port: 80}}}
 	without := with
 	without.Ports = with.Ports[1:]
 	for _, s := range []Service{with, with, without, without} {
 		s.Affinity += time.Second
-		p.SetService("ns/web", &s)
-		p.compute(model, names, checks)
+		p.SetService("ns/web", s.Pack())
+		change, _ := p.take()
+		model.Apply(change)
 	}
 	if len(told) != 2 || len(told[0]) != 1 || told[0][0].Feature != SCTP || len(told[1]) != 0 {
 		t.Errorf("told %+v, want SCTP and then nothing", told)

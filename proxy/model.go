@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -160,6 +161,9 @@ func groups(svc Service, list []Slice, at Place) Model {
 			if port.NodePort != 0 && len(cluster) > 0 {
 				outer = append(outer, Frontend{Addr: unspecified(v4), Port: port.NodePort, Protocol: port.Protocol, Scope: Everywhere})
 			}
+			if len(cluster)+len(balanced)+len(outer) == 0 {
+				continue
+			}
 			name := groupName(svc, port, v4)
 			all := endpoints(list, port, v4)
 			local, whole := all.local().group(svc.Affinity), all.near(at).group(svc.Affinity)
@@ -183,6 +187,9 @@ func groups(svc Service, list []Slice, at Place) Model {
 	}
 	return out
 }
+
+// groupNames are all that the groups of a service may have, whatever its endpoints are.
+func groupNames(svc Service) []string { return slices.Collect(maps.Keys(groups(svc, nil, Place{}))) }
 
 // groupName is what the names of the groups of a port begin with.
 func groupName(svc Service, port Port, v4 bool) string {

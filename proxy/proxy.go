@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -52,8 +53,8 @@ func (c Config) allowed() []Feature {
 
 // backend is what puts a model to work.
 type backend interface {
-	// Set makes the model the one in force. It may be called again with the same; after an error it will be.
-	Set(Model) error
+	// Apply puts a change in force. The first is whole, and so is the one after an error.
+	Apply(Change) error
 	// Sweep removes what the last models left and no reader can still hold.
 	Sweep(now time.Time) (more bool, err error)
 }
@@ -64,24 +65,34 @@ type Proxy struct {
 	backend backend
 	poke    chan struct{}
 
-	mu       sync.Mutex
-	place    Place
-	services map[string]Service // by key
-	slices   map[string][]keyed // by service, in the order of the slices' keys
-	owner    map[string]string  // service by the slice's key
-	dirty    map[string]bool    // services to compute again
-	refused  map[string][]Limit // by service
-	lonely   map[string]lonely  // by service; those that are not, are not there
-	pending  pending
-	seen     Changes // but for what can be computed
-	began    time.Time
-	whole    bool // the backend has taken a model
+	mu      sync.Mutex
+	place   Place
+	records map[string]*record     // by service
+	owner   map[string]*record     // by slice
+	dirty   map[string]bool        // services to compute again
+	refused map[string][]Limit     // by service
+	lonely  map[string]lonely      // by service; those that are not, are not there
+	checks  map[string]HealthCheck // by service
+	pending pending
+	seen    Changes // but for what can be computed
+	began   time.Time
+
+	begun bool // the backend has taken a model
+	whole bool // and all changes since
+}
+
+// record is what is known of a service and its slices.
+type record struct {
+	key    string
+	now    PackedService // "": it is none, or none of ours
+	given  PackedService // what the backend's groups were computed from
+	slices []keyed       // in the order of their keys
 }
 
 // keyed is a slice by its own key.
 type keyed struct {
-	key string
-	compact
+	key   string
+	slice PackedSlice
 }
 
 // New returns a Proxy that has done nothing yet.
@@ -91,54 +102,76 @@ func New(cfg Config, b backend) (*Proxy, error) {
 	}
 	return &Proxy{
 		cfg: cfg, backend: b, place: Place{Node: cfg.Node}, poke: make(chan struct{}, 1),
-		services: map[string]Service{}, slices: map[string][]keyed{}, owner: map[string]string{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
-		lonely: map[string]lonely{}, began: time.Now(),
+		records: map[string]*record{}, owner: map[string]*record{}, dirty: map[string]bool{}, refused: map[string][]Limit{},
+		lonely: map[string]lonely{}, checks: map[string]HealthCheck{}, began: time.Now(),
 	}, nil
 }
 
-// SetService says what a service is now; nil, that it is none of ours.
-func (p *Proxy) SetService(key string, s *Service) {
+// SetService says what a service is now; "", that it is none of ours.
+func (p *Proxy) SetService(key string, s PackedService) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s != nil {
-		p.services[key] = *s
-	} else if _, known := p.services[key]; known {
-		delete(p.services, key)
-	} else {
+	r := p.records[key]
+	if s == "" && (r == nil || r.now == "") {
 		return
 	}
 	p.seen.Services++
 	p.pending.services++
+	if r == nil {
+		r = p.recordLocked(key)
+	}
+	r.now = s
 	p.touchLocked(key)
 }
 
-// SetSlice says what a slice of endpoints is now; nil, that it is gone.
-func (p *Proxy) SetSlice(key string, s *Slice) {
+// SetSlice says what a slice of endpoints is now; "", that it is gone.
+func (p *Proxy) SetSlice(key string, s PackedSlice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	service, triggered := s.service()
 	p.seen.Slices++
 	p.pending.slices++
-	p.triggerLocked(key, s)
-	if old, known := p.owner[key]; known && (s == nil || s.Service != old) {
-		p.slices[old] = slices.DeleteFunc(p.slices[old], func(k keyed) bool { return k.key == key })
-		if len(p.slices[old]) == 0 {
-			delete(p.slices, old)
-		}
+	p.triggerLocked(key, triggered)
+	if r := p.owner[key]; r != nil && (s == "" || r.key != service) {
+		r.slices = slices.DeleteFunc(r.slices, func(k keyed) bool { return k.key == key })
 		delete(p.owner, key)
-		p.touchLocked(old)
+		p.touchLocked(r.key)
 	}
-	if s == nil {
+	if s == "" {
 		return
 	}
-	list := p.slices[s.Service]
-	i, known := slices.BinarySearchFunc(list, key, func(k keyed, key string) int { return strings.Compare(k.key, key) })
-	if known {
-		list[i].compact = compactOf(*s)
-	} else {
-		p.slices[s.Service] = slices.Insert(list, i, keyed{key, compactOf(*s)})
+	r := p.records[service]
+	if r == nil {
+		r = p.recordLocked(service)
 	}
-	p.owner[key] = s.Service
-	p.touchLocked(s.Service)
+	i, known := r.find(key)
+	if known {
+		r.slices[i].slice = s
+	} else {
+		r.slices = slices.Insert(slices.Clip(r.slices), i, keyed{key, s})
+		p.owner[key] = r
+	}
+	p.touchLocked(service)
+}
+
+func (r *record) find(slice string) (int, bool) {
+	return slices.BinarySearchFunc(r.slices, slice, func(k keyed, key string) int { return strings.Compare(k.key, key) })
+}
+
+func (p *Proxy) recordLocked(service string) *record {
+	r := &record{key: service}
+	p.records[service] = r
+	return r
+}
+
+// list are the slices of a service.
+func (r *record) list() []Slice {
+	out := make([]Slice, 0, len(r.slices))
+	for _, k := range r.slices {
+		s, _ := k.slice.Unpack() // it is whole
+		out = append(out, s)
+	}
+	return out
 }
 
 // SetZone says which zone the node is in; "" is not known.
@@ -149,7 +182,7 @@ func (p *Proxy) SetZone(zone string) {
 		return
 	}
 	p.place.Zone = zone
-	for key := range p.services {
+	for key := range p.records {
 		p.touchLocked(key)
 	}
 }
@@ -177,16 +210,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := p.cfg.Synced(ctx); err != nil {
 		return fmt.Errorf("wait for services: %w", err)
 	}
-	model := Model{}
-	names := map[string][]string{}     // of the groups of each service
-	checks := map[string]HealthCheck{} // by service
 	ready := p.cfg.Ready
 	var again <-chan time.Time // after an error, or for a sweep
 	for {
-		if p.compute(model, names, checks) && p.cfg.HealthChecks != nil {
-			p.cfg.HealthChecks(slices.Collect(maps.Values(checks)))
-		}
-		wait, err := p.sync(model)
+		wait, err := p.sync()
 		if err != nil {
 			p.cfg.Log.Warn("set services", "err", err)
 		} else if ready != nil {
@@ -205,28 +232,26 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 }
 
-// sync hands the model on; wait is when to come again without being poked, 0 never.
-func (p *Proxy) sync(model Model) (wait time.Duration, err error) {
+// sync hands on what has changed; wait is when to come again without being poked, 0 never.
+func (p *Proxy) sync() (wait time.Duration, err error) {
+	change, taken := p.take()
 	start := time.Now()
-	p.mu.Lock()
-	taken := p.pending
-	p.pending = pending{}
-	p.mu.Unlock()
-	err = p.backend.Set(model)
-	done := Sync{Took: time.Since(start), Whole: err == nil && !p.whole, Err: err, Triggered: taken.triggered}
+	err = p.backend.Apply(change)
+	done := Sync{Took: time.Since(start), Whole: err == nil && !p.begun, Err: err, Triggered: taken.triggered}
 	if !taken.since.IsZero() {
 		done.Waited = start.Sub(taken.since)
 	}
 	if p.cfg.Observe != nil && (err != nil || !taken.since.IsZero()) {
 		p.cfg.Observe(done)
 	}
+	p.whole = err == nil
 	if err != nil {
 		p.mu.Lock()
 		p.pending = p.pending.with(taken)
 		p.mu.Unlock()
 		return time.Second, err
 	}
-	p.whole = true
+	p.begun = true
 	more, err := p.backend.Sweep(time.Now())
 	if more || err != nil {
 		return time.Second, err
@@ -234,46 +259,109 @@ func (p *Proxy) sync(model Model) (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// compute brings model and checks up to date with the services that changed, and tells whether a check has changed.
-func (p *Proxy) compute(model Model, names map[string][]string, checks map[string]HealthCheck) (checked bool) {
+// take returns what has changed since it was called last, or all where the backend may not have taken that.
+func (p *Proxy) take() (Change, pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for key := range p.dirty {
-		before, had := checks[key]
-		delete(checks, key)
-		for _, name := range names[key] {
-			delete(model, name)
-		}
-		delete(names, key)
-		svc, known := p.services[key]
-		if !known {
-			checked = checked || had
-			delete(p.refused, key)
-			delete(p.lonely, key)
-			continue
-		}
-		svc = p.limitLocked(key, svc)
-		var list []Slice
-		for _, s := range p.slices[key] {
-			list = append(list, s.slice())
-		}
-		delete(p.lonely, key)
-		if l := lonelyOf(svc, list); l != (lonely{}) {
-			p.lonely[key] = l
-		}
-		check, has := healthCheck(svc, list)
-		if has {
-			checks[key] = check
-		}
-		checked = checked || had != has || before != check
-		part := groups(svc, list, p.place)
-		maps.Copy(model, part)
-		for name := range part {
-			names[key] = append(names[key], name)
+	taken, dirty := p.pending, p.dirty
+	p.pending, p.dirty = pending{}, map[string]bool{}
+	change := Change{Whole: !p.whole}
+	var gone []string
+	checked := false
+	for key := range dirty {
+		names, other := p.reviewLocked(key)
+		gone, checked = append(gone, names...), checked || other
+	}
+	if checked && p.cfg.HealthChecks != nil {
+		p.cfg.HealthChecks(slices.SortedFunc(maps.Values(p.checks), func(a, b HealthCheck) int { return strings.Compare(a.Service, b.Service) }))
+	}
+	keys := maps.Keys(dirty)
+	if change.Whole {
+		keys, gone = slices.Values(slices.Collect(maps.Keys(p.records))), nil
+		for _, r := range p.records {
+			change.Frontends++
+			for _, k := range r.slices {
+				change.Backends += k.slice.endpoints()
+			}
 		}
 	}
-	clear(p.dirty)
-	return checked
+	change.Groups = p.groups(keys, gone)
+	return change, taken
+}
+
+// groups computes those of services, and then says of others that they are gone.
+func (p *Proxy) groups(services iter.Seq[string], gone []string) iter.Seq2[string, *Group] {
+	return func(yield func(string, *Group) bool) {
+		for key := range services {
+			for name, g := range p.groupsOf(key) {
+				if !yield(name, g) {
+					return
+				}
+			}
+		}
+		for _, name := range gone {
+			if !yield(name, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (p *Proxy) groupsOf(key string) Model {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.records[key]
+	if r == nil || r.given == "" {
+		return nil
+	}
+	return groups(p.givenLocked(r.given), r.list(), p.place)
+}
+
+// givenLocked is what of a service the backend is told.
+func (p *Proxy) givenLocked(packed PackedService) Service {
+	s, _ := packed.Unpack() // it is whole
+	s, _ = s.limit(p.cfg.Mode, p.cfg.allowed()...)
+	return s
+}
+
+// reviewLocked brings what is known of a service up to date with what it is now, and returns which of its groups are gone, and whether its check has changed.
+func (p *Proxy) reviewLocked(key string) (gone []string, checked bool) {
+	r := p.records[key]
+	if r == nil {
+		return nil, false
+	}
+	if r.given != "" && r.given != r.now {
+		gone = groupNames(p.givenLocked(r.given))
+	}
+	r.given = r.now
+	before, had := p.checks[key]
+	delete(p.checks, key)
+	delete(p.lonely, key)
+	if r.now == "" {
+		delete(p.refused, key)
+		if len(r.slices) == 0 {
+			delete(p.records, key)
+		}
+		return gone, had
+	}
+	svc, _ := r.now.Unpack() // it is whole
+	svc = p.limitLocked(key, svc)
+	if gone != nil {
+		names := groupNames(svc)
+		gone = slices.DeleteFunc(gone, func(name string) bool { return slices.Contains(names, name) })
+	}
+	if !svc.InternalLocal && !svc.ExternalLocal { // it is neither lonely nor checked
+		return gone, had
+	}
+	list := r.list()
+	if l := lonelyOf(svc, list); l != (lonely{}) {
+		p.lonely[key] = l
+	}
+	check, has := healthCheck(svc, list)
+	if has {
+		p.checks[key] = check
+	}
+	return gone, had != has || before != check
 }
 
 // limitLocked takes from a service what the mode cannot do, and says so.

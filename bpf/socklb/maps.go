@@ -253,12 +253,34 @@ func (l *LB) Usages() ([]Usage, error) {
 // Need is how many entries maps are going to have.
 type Need struct{ Frontends, Backends, Blocks, Members int }
 
-// Reserve lets maps grow in one step to what they are going to have, if they can.
-func (l *LB) Reserve(n Need) {
+// Fill lets maps grow in one step to what they are going to have, if they can. Where they are empty, what is put into them may stay away until Filled, which
+// takes half the time; frontends come last.
+func (l *LB) Fill(n Need) {
 	l.frontends.reserve(n.Frontends - int(l.frontends.entries.Load()))
 	l.backends.reserve(n.Backends - int(l.backends.entries.Load()))
 	l.tables.reserve(n.Blocks - int(l.tables.entries.Load()))
 	l.members.reserve(n.Members - int(l.members.entries.Load()))
+	if l.frontends.empty() && l.backends.empty() && l.tables.empty() && l.members.empty() {
+		l.frontends.begin(l.fill)
+		l.backends.begin(l.backends.flush)
+		l.tables.begin(l.tables.flush)
+		l.members.begin(l.members.flush)
+	}
+}
+
+// fill puts all that was kept back.
+func (l *LB) fill() error {
+	return errors.Join(l.members.flush(), l.backends.flush(), l.tables.flush(), l.frontends.flush())
+}
+
+// Filled puts all that was kept back since Fill, and ends it.
+func (l *LB) Filled() error {
+	err := l.fill()
+	l.frontends.end()
+	l.backends.end()
+	l.tables.end()
+	l.members.end()
+	return err
 }
 
 func reasonNames() []string {

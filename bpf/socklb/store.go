@@ -50,6 +50,11 @@ type store[K, V any] struct {
 	entries atomic.Int64
 	grown   atomic.Uint32
 
+	// What the writer keeps back of a map that was empty; nil: nothing is kept back.
+	keys   []K
+	values []V
+	many   func() error // is called when there are many
+
 	mu    sync.RWMutex // held by readers and the writer; exclusively while m changes
 	m     *ebpf.Map
 	stuck error // why it did not grow the last time
@@ -144,6 +149,13 @@ func (s *store[K, V]) pin(m *ebpf.Map) string {
 
 // put makes the value of a key v, in a bigger map if need be.
 func (s *store[K, V]) put(k *K, v *V) error {
+	if s.many != nil {
+		s.keys, s.values = append(s.keys, *k), append(s.values, *v)
+		if len(s.keys) == batch {
+			return s.many()
+		}
+		return nil
+	}
 	s.reserve(1)
 	err := s.m.Update(k, v, ebpf.UpdateNoExist)
 	switch {
@@ -159,6 +171,30 @@ func (s *store[K, V]) put(k *K, v *V) error {
 	}
 }
 
+func (s *store[K, V]) empty() bool { return s.entries.Load() == 0 }
+
+// begin keeps back what is put from now on. No key may come twice.
+func (s *store[K, V]) begin(many func() error) {
+	s.many, s.keys, s.values = many, make([]K, 0, batch), make([]V, 0, batch)
+}
+
+// flush puts what was kept back.
+func (s *store[K, V]) flush() error {
+	if len(s.keys) == 0 {
+		return nil
+	}
+	s.reserve(len(s.keys))
+	n, err := s.m.BatchUpdate(s.keys, s.values, nil)
+	s.entries.Add(int64(n))
+	s.keys, s.values = s.keys[:0], s.values[:0]
+	if err != nil {
+		return fmt.Errorf("fill %s: %w", s.name, err)
+	}
+	return nil
+}
+
+func (s *store[K, V]) end() { s.many, s.keys, s.values = nil, nil, nil }
+
 // full says what to do, too.
 func (s *store[K, V]) full() error {
 	why := s.stuck
@@ -170,6 +206,9 @@ func (s *store[K, V]) full() error {
 
 // remove deletes a key. One that is not there is no error.
 func (s *store[K, V]) remove(k *K) error {
+	if err := s.flush(); err != nil { // it may be among what was kept back
+		return err
+	}
 	err := s.m.Delete(k)
 	if err == nil {
 		s.entries.Add(-1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 	"strings"
 	"sync"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
+	"github.com/orlop-io/orlop/proxy"
 )
 
 // apiServers are the API servers of the cluster, asked one after the other until one answers: the Service "kubernetes" is of no use to those who
@@ -62,17 +63,16 @@ func (s *apiServers) mergeLocked() {
 }
 
 // remember takes the endpoints of the Service "kubernetes".
-func (s *apiServers) remember(slice *discoveryv1.EndpointSlice) error {
-	if slice.Namespace != "default" || slice.Labels[discoveryv1.LabelServiceName] != "kubernetes" {
+func (s *apiServers) remember(packed proxy.PackedSlice) error {
+	if packed.Service() != "default/kubernetes" {
 		return nil
 	}
 	var list []string
+	slice, _ := packed.Unpack() // it is whole
 	for _, p := range slice.Ports {
 		for _, e := range slice.Endpoints {
-			for _, text := range e.Addresses {
-				if a, err := netip.ParseAddr(text); err == nil && p.Port != nil {
-					list = append(list, "https://"+netip.AddrPortFrom(a, uint16(*p.Port)).String())
-				}
+			for _, a := range e.Addrs {
+				list = append(list, "https://"+netip.AddrPortFrom(a, p.Port).String())
 			}
 		}
 	}
@@ -91,8 +91,8 @@ func (s *apiServers) remember(slice *discoveryv1.EndpointSlice) error {
 }
 
 // learn remembers, and says why it cannot.
-func (s *apiServers) learn(log *slog.Logger) func(*discoveryv1.EndpointSlice) {
-	return func(slice *discoveryv1.EndpointSlice) {
+func (s *apiServers) learn(log *slog.Logger) func(proxy.PackedSlice) {
+	return func(slice proxy.PackedSlice) {
 		if s == nil { // the client needs none
 			return
 		}
@@ -158,6 +158,14 @@ func writeWhole(path string, content []byte) (err error) {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil
 	}
+	return replaceFile(path, func(f io.Writer) error {
+		_, err := f.Write(content)
+		return err
+	})
+}
+
+// replaceFile makes a file have what write writes, or leaves it as it was.
+func replaceFile(path string, write func(io.Writer) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -166,8 +174,7 @@ func writeWhole(path string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(write(f), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/orlop-io/orlop/proxy"
 )
 
 func TestAPIServersInTurn(t *testing.T) {
@@ -58,7 +60,8 @@ func TestAPIServersInTurn(t *testing.T) {
 	other := slice.DeepCopy()
 	other.Namespace = "evil"
 	for _, sl := range []*discoveryv1.EndpointSlice{slice, other} {
-		if err := s.remember(sl); err != nil {
+		from, _ := proxy.FromSlice(sl, "a")
+		if err := s.remember(from.Pack()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,7 +21,7 @@ func TestKubeProxysMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.changes.Store(p)
-	p.SetService("ns/web", &proxy.Service{Key: "ns/web", ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.9")}})
+	p.SetService("ns/web", proxy.Service{Key: "ns/web", ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.9")}}.Pack())
 	now := time.Unix(1000, 0)
 	m.observe(proxy.Sync{Took: time.Second, Whole: true}, now)
 	m.observe(proxy.Sync{Took: time.Second, Triggered: []time.Time{now.Add(-3 * time.Second), now}}, now)

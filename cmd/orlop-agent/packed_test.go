@@ -58,7 +58,7 @@ func everySlice() *discoveryv1.EndpointSlice {
 // What informers keep says the same to the model as what the API server has sent, by the same key, and once more the same.
 func TestPackedSaysTheSame(t *testing.T) {
 	w := &watch{node: "a"}
-	keep := func(obj any, kind byte) any {
+	keep := func(obj any, kind byte) *packed {
 		t.Helper()
 		wantKey, err := cache.MetaNamespaceKeyFunc(obj)
 		if err != nil {
@@ -72,32 +72,45 @@ func TestPackedSaysTheSame(t *testing.T) {
 		if err != nil || again != p {
 			t.Errorf("packed once more: %v, %v", again, err)
 		}
-		if key, err := cache.MetaNamespaceKeyFunc(p); err != nil || key != wantKey || p.(*packed).version != "77" || p.(*packed).kind != kind {
+		if key, err := cache.MetaNamespaceKeyFunc(p); err != nil || key != wantKey || p.(*packed).keyText() != wantKey || p.(*packed).meta().ResourceVersion != "77" || p.(*packed).kind != kind {
 			t.Errorf("packed it is %s, %+v, %v", key, p, err)
 		}
-		return whole(p)
+		b, err := p.(*packed).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := unmarshalPacked(kind, b)
+		if err != nil || *back != *p.(*packed) {
+			t.Errorf("read back it is %+v, %v; want %+v", back, err, p)
+		}
+		for i := range b { // as a file may be that is torn
+			if torn, err := unmarshalPacked(kind, b[:i]); err == nil && torn.content() != "" {
+				t.Fatalf("the first %d of %d bytes are taken", i, len(b))
+			}
+		}
+		return back
 	}
 	options := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
 	wantService, _ := proxy.FromService(everyService())
-	gotService, ok := proxy.FromService(keep(everyService(), kindService).(*corev1.Service))
+	gotService, ok := proxy.PackedService(keep(everyService(), kindService).content()).Unpack()
 	if d := cmp.Diff(wantService, gotService, options...); d != "" || !ok {
 		t.Error(d)
 	}
 	theirs := everyService()
 	theirs.Labels["service.kubernetes.io/service-proxy-name"] = "theirs"
-	if _, ok := proxy.FromService(keep(theirs, kindService).(*corev1.Service)); ok {
+	if keep(theirs, kindService).content() != "" {
 		t.Error("packed, another proxy's Service is ours")
 	}
-	if s := keep(everyService(), kindService).(*corev1.Service); s.UID != "u-web" || s.ResourceVersion != "77" { // what an Event speaks of
-		t.Errorf("%+v", s.ObjectMeta)
+	if m := keep(everyService(), kindService).meta(); m.Namespace != "default" || m.Name != "web" || m.UID != "u-web" || m.ResourceVersion != "77" { // what an Event speaks of
+		t.Errorf("%+v", m)
 	}
 	wantSlice, _ := proxy.FromSlice(everySlice(), "a")
-	gotSlice, ok := proxy.FromSlice(keep(everySlice(), kindSlice).(*discoveryv1.EndpointSlice), "a")
+	gotSlice, ok := proxy.PackedSlice(keep(everySlice(), kindSlice).content()).Unpack()
 	if d := cmp.Diff(wantSlice, gotSlice, options...); d != "" || !ok {
 		t.Error(d)
 	}
 	p, err := w.pack(everySlice())
-	if err != nil || len(p.(*packed).raw) > 200 {
-		t.Errorf("two endpoints take %d bytes, %v", len(p.(*packed).raw), err)
+	if err != nil || len(p.(*packed).text) > 80 {
+		t.Errorf("two endpoints take %d bytes, %v", len(p.(*packed).text), err)
 	}
 }

@@ -49,6 +49,7 @@ type services struct {
 	packets packetwise         // nil where outside does
 	tables  *iptables.Backend  // packets, in that mode
 	relay   *userspace.Backend // packets, in that mode
+	model   proxy.Model        // for packets, which takes all at once
 	refused *refusals
 	log     *slog.Logger
 	o       options
@@ -148,14 +149,18 @@ func bridgedPackets(kernel sysctl.Ledger, log *slog.Logger) error {
 	return nil
 }
 
-// Set implements the proxy's backend. What the mode of an earlier process left goes once this one's holds everything.
-func (s *services) Set(m proxy.Model) error {
+// Apply implements the proxy's backend. What the mode of an earlier process left goes once this one's holds everything.
+func (s *services) Apply(c proxy.Change) error {
 	var errs []error
 	if s.sockets != nil {
-		errs = append(errs, s.sockets.Set(m))
+		errs = append(errs, s.sockets.Apply(c))
 	}
 	if s.packets != nil {
-		errs = append(errs, s.packets.Set(m))
+		if s.model == nil {
+			s.model = proxy.Model{}
+		}
+		s.model.Apply(c)
+		errs = append(errs, s.packets.Set(s.model))
 	}
 	if err := errors.Join(errs...); err != nil || s.swept {
 		return err

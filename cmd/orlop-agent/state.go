@@ -17,7 +17,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -25,7 +24,7 @@ import (
 // seen last. Within a boot the kernel itself holds them, and the file is not read.
 const (
 	stateName = "state"
-	stateHead = "orlop-agent 1 "
+	stateHead = "orlop-agent 2 "
 	// stateRest is how long the file may be behind: writing it costs as much as it has services.
 	stateRest = 30 * time.Second
 )
@@ -37,21 +36,25 @@ const (
 	kindNode    = 'n'
 )
 
-type object interface {
-	Marshal() ([]byte, error)
-	Unmarshal([]byte) error
+// state is what the file holds.
+type state struct {
+	boot   string // in which it was written
+	nodes  []*corev1.Node
+	packed []*packed
 }
 
-func newObject(kind byte) (object, error) {
+func (s *state) add(kind byte, b []byte) error {
 	switch kind {
-	case kindService:
-		return &corev1.Service{}, nil
-	case kindSlice:
-		return &discoveryv1.EndpointSlice{}, nil
 	case kindNode:
-		return &corev1.Node{}, nil
+		n := &corev1.Node{}
+		s.nodes = append(s.nodes, n)
+		return n.Unmarshal(b)
+	case kindService, kindSlice:
+		p, err := unmarshalPacked(kind, b)
+		s.packed = append(s.packed, p)
+		return err
 	default:
-		return nil, fmt.Errorf("unknown kind %q", kind)
+		return fmt.Errorf("unknown kind %q", kind)
 	}
 }
 
@@ -87,33 +90,29 @@ func encodeState(w io.Writer, boot string, stores map[byte]cache.Store) error {
 	return err
 }
 
-// decodeState returns what encodeState wrote, and the boot it was written in.
-func decodeState(content []byte) (boot string, list []object, err error) {
+// decodeState returns what encodeState wrote.
+func decodeState(content []byte) (s state, err error) {
 	if len(content) < 4 || crc32.ChecksumIEEE(content[:len(content)-4]) != binary.BigEndian.Uint32(content[len(content)-4:]) {
-		return "", nil, errors.New("the checksum is wrong")
+		return state{}, errors.New("the checksum is wrong")
 	}
 	in := bytes.NewBuffer(content[:len(content)-4])
 	head, err := in.ReadString('\n')
 	boot, ok := strings.CutPrefix(strings.TrimSuffix(head, "\n"), stateHead)
 	if err != nil || !ok {
-		return "", nil, errors.New("it is of another version")
+		return state{}, errors.New("it is of another version")
 	}
+	s.boot = boot
 	for in.Len() > 0 {
 		kind, _ := in.ReadByte() // there is one
 		size, err := binary.ReadUvarint(in)
 		if err != nil || size > uint64(in.Len()) {
-			return "", nil, errors.New("an object is cut off")
+			return state{}, errors.New("an object is cut off")
 		}
-		o, err := newObject(kind)
-		if err == nil {
-			err = o.Unmarshal(in.Next(int(size)))
+		if err := s.add(kind, in.Next(int(size))); err != nil {
+			return state{}, fmt.Errorf("read object: %w", err)
 		}
-		if err != nil {
-			return "", nil, fmt.Errorf("read object: %w", err)
-		}
-		list = append(list, o)
 	}
-	return boot, list, nil
+	return s, nil
 }
 
 // recall gives the handlers of w what was seen before the node was booted. It is nothing where the kernel has it.
@@ -122,20 +121,19 @@ func (w *watch) recall(dir, boot string, log *slog.Logger) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	var was string
-	var list []object
+	var last state
 	if err == nil {
-		was, list, err = decodeState(content)
+		last, err = decodeState(content)
 	}
 	if err != nil {
 		log.Warn("read the last state: services wait for the API server", "err", err)
 		return
 	}
-	if was == boot || len(list) == 0 {
+	if last.boot == boot || len(last.nodes)+len(last.packed) == 0 {
 		return
 	}
-	w.prime(list)
-	log.Info("serving what was seen before this boot, until the API server says what is now", "objects", len(list))
+	w.prime(last)
+	log.Info("serving what was seen before this boot, until the API server says what is now", "objects", len(last.nodes)+len(last.packed))
 }
 
 // keepState writes the last state after changes, until ctx ends.
@@ -149,12 +147,7 @@ func (w *watch) keepState(ctx context.Context, dir, boot string, log *slog.Logge
 			return ctx.Err()
 		case <-w.stale:
 		}
-		var b bytes.Buffer
-		err := encodeState(&b, boot, w.stores())
-		if err == nil {
-			err = writeWhole(filepath.Join(dir, stateName), b.Bytes())
-		}
-		if err != nil {
+		if err := replaceFile(filepath.Join(dir, stateName), func(f io.Writer) error { return encodeState(f, boot, w.stores()) }); err != nil {
 			log.Warn("keep the last state: this node needs the API server when it boots", "err", err)
 		}
 		select {

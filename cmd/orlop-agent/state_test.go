@@ -9,9 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
@@ -22,11 +19,15 @@ func someState(t testing.TB) []byte {
 	stores := map[byte]cache.Store{}
 	for kind, obj := range map[byte]any{
 		kindNode:    node("a", "10.244.0.0/24", "192.0.2.1"),
-		kindService: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"}},
-		kindSlice:   &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1"}, AddressType: discoveryv1.AddressTypeIPv4},
+		kindService: everyService(),
+		kindSlice:   everySlice(),
 	} {
 		stores[kind] = cache.NewStore(cache.MetaNamespaceKeyFunc)
-		if err := stores[kind].Add(obj); err != nil {
+		kept, err := (&watch{node: "a"}).pack(obj)
+		if err == nil {
+			err = stores[kind].Add(kept)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,21 +40,26 @@ func someState(t testing.TB) []byte {
 
 func TestLastStateIsWholeOrRefused(t *testing.T) {
 	content := someState(t)
-	boot, list, err := decodeState(content)
-	if err != nil || boot != "boot" || len(list) != 3 {
-		t.Fatalf("%s, %d objects, %v", boot, len(list), err)
+	got, err := decodeState(content)
+	if err != nil || got.boot != "boot" || len(got.nodes) != 1 || len(got.packed) != 2 {
+		t.Fatalf("%+v, %v", got, err)
 	}
-	want := object(node("a", "10.244.0.0/24", "192.0.2.1"))
-	if d := cmp.Diff(want, list[0]); d != "" {
+	if d := cmp.Diff(node("a", "10.244.0.0/24", "192.0.2.1"), got.nodes[0]); d != "" {
 		t.Error(d)
 	}
+	w := &watch{node: "a"}
+	for i, obj := range []any{everyService(), everySlice()} {
+		if want, err := w.pack(obj); err != nil || *want.(*packed) != *got.packed[i] {
+			t.Errorf("%+v, want %+v, %v", got.packed[i], want, err)
+		}
+	}
 	for i := range content { // a file that a power cut has torn, and one with a flipped bit
-		if _, _, err := decodeState(content[:i]); err == nil {
+		if _, err := decodeState(content[:i]); err == nil {
 			t.Fatalf("the first %d of %d bytes are taken", i, len(content))
 		}
 		torn := bytes.Clone(content)
 		torn[i] ^= 4
-		if _, _, err := decodeState(torn); err == nil {
+		if _, err := decodeState(torn); err == nil {
 			t.Fatalf("a flipped bit in byte %d is taken", i)
 		}
 	}
@@ -61,7 +67,7 @@ func TestLastStateIsWholeOrRefused(t *testing.T) {
 
 func FuzzLastState(f *testing.F) {
 	f.Add(someState(f))
-	f.Fuzz(func(_ *testing.T, content []byte) { _, _, _ = decodeState(content) })
+	f.Fuzz(func(_ *testing.T, content []byte) { _, _ = decodeState(content) })
 }
 
 // A node that boots while the API server is away serves what it saw last, and lets nothing go when it is back.

@@ -37,7 +37,7 @@ type watch struct {
 // following is one kind of object.
 type following struct {
 	store cache.Store
-	set   func(key string, obj any) // tells of an object; nil of one that is gone
+	set   func(key string, p *packed) // tells of an object; nil of one that is gone, or is a node
 	// recalled are those of the last state, until the first list.
 	recalled []string
 }
@@ -49,7 +49,7 @@ func newWatch(client kubernetes.Interface, o options) *watch {
 }
 
 // handle tells p of services and endpoints, servers of the API servers among those, and nodes of all nodes after each change.
-func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice), nodes func([]*corev1.Node)) error {
+func (w *watch) handle(p *proxy.Proxy, servers func(proxy.PackedSlice), nodes func([]*corev1.Node)) error {
 	nodeInformer := w.factory.Core().V1().Nodes()
 	w.tell = nodes
 	w.nodes = func() {
@@ -57,7 +57,7 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 			nodes(all)
 		}
 	}
-	err := w.add(kindNode, nodeInformer.Informer(), func(string, any) {
+	err := w.add(kindNode, nodeInformer.Informer(), func(string, *packed) {
 		if nodeInformer.Informer().HasSynced() { // a part of the nodes would take routes to the others away
 			w.nodes()
 		}
@@ -68,31 +68,18 @@ func (w *watch) handle(p *proxy.Proxy, servers func(*discoveryv1.EndpointSlice),
 	return errors.Join(err,
 		w.add(kindService, w.factory.InformerFor(&corev1.Service{}, func(c kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
 			return coreinformers.NewServiceInformer(c, "", 0, cache.Indexers{}) // of no index: nobody asks by namespace
-		}), func(key string, obj any) {
-			if s, ok := obj.(*corev1.Service); ok {
-				if svc, ours := proxy.FromService(s); ours {
-					p.SetService(key, &svc)
-					return
-				}
-			}
-			p.SetService(key, nil)
-		}),
+		}), func(key string, o *packed) { p.SetService(key, proxy.PackedService(o.said())) }),
 		w.add(kindSlice, w.factory.InformerFor(&discoveryv1.EndpointSlice{}, func(c kubernetes.Interface, _ time.Duration) cache.SharedIndexInformer {
 			return discoveryinformers.NewEndpointSliceInformer(c, "", 0, cache.Indexers{})
-		}), func(key string, obj any) {
-			if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
-				servers(s)
-				if slice, ours := proxy.FromSlice(s, w.node); ours {
-					p.SetSlice(key, &slice)
-					return
-				}
-			}
-			p.SetSlice(key, nil)
+		}), func(key string, o *packed) {
+			s := proxy.PackedSlice(o.said())
+			servers(s)
+			p.SetSlice(key, s)
 		}),
 	)
 }
 
-// service is a Service as last seen; nil when there is none.
+// service is what an Event says of a Service as last seen; nil when there is none.
 func (w *watch) service(namespace, name string) *corev1.Service {
 	f := w.kinds[kindService]
 	if f == nil {
@@ -102,30 +89,22 @@ func (w *watch) service(namespace, name string) *corev1.Service {
 	if err != nil || !known {
 		return nil
 	}
-	s, _ := whole(obj).(*corev1.Service)
-	return s
-}
-
-// whole is the object of what an informer keeps; nil where that cannot be read, which pack would have refused.
-func whole(obj any) any {
 	p, is := obj.(*packed)
 	if !is {
-		return obj
-	}
-	o, err := p.unpack()
-	if err != nil {
 		return nil
 	}
-	return o
+	return &corev1.Service{ObjectMeta: p.meta()}
 }
 
 // add calls set with the newest object of a key, or nil when it is gone.
-func (w *watch) add(kind byte, informer cache.SharedIndexInformer, set func(key string, obj any)) error {
+func (w *watch) add(kind byte, informer cache.SharedIndexInformer, set func(key string, p *packed)) error {
 	w.kinds[kind] = &following{store: informer.GetStore(), set: set}
 	changed := func(obj any) {
 		w.touch()
-		if key, err := cache.MetaNamespaceKeyFunc(obj); err == nil {
-			set(key, whole(obj))
+		if p, is := obj.(*packed); is {
+			set(p.keyText(), p)
+		} else if key, err := cache.MetaNamespaceKeyFunc(obj); err == nil {
+			set(key, nil)
 		}
 	}
 	reg, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -161,24 +140,14 @@ func (w *watch) stores() map[byte]cache.Store {
 }
 
 // prime gives the handlers objects that were there once. What the first list does not have goes then. It comes before run.
-func (w *watch) prime(list []object) {
-	var nodes []*corev1.Node
-	for _, o := range list {
-		kind := byte(kindSlice)
-		switch o := o.(type) {
-		case *corev1.Node:
-			nodes = append(nodes, o)
-			continue
-		case *corev1.Service:
-			kind = kindService
-		}
-		f := w.kinds[kind]
-		if key, err := cache.MetaNamespaceKeyFunc(o); err == nil && f != nil {
-			f.recalled = append(f.recalled, key)
-			f.set(key, o)
+func (w *watch) prime(last state) {
+	for _, p := range last.packed {
+		if f := w.kinds[p.kind]; f != nil {
+			f.recalled = append(f.recalled, p.keyText())
+			f.set(p.keyText(), p)
 		}
 	}
-	w.tell(nodes)
+	w.tell(last.nodes)
 	w.once.Do(func() { close(w.primed) })
 }
 

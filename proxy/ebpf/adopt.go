@@ -32,8 +32,8 @@ func (b *Backend) adopt() error {
 		return err
 	}
 	b.live, b.orphans = map[string]*live{}, map[uint32]*live{}
-	b.owner, b.found = map[socklb.Frontend]string{}, map[socklb.Frontend]uint32{}
-	b.conflicts, b.unfit = map[string]bool{}, map[string]string{}
+	b.owner, b.found = map[socklb.Frontend]*live{}, map[socklb.Frontend]uint32{}
+	b.again, b.unfit, b.read = map[string]*proxy.Group{}, map[string]string{}, map[*live][]socklb.Backend{}
 	for f, e := range frontends {
 		b.generation, b.service = max(b.generation, e.Generation), max(b.service, e.Service)
 		b.found[f] = e.Service
@@ -56,11 +56,7 @@ func (b *Backend) adopt() error {
 	}
 	inUse := map[uint32]bool{}
 	for _, l := range b.orphans {
-		// Not all there means that the maps are damaged; no backends makes setGroup write all anew.
-		l.backends, err = b.lb.Backends(l.entry.Generation, l.entry.Count)
-		if err != nil {
-			l.backends = []socklb.Backend{{}}
-		}
+		b.read[l] = b.holds(l)
 		inUse[l.entry.Generation] = true
 	}
 	for gen, size := range generations {
@@ -79,7 +75,7 @@ func (b *Backend) adopt() error {
 			switch l := b.orphans[id]; {
 			case l == nil:
 				errs = append(errs, b.lb.DeleteMember(id, ep))
-			case state != socklb.Chosen || !has(l.backends, ep):
+			case state != socklb.Chosen || !has(b.read[l], ep):
 				f := former{at: ep, state: state}
 				if state == socklb.Gone {
 					f.since = time.Now().Add(-doubt)
@@ -120,7 +116,7 @@ func (b *Backend) recognise(g *proxy.Group) *live {
 // dropOrphans removes services that the whole model does not have.
 func (b *Backend) dropOrphans() error {
 	for f := range b.found {
-		if b.owner[f] == "" {
+		if b.owner[f] == nil {
 			if err := b.lb.DeleteFrontend(f); err != nil {
 				return err
 			}

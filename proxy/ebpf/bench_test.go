@@ -2,10 +2,10 @@ package ebpf
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/socklb"
@@ -43,37 +43,33 @@ func open(b *testing.B) *Backend {
 // BenchmarkKernelFirstSync is 10,000 services into empty maps.
 func BenchmarkKernelFirstSync(b *testing.B) {
 	m := many(10_000)
-	back := open(b)
 	for b.Loop() {
+		b.StopTimer()
+		back := open(b)
+		b.StartTimer()
 		if err := back.Set(m); err != nil {
 			b.Fatal(err)
 		}
-		b.StopTimer()
-		err := back.Set(proxy.Model{})
-		if err == nil {
-			_, err = back.Sweep(time.Now().Add(time.Hour))
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
 	}
 }
 
-// BenchmarkKernelOneChange is one endpoint of one service among 10,000.
+// BenchmarkKernelOneChange is one endpoint of one service, among few and among many.
 func BenchmarkKernelOneChange(b *testing.B) {
-	m := many(10_000)
-	back := open(b)
-	if err := back.Set(m); err != nil {
-		b.Fatal(err)
-	}
-	a := m["77"].Frontends[0].Addr
-	i := byte(0)
-	for b.Loop() {
-		i++
-		m["77"] = group(a, 2, 3+i%100)
-		if err := back.Set(m); err != nil {
-			b.Fatal(err)
-		}
+	for _, n := range []int{100, 50_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			m := many(n)
+			back := open(b)
+			if err := back.Set(m); err != nil {
+				b.Fatal(err)
+			}
+			a := m["77"].Frontends[0].Addr
+			i := byte(0)
+			for b.Loop() {
+				i++
+				if err := back.Apply(proxy.Change{Groups: maps.All(proxy.Model{"77": group(a, 2, 3+i%100)})}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

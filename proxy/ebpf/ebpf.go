@@ -1,8 +1,8 @@
 // Package ebpf is the proxy's backend that translates by BPF programs: in sockets, and in packets where no socket is seen. Both read the
 // maps of package socklb.
 //
-// It mirrors what the maps hold, adopting at its start what an earlier process left, and writes only differences, in an order in which a
-// socket sees the old service or the new one and never a mixture: the backends of a changed group go under a generation of their
+// The maps are where it keeps what it has done: of a group it remembers by which number it is there, and reads the rest when the group changes. It adopts
+// at its start what an earlier process left, and writes only differences, in an order in which a socket sees the old service or the new one and never a mixture: the backends of a changed group go under a generation of their
 // own, then each frontend is flipped to it by one write, then what only the old one had goes. The old generation's backends stay a while longer,
 // for a program that has read the frontend and not yet the backend.
 package ebpf
@@ -24,7 +24,7 @@ import (
 // grace is how long backends outlive their generation: far longer than a program runs.
 const grace = time.Second
 
-// Backend is the maps' content, by group. It belongs to one goroutine.
+// Backend is the maps' content, by group. It belongs to one goroutine. What it keeps of each group it keeps 50,000 times.
 type Backend struct {
 	// Unfit, if not nil, is told of a service's port (as proxy.Group has it) for which a map has no room, and why; and, with nil, that it has room again.
 	Unfit func(port string, err error)
@@ -37,11 +37,12 @@ type Backend struct {
 	adopted bool
 
 	live       map[string]*live           // by group name
-	owner      map[socklb.Frontend]string // "" while nobody wants a frontend found in the maps
+	owner      map[socklb.Frontend]*live  // nil while nobody wants a frontend found in the maps
 	found      map[socklb.Frontend]uint32 // service ids found in the maps, for groups not yet recognised
 	orphans    map[uint32]*live           // found services by id, until a group is recognised in them
-	conflicts  map[string]bool            // groups that want a frontend of another
-	unfit      map[string]string          // groups that a map has no room for, and their ports
+	read       map[*live][]socklb.Backend // what adopt has read, until the first change is in force
+	again      map[string]*proxy.Group    // groups to try again: they want a frontend of another, or a map has no room for them
+	unfit      map[string]string          // those that a map has no room for, and their ports
 	retired    []retired
 	generation uint32 // last one given
 	service    uint32
@@ -57,17 +58,16 @@ type Backend struct {
 	whole bool              // ports has all services in the maps
 }
 
-// live is what the maps hold of one group.
+// live is what is known of one group in the maps. Its three lists of frontends are mostly one.
 type live struct {
-	group     *proxy.Group // as last set without error; nil when that failed or it was adopted
 	entry     socklb.Entry
-	backends  []socklb.Backend
-	sources   []netip.Prefix    // all that may be in the maps
+	want      []socklb.Frontend // the group's, as last given; none: it is to go
 	frontends []socklb.Frontend // all that may be in the maps
 	flipped   []socklb.Frontend // those that lead to entry
+	sources   []netip.Prefix    // all that may be in the maps
 	old       []socklb.Entry    // generations that a frontend not flipped may still lead to
-	former    []former          // what else is in the maps as a member
-	kept      []netip.AddrPort  // the group's Leaving
+	former    []former          // what is in the maps as a member beside the entry's backends
+	kept      []netip.AddrPort  // the group's Leaving, while there are former
 	tcp       bool
 }
 
@@ -82,79 +82,121 @@ func New(lb *socklb.LB, only proxy.Scope) *Backend {
 	return &Backend{lb: lb, only: only, parting: map[*live]bool{}}
 }
 
-// Set makes the maps hold the model, and puts this process's programs in charge when they hold it for the first time.
-func (b *Backend) Set(model proxy.Model) error {
+// Set makes the maps hold the model and nothing else.
+func (b *Backend) Set(model proxy.Model) error { return b.Apply(model.Change()) }
+
+// Apply makes the maps hold a change, and puts this process's programs in charge when they hold a whole model for the first time. It takes as long as the change is
+// large. After an error the next change must be whole.
+func (b *Backend) Apply(c proxy.Change) error {
 	if !b.adopted {
 		if err := b.adopt(); err != nil {
 			return err
 		}
 	}
+	gone := b.foresee(c)
 	if !b.attached {
-		b.lb.Reserve(b.need(model))
+		b.lb.Fill(socklb.Need{Frontends: c.Frontends, Backends: c.Backends, Members: c.Backends})
 	}
-	var errs []error
-	ours := 0
-	for name, g := range model {
-		if !b.concerns(g) {
-			continue
+	errs := b.setGroups(maps.All(maps.Clone(b.again))) // the other group may be about to let go, and room have been made
+	errs = append(errs, b.setGroups(c.Groups)...)
+	if err := b.lb.Filled(); err != nil { // so it is not known what is there, and which groups have no room
+		for _, l := range b.live {
+			l.flipped = nil
 		}
-		ours++
-		l := b.live[name]
-		if l != nil && l.group == g && !b.conflicts[name] {
-			continue
-		}
-		if err := b.try(name, g, model); err != nil {
-			errs = append(errs, err)
+		errs = b.setGroups(c.Groups)
+	}
+	for _, name := range gone {
+		if err := b.drop(name, b.live[name]); err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
 		}
 	}
-	for name, l := range b.live {
-		if len(b.live) == ours {
-			break // live has every name that concerns it by now, so it has no other
-		}
-		if g := model[name]; g == nil || !b.concerns(g) {
-			if err := b.drop(name, l); err != nil {
-				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
-			}
-		}
-	}
-	for name := range b.conflicts { // the other group may have let go by now
-		if err := b.try(name, model[name], model); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 {
-		errs = append(errs, b.dropOrphans())
-		b.mu.Lock()
-		b.whole = errs[0] == nil
-		b.mu.Unlock()
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs...); err != nil || b.attached {
 		return err
 	}
-	if !b.attached {
-		if err := b.lb.Attach(); err != nil {
-			return err
+	return b.begin()
+}
+
+func (b *Backend) setGroups(all iter.Seq2[string, *proxy.Group]) (errs []error) {
+	for name, g := range all {
+		if g == nil || !b.concerns(g) {
+			continue
 		}
-		b.attached = true
+		if err := b.try(name, g); err != nil {
+			errs = append(errs, err)
+		}
 	}
+	return errs
+}
+
+// begin comes once, when the maps hold a whole model.
+func (b *Backend) begin() error {
+	if err := b.dropOrphans(); err != nil {
+		return err
+	}
+	b.read = nil
+	b.mu.Lock()
+	b.whole = true
+	b.mu.Unlock()
+	if err := b.lb.Attach(); err != nil {
+		return err
+	}
+	b.attached = true
 	return nil
 }
 
-// try sets a group. That a map has no room for it is told, and no error: the others go on, and Sweep has it tried again.
-func (b *Backend) try(name string, g *proxy.Group, model proxy.Model) error {
-	err := b.setGroup(name, g, model)
-	_, before := b.unfit[name]
-	switch {
-	case errors.Is(err, socklb.ErrFull):
-		b.unfit[name] = g.Port
-	case err != nil:
-		return fmt.Errorf("service %s: %w", name, err)
-	case !before:
+// foresee notes what groups are going to want, so that a frontend goes from one to the other in one step, and returns which are to go.
+func (b *Backend) foresee(c proxy.Change) (gone []string) {
+	if len(b.live) == 0 {
 		return nil
-	default:
+	}
+	if c.Whole {
+		clear(b.again)
+		for _, l := range b.live {
+			l.want = nil
+		}
+	}
+	for name, g := range c.Groups {
+		delete(b.again, name)
+		l := b.live[name]
+		if l == nil {
+			continue
+		}
+		if l.want = nil; g != nil {
+			l.want = slices.Collect(b.frontends(g))
+		}
+		if len(l.want) == 0 && !c.Whole {
+			gone = append(gone, name)
+		}
+	}
+	if c.Whole {
+		for name, l := range b.live {
+			if len(l.want) == 0 {
+				gone = append(gone, name)
+			}
+		}
+	}
+	return gone
+}
+
+// try sets a group. That a map has no room for it is told, and no error: the others go on, and Sweep has it tried again.
+func (b *Backend) try(name string, g *proxy.Group) error {
+	conflict, err := b.setGroup(name, g)
+	_, before := b.unfit[name]
+	full := errors.Is(err, socklb.ErrFull)
+	if err != nil && !full {
+		return fmt.Errorf("service %s: %w", name, err)
+	}
+	if full || conflict {
+		b.again[name] = g
+	} else {
+		delete(b.again, name)
+	}
+	if full {
+		b.unfit[name] = g.Port
+	} else {
 		delete(b.unfit, name)
 	}
-	if before != (err != nil) {
+	if before != full {
 		b.tell(g.Port, err)
 	}
 	return nil
@@ -166,22 +208,6 @@ func (b *Backend) tell(port string, err error) {
 		return
 	}
 	b.Unfit(port, err)
-}
-
-// need is what the maps hold for a model.
-func (b *Backend) need(model proxy.Model) (n socklb.Need) {
-	for _, g := range model {
-		if !b.concerns(g) {
-			continue
-		}
-		for range b.frontends(g) {
-			n.Frontends++
-		}
-		n.Backends += len(g.Backends)
-		n.Members += len(g.Backends)
-		n.Blocks += int(socklb.Entry{Table: b.places(g)}.Size().Blocks)
-	}
-	return n
 }
 
 // places is the size of a group's table.
@@ -209,58 +235,72 @@ func (b *Backend) Sweep(now time.Time) (more bool, err error) {
 }
 
 // setGroup writes what differs between a group and what the maps hold of it.
-func (b *Backend) setGroup(name string, g *proxy.Group, model proxy.Model) error {
+func (b *Backend) setGroup(name string, g *proxy.Group) (conflict bool, err error) {
 	l := b.live[name]
 	if l == nil {
 		l = b.recognise(g)
 		b.live[name] = l
 	}
-	l.group = nil
+	l.want = slices.Collect(b.frontends(g))
 	old := l.entry
 	entry := old
 	entry.Affinity, entry.KeepSource, entry.Limited = g.Affinity, g.KeepSource, len(g.Sources) > 0
-	list, places := backendsOf(g), b.places(g)
-	fresh := entry.Generation == 0 || entry.Table != places || !slices.Equal(l.backends, list)
+	before, list, places := b.holds(l), backendsOf(g), b.places(g)
+	fresh := entry.Generation == 0 || entry.Table != places || !slices.Equal(before, list)
 	if fresh {
 		b.generation++
 		entry.Generation, entry.Count, entry.Table = b.generation, uint32(len(list)), places
 		if err := b.fill(entry, list, g.Backends); err != nil {
 			b.retire(entry)
-			return err
+			return false, err
 		}
 	}
 	if err := b.admit(l, entry.Service, g); err != nil {
-		return err
+		return false, err
 	}
 	if fresh && old.Generation != 0 {
 		l.old = append(l.old, old)
 	}
-	want, conflict := b.claim(name, g, model)
+	mine := b.claim(l)
 	if entry != old {
 		l.flipped = nil
 	}
-	before := l.backends
-	l.entry, l.backends, l.kept, l.tcp = entry, list, g.Leaving, isTCP(g)
-	b.depose(l, before)
-	if err := b.flip(l, want); err != nil {
-		return err
+	l.entry, l.kept, l.tcp = entry, g.Leaving, isTCP(g)
+	delete(b.read, l)
+	b.depose(l, before, list)
+	if err := b.flip(l, mine); err != nil {
+		return false, err
 	}
-	if err := b.release(name, l, want); err != nil {
-		return err
+	if err := b.release(l, mine); err != nil {
+		return false, err
 	}
 	for _, e := range l.old { // no frontend leads there any more
 		b.retire(e)
 	}
 	l.old = nil
 	if err := errors.Join(b.age(l, time.Now()), b.deleteSources(l, wanted(g))); err != nil {
-		return err
+		return false, err
 	}
-	delete(b.conflicts, name)
-	if conflict {
-		b.conflicts[name] = true
+	if len(l.former) == 0 {
+		l.kept = nil
 	}
-	l.group = g
-	return nil
+	if len(mine) < len(l.want) {
+		return true, nil // until the other lets go of it; Apply comes back to this group every time
+	}
+	l.frontends, l.flipped = l.want, l.want
+	return false, nil
+}
+
+// holds reads which backends the maps have for what a group's frontends lead to. Not all there means that the maps are damaged: none makes setGroup write all anew.
+func (b *Backend) holds(l *live) []socklb.Backend {
+	if list, known := b.read[l]; known {
+		return list
+	}
+	list, err := b.lb.Backends(l.entry.Generation, l.entry.Count)
+	if err != nil {
+		return []socklb.Backend{{}}
+	}
+	return list
 }
 
 // flip makes the frontends lead to what l holds now, each in one step.
@@ -270,12 +310,12 @@ func (b *Backend) flip(l *live, want []socklb.Frontend) error {
 			continue
 		}
 		if !slices.Contains(l.frontends, f) {
-			l.frontends = append(l.frontends, f)
+			l.frontends = append(slices.Clip(l.frontends), f)
 		}
 		if err := b.lb.PutFrontend(f, l.entry); err != nil {
 			return err
 		}
-		l.flipped = append(l.flipped, f)
+		l.flipped = append(slices.Clip(l.flipped), f)
 	}
 	return nil
 }
@@ -339,18 +379,17 @@ func backendsOf(g *proxy.Group) []socklb.Backend {
 	return out
 }
 
-// claim says which of a group's frontends are its to write: those that no other group in the model has and had before.
-func (b *Backend) claim(name string, g *proxy.Group, model proxy.Model) (mine []socklb.Frontend, conflict bool) {
-	for f := range b.frontends(g) {
-		other := b.owner[f]
-		if og := model[other]; other != name && og != nil && b.has(og, f) {
-			conflict = true // until the other lets go of it; Set comes back to this group every time
+// claim says which of the frontends that a group wants are its to write: those that no other group wants and had before.
+func (b *Backend) claim(l *live) (mine []socklb.Frontend) {
+	mine = make([]socklb.Frontend, 0, len(l.want))
+	for _, f := range l.want {
+		if other := b.owner[f]; other != nil && other != l && slices.Contains(other.want, f) {
 			continue
 		}
-		b.owner[f] = name
+		b.owner[f] = l
 		mine = append(mine, f)
 	}
-	return mine, conflict
+	return mine
 }
 
 // frontends are those of a group in the maps.
@@ -376,17 +415,8 @@ func hasScope(g *proxy.Group, s proxy.Scope) bool {
 	return slices.ContainsFunc(g.Frontends, func(f proxy.Frontend) bool { return f.Scope&s != 0 })
 }
 
-func (b *Backend) has(g *proxy.Group, f socklb.Frontend) bool {
-	for other := range b.frontends(g) {
-		if other == f {
-			return true
-		}
-	}
-	return false
-}
-
 // release deletes the frontends of l that the group does not have any more.
-func (b *Backend) release(name string, l *live, keep []socklb.Frontend) error {
+func (b *Backend) release(l *live, keep []socklb.Frontend) error {
 	var left []socklb.Frontend
 	var errs []error
 	for _, f := range l.frontends {
@@ -394,7 +424,7 @@ func (b *Backend) release(name string, l *live, keep []socklb.Frontend) error {
 			left = append(left, f)
 			continue
 		}
-		if b.owner[f] != name {
+		if b.owner[f] != l {
 			continue // another group's by now
 		}
 		if err := b.lb.DeleteFrontend(f); err != nil {
@@ -405,13 +435,12 @@ func (b *Backend) release(name string, l *live, keep []socklb.Frontend) error {
 		delete(b.owner, f)
 	}
 	l.frontends = left
-	l.flipped = slices.DeleteFunc(l.flipped, func(f socklb.Frontend) bool { return !slices.Contains(left, f) })
+	l.flipped = slices.DeleteFunc(slices.Clone(l.flipped), func(f socklb.Frontend) bool { return !slices.Contains(left, f) })
 	return errors.Join(errs...)
 }
 
 func (b *Backend) drop(name string, l *live) error {
-	l.group = nil
-	if err := b.release(name, l, nil); err != nil {
+	if err := b.release(l, nil); err != nil {
 		return err
 	}
 	if err := errors.Join(b.depart(l), b.deleteSources(l, nil)); err != nil {
@@ -422,7 +451,7 @@ func (b *Backend) drop(name string, l *live) error {
 	}
 	b.name(l.entry.Service, "")
 	delete(b.live, name)
-	delete(b.conflicts, name)
+	delete(b.again, name)
 	if port, was := b.unfit[name]; was {
 		delete(b.unfit, name)
 		b.tell(port, nil)

@@ -51,14 +51,14 @@ func (f former) step(tcp, kept bool, lasts time.Duration, now time.Time) (_ form
 func (b *Backend) EndSockets(end func() error) { b.end = end }
 
 // depose makes backends that the group does not have any more its former ones. The maps are behind until age.
-func (b *Backend) depose(l *live, before []socklb.Backend) {
+func (b *Backend) depose(l *live, before, now []socklb.Backend) {
 	for _, old := range before {
-		if old.IsValid() && !has(l.backends, old.AddrPort) && !slices.ContainsFunc(l.former, func(f former) bool { return f.at == old.AddrPort }) {
+		if old.IsValid() && !has(now, old.AddrPort) && !slices.ContainsFunc(l.former, func(f former) bool { return f.at == old.AddrPort }) {
 			l.former = append(l.former, former{at: old.AddrPort, state: socklb.Chosen})
 		}
 	}
 	l.former = slices.DeleteFunc(l.former, func(f former) bool {
-		if !has(l.backends, f.at) {
+		if !has(now, f.at) {
 			return false
 		}
 		b.count(f, -1)
@@ -114,7 +114,10 @@ func (b *Backend) count(f former, n int) {
 
 // depart deletes all members of a group that goes. What was connected by TCP stays so.
 func (b *Backend) depart(l *live) error {
-	for _, m := range l.backends {
+	for _, m := range b.holds(l) {
+		if !m.IsValid() {
+			continue
+		}
 		if err := b.lb.DeleteMember(l.entry.Service, m.AddrPort); err != nil {
 			return err
 		}
