@@ -142,8 +142,8 @@ func small(ctx context.Context, run func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	var pace sync.WaitGroup
 	if os.Getenv("GOGC") == "" {
-		c := memory.Waiting(0)
-		c.Calm = 20 // most of what it holds are Services, which change seldom
+		c := memory.Waiting(32 << 20) // its start reads all Services, and would collect garbage for a sixth of it
+		c.Calm = 20                   // most of what it holds are Services, which change seldom
 		pace.Go(func() { memory.Pace(ctx, c) })
 	}
 	err := run(ctx)
