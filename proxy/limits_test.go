@@ -90,7 +90,7 @@ func TestRefusalIsToldOnce(t *testing.T) {
 	for _, s := range []Service{with, with, without, without} {
 		s.Affinity += time.Second
 		p.SetService("ns/web", s.Pack())
-		change, _ := p.take()
+		change, _, _ := p.take()
 		model.Apply(change)
 	}
 	if len(told) != 2 || len(told[0]) != 1 || told[0][0].Feature != SCTP || len(told[1]) != 0 {

@@ -234,7 +234,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 // sync hands on what has changed; wait is when to come again without being poked, 0 never.
 func (p *Proxy) sync() (wait time.Duration, err error) {
-	change, taken := p.take()
+	change, taken, checks := p.take()
+	if checks != nil && p.cfg.HealthChecks != nil {
+		p.cfg.HealthChecks(checks)
+	}
 	start := time.Now()
 	err = p.backend.Apply(change)
 	done := Sync{Took: time.Since(start), Whole: err == nil && !p.begun, Err: err, Triggered: taken.triggered}
@@ -259,21 +262,23 @@ func (p *Proxy) sync() (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// take returns what has changed since it was called last, or all where the backend may not have taken that.
-func (p *Proxy) take() (Change, pending) {
+// take returns what has changed since it was called last, or all where the backend may not have taken that; and all checks, where one has changed.
+func (p *Proxy) take() (change Change, taken pending, checks []HealthCheck) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	taken, dirty := p.pending, p.dirty
+	dirty := p.dirty
+	taken = p.pending
 	p.pending, p.dirty = pending{}, map[string]bool{}
-	change := Change{Whole: !p.whole}
+	change.Whole = !p.whole
 	var gone []string
 	checked := false
 	for key := range dirty {
 		names, other := p.reviewLocked(key)
 		gone, checked = append(gone, names...), checked || other
 	}
-	if checked && p.cfg.HealthChecks != nil {
-		p.cfg.HealthChecks(slices.SortedFunc(maps.Values(p.checks), func(a, b HealthCheck) int { return strings.Compare(a.Service, b.Service) }))
+	if checked {
+		checks = slices.AppendSeq([]HealthCheck{}, maps.Values(p.checks))
+		slices.SortFunc(checks, func(a, b HealthCheck) int { return strings.Compare(a.Service, b.Service) })
 	}
 	keys := maps.Keys(dirty)
 	if change.Whole {
@@ -286,7 +291,7 @@ func (p *Proxy) take() (Change, pending) {
 		}
 	}
 	change.Groups = p.groups(keys, gone)
-	return change, taken
+	return change, taken, checks
 }
 
 // groups computes those of services, and then says of others that they are gone.
