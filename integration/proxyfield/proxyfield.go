@@ -226,6 +226,9 @@ func (f *Field) Reboot() error {
 	return errors.Join(append(errs, f.mountBPF(), f.newBoot())...)
 }
 
+// Forget takes from the agent, which must not run, what it keeps over a reboot.
+func (f *Field) Forget() error { return os.RemoveAll(f.path("data")) }
+
 // KillAPI ends the API server at once; API.StartAPI begins it again.
 func (f *Field) KillAPI() error {
 	_, pid := f.API.PIDs()

@@ -69,37 +69,44 @@ func ServiceOf(a netip.Addr) int {
 func uid(kind, i int) string { return fmt.Sprintf("%08x-0000-4000-8000-%012x", kind, i) }
 
 // Fill makes Services from one number to another with their slices, as a cluster of that size has them. They go straight into etcd, which takes
-// them some ten times faster than the API server does; the API server learns of them by its watches.
+// them some ten times faster than the API server does; the API server learns of them by its watches. The last one comes after all others: who sees it has
+// seen all. Until then objects of one transaction, which have one version, may be seen in part, and a watch that begins between them has no others.
 func (f *Field) Fill(ctx context.Context, from, to int) error {
 	store, err := clientv3.New(clientv3.Config{Endpoints: []string{f.API.Etcd()}, DialTimeout: 10 * time.Second})
 	if err != nil {
 		return fmt.Errorf("open etcd: %w", err)
 	}
 	defer store.Close()
+	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	const batch = 50
-	for begin := from; begin < to; begin += batch {
-		group.Go(func() error {
-			var ops []clientv3.Op
-			for i := begin; i < min(begin+batch, to); i++ {
-				slice := Slice(i, Ends(i)...)
-				slice.UID, slice.CreationTimestamp = types.UID(uid(1, i)), metav1.Now()
-				for key, obj := range map[string]runtime.Object{
-					"/registry/services/specs/default/" + service(i).Name: service(i), "/registry/endpointslices/default/" + slice.Name: slice,
-				} {
-					value, err := encode(obj)
-					if err != nil {
-						return err
-					}
-					ops = append(ops, clientv3.OpPut(key, value))
-				}
-			}
-			_, err := store.Txn(ctx).Then(ops...).Commit()
-			return err
-		})
+	for begin := from; begin < to-1; begin += batch {
+		group.Go(func() error { return put(ctx, store, begin, min(begin+batch, to-1)) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return put(outer, store, to-1, to)
+}
+
+func put(ctx context.Context, store *clientv3.Client, from, to int) error {
+	var ops []clientv3.Op
+	for i := from; i < to; i++ {
+		slice := Slice(i, Ends(i)...)
+		slice.UID, slice.CreationTimestamp = types.UID(uid(1, i)), metav1.Now()
+		for key, obj := range map[string]runtime.Object{
+			"/registry/services/specs/default/" + service(i).Name: service(i), "/registry/endpointslices/default/" + slice.Name: slice,
+		} {
+			value, err := encode(obj)
+			if err != nil {
+				return err
+			}
+			ops = append(ops, clientv3.OpPut(key, value))
+		}
+	}
+	_, err := store.Txn(ctx).Then(ops...).Commit()
+	return err
 }
 
 func service(i int) *corev1.Service {
