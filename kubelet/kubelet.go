@@ -203,7 +203,8 @@ func New(cfg Config, log *slog.Logger) (*Kubelet, error) {
 	if cfg.ParallelStarts <= 0 {
 		cfg.ParallelStarts = max(4, 2*goruntime.NumCPU())
 	}
-	k.starts, k.ends = newStarts(cfg.ParallelStarts), newEnds(cfg.ParallelStarts)
+	k.starts = newStarts(cfg.ParallelStarts)
+	k.ends = newEnds(cfg.ParallelStarts, k.starts)
 	k.counts, k.metrics = probe.NewMetrics(), newMetrics(k)
 	k.metrics.registry.MustRegister(cfg.Metrics...)
 	var errs []error

@@ -14,6 +14,9 @@ type slots struct {
 	// patience is for how long a slot can be held. What takes longer waits for something else than the processor, for one
 	// that is stuck or is taking leave: it must not stop all others.
 	patience [turns]time.Duration
+	// before are slots that go before these: while any of them is held, patience is not less than yielding. May be nil.
+	before *slots
+	size   int
 
 	mu   sync.Mutex
 	free int
@@ -34,14 +37,19 @@ const (
 // newStarts gives slots for making sandboxes and containers. What takes long there is a network plugin or a shim.
 func newStarts(n int) *slots {
 	const patience = 10 * time.Second
-	return &slots{free: n, patience: [turns]time.Duration{container: patience, sandbox: patience}}
+	return &slots{size: n, free: n, patience: [turns]time.Duration{container: patience, sandbox: patience}}
 }
 
+// yielding is how long an end keeps its slot at least while something begins. A signal takes 40 ms of a processor, so that
+// on a busy machine it is not out when a slot that nobody waits for goes on: of a hundred ends twenty would then be under
+// way beside a start that waits for the processor. A hundred that take all their grace are signalled within 13 seconds.
+const yielding = 500 * time.Millisecond
+
 // newEnds gives slots for ending them. A container that was signalled may take all its grace, and does not need the
-// processor for that; a hundred that do are all signalled within three seconds by four slots.
-func newEnds(n int) *slots {
+// processor for that; a hundred that do are all signalled within three seconds by four slots. What begins goes before.
+func newEnds(n int, starts *slots) *slots {
 	const signalled = 100 * time.Millisecond
-	return &slots{free: n, patience: [turns]time.Duration{atOnce: signalled, container: signalled, sandbox: 3 * time.Second}}
+	return &slots{size: n, free: n, before: starts, patience: [turns]time.Duration{atOnce: signalled, container: signalled, sandbox: 3 * time.Second}}
 }
 
 // take waits for a slot.
@@ -73,11 +81,24 @@ func (s *slots) take(ctx context.Context, what turn) (release func(), err error)
 // held is the right to a slot; it ends when it is released, or by itself.
 func (s *slots) held(what turn) (release func()) {
 	end := sync.OnceFunc(s.release)
-	late := time.AfterFunc(s.patience[what], end)
+	late := time.AfterFunc(s.patience[what], func() {
+		if s.before == nil || !s.before.busy() {
+			end()
+		}
+	})
+	last := time.AfterFunc(max(s.patience[what], yielding), end)
 	return func() {
 		late.Stop()
+		last.Stop()
 		end()
 	}
+}
+
+// busy says whether any slot is held.
+func (s *slots) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free < s.size
 }
 
 func (s *slots) release() {

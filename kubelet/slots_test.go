@@ -101,7 +101,7 @@ func TestStuckHoldersLoseTheirSlots(t *testing.T) {
 // Of a hundred containers that take all their grace each is signalled within three seconds, and one that has none is before all.
 func TestACrowdEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newEnds(4)
+		s := newEnds(4, newStarts(4))
 		begun := time.Now()
 		signalled, urgent := time.Duration(0), time.Duration(0)
 		var group sync.WaitGroup
@@ -131,6 +131,48 @@ func TestACrowdEnds(t *testing.T) {
 		}
 		if s.free != 4 {
 			t.Errorf("%d slots are free at the end, want 4", s.free)
+		}
+	})
+}
+
+// While a pod begins, those of a crowd that ends wait for each other: what they take of the processors it has to wait for.
+func TestEndsGiveWayToStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		starts := newStarts(4)
+		ends := newEnds(4, starts)
+		begun, err := starts.take(t.Context(), sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signalled := 0
+		var group sync.WaitGroup
+		for range 100 {
+			group.Go(func() {
+				release, err := ends.take(t.Context(), container)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				signalled++
+				time.Sleep(30 * time.Second)
+				release()
+			})
+			synctest.Wait() // one after the other, for the sake of the count
+		}
+		time.Sleep(2*yielding - time.Millisecond)
+		synctest.Wait()
+		if signalled != 8 {
+			t.Errorf("%d of a hundred were signalled while a pod began for %v, want 8", signalled, 2*yielding)
+		}
+		begun()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if signalled != 100 {
+			t.Errorf("%d of a hundred were signalled three seconds later", signalled)
+		}
+		group.Wait()
+		if starts.free != 4 || ends.free != 4 {
+			t.Errorf("%d and %d slots are free at the end, want 4 of each", starts.free, ends.free)
 		}
 	})
 }
