@@ -8,8 +8,9 @@ import (
 )
 
 // slots bound what is being done at once: more side by side only makes each slower. Who waits longest is next among those
-// that do the same, but a container comes before any sandbox: of many pods that begin together the first ones then run
-// soon, and none later; of many that end together all are told so soon.
+// that do the same. Of those that begin a container comes before any sandbox: of many pods that begin together the first ones
+// then run soon, and none later. Of those that end they take turns: all are told so soon, and the first are soon gone, so
+// that others have their room.
 type slots struct {
 	// patience is for how long a slot can be held. What takes longer waits for something else than the processor, for one
 	// that is stuck or is taking leave: it must not stop all others.
@@ -17,9 +18,12 @@ type slots struct {
 	// before are slots that go before these: while any of them is held, patience is not less than yielding. May be nil.
 	before *slots
 	size   int
+	// inTurns has containers and sandboxes take turns; else containers go first.
+	inTurns bool
 
 	mu   sync.Mutex
 	free int
+	last turn // that was passed on to
 	// waiting have the oldest first; a closed channel has been given a slot. All are empty while free > 0.
 	waiting [turns][]chan struct{}
 }
@@ -49,7 +53,7 @@ const yielding = 500 * time.Millisecond
 // processor for that; a hundred that do are all signalled within three seconds by four slots. What begins goes before.
 func newEnds(n int, starts *slots) *slots {
 	const signalled = 100 * time.Millisecond
-	return &slots{size: n, free: n, before: starts, patience: [turns]time.Duration{atOnce: signalled, container: signalled, sandbox: 3 * time.Second}}
+	return &slots{size: n, free: n, before: starts, inTurns: true, patience: [turns]time.Duration{atOnce: signalled, container: signalled, sandbox: 3 * time.Second}}
 }
 
 // take waits for a slot.
@@ -109,10 +113,14 @@ func (s *slots) release() {
 
 // nextLocked passes a slot on.
 func (s *slots) nextLocked() {
-	for what := range s.waiting {
+	order := [...]turn{atOnce, container, sandbox}
+	if s.inTurns && s.last == container {
+		order = [...]turn{atOnce, sandbox, container}
+	}
+	for _, what := range order {
 		if queue := s.waiting[what]; len(queue) > 0 {
 			close(queue[0])
-			s.waiting[what] = slices.Delete(queue, 0, 1)
+			s.waiting[what], s.last = slices.Delete(queue, 0, 1), what
 			return
 		}
 	}

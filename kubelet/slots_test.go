@@ -10,43 +10,57 @@ import (
 	"time"
 )
 
-func TestSlotsGoToContainersFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStarts(1)
-		release, err := s.take(t.Context(), sandbox)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var order []string
-		wait := func(ctx context.Context, name string, what turn) {
-			go func() {
-				release, err := s.take(ctx, what)
+func TestWhoIsNext(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		slots *slots
+		want  []string
+	}{
+		{"begin", newStarts(1), []string{"sandbox 2 gave up", "container 1", "container 2", "sandbox 1", "sandbox 3"}},
+		{"end", newEnds(1, nil), []string{"sandbox 2 gave up", "at once", "container 1", "sandbox 1", "container 2", "sandbox 3"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := tt.slots
+				release, err := s.take(t.Context(), sandbox)
 				if err != nil {
-					order = append(order, name+" gave up")
-					return
+					t.Fatal(err)
 				}
-				order = append(order, name)
+				var order []string
+				wait := func(ctx context.Context, name string, what turn) {
+					go func() {
+						release, err := s.take(ctx, what)
+						if err != nil {
+							order = append(order, name+" gave up")
+							return
+						}
+						order = append(order, name)
+						release()
+					}()
+					synctest.Wait()
+				}
+				ended, end := context.WithCancel(t.Context())
+				wait(t.Context(), "sandbox 1", sandbox)
+				wait(ended, "sandbox 2", sandbox)
+				wait(t.Context(), "sandbox 3", sandbox)
+				wait(t.Context(), "container 1", container)
+				wait(t.Context(), "container 2", container)
+				if s.inTurns {
+					wait(t.Context(), "at once", atOnce)
+				}
+				end()
+				synctest.Wait()
 				release()
-			}()
-			synctest.Wait()
-		}
-		ended, end := context.WithCancel(t.Context())
-		wait(t.Context(), "sandbox 1", sandbox)
-		wait(ended, "sandbox 2", sandbox)
-		wait(t.Context(), "sandbox 3", sandbox)
-		wait(t.Context(), "container 1", container)
-		wait(t.Context(), "container 2", container)
-		end()
-		synctest.Wait()
-		release()
-		synctest.Wait()
-		if want := []string{"sandbox 2 gave up", "container 1", "container 2", "sandbox 1", "sandbox 3"}; !slices.Equal(order, want) {
-			t.Errorf("order %q, want %q", order, want)
-		}
-		if s.free != 1 {
-			t.Errorf("%d slots are free at the end, want 1", s.free)
-		}
-	})
+				synctest.Wait()
+				if !slices.Equal(order, tt.want) {
+					t.Errorf("order %q, want %q", order, tt.want)
+				}
+				if s.free != 1 {
+					t.Errorf("%d slots are free at the end, want 1", s.free)
+				}
+			})
+		})
+	}
 }
 
 // A slot that is given to somebody who gives up at the same time must not be lost.
