@@ -256,7 +256,7 @@ func TestMetricsOfTheProcess(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	for _, want := range []string{"go_goroutines", "kubernetes_build_info", "process_resident_memory_bytes", "process_start_time_seconds"} {
+	for _, want := range []string{"go_goroutines", "go_gc_heap_live_bytes", "kubernetes_build_info", "process_resident_memory_bytes", "process_start_time_seconds"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no %s among %v", want, names)
 		}

@@ -407,7 +407,7 @@ func footprintOf(t *testing.T, c *clustertest.Cluster, host string) (f footprint
 	var err error
 	f.profile, err = c.Client.CoreV1().RESTClient().Get().Resource("nodes").Name(host).SubResource("proxy").Suffix("debug/pprof/heap").Param("gc", "1").DoRaw(t.Context())
 	must(t, err)
-	for name, into := range map[string]*float64{"go_memstats_heap_alloc_bytes": &f.heap, "process_resident_memory_bytes": &f.resident, "go_goroutines": &f.routines} {
+	for name, into := range map[string]*float64{"go_gc_heap_live_bytes": &f.heap, "process_resident_memory_bytes": &f.resident, "go_goroutines": &f.routines} {
 		*into, err = kubeletMetric(t.Context(), c, host, name)
 		must(t, err)
 	}
