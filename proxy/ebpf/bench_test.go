@@ -30,9 +30,9 @@ func group(a netip.Addr, x, y byte) *proxy.Group {
 	return &proxy.Group{Frontends: []proxy.Frontend{{Addr: a, Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}, Backends: []netip.AddrPort{ep(x), ep(y)}}
 }
 
-func open(b *testing.B) *Backend {
+func open(b *testing.B, pins, cgroup string) *Backend {
 	b.Helper()
-	lb, err := socklb.Open(socklb.Config{PinDir: filepath.Join(netnstest.BPFFS(b), "orlop"), Cgroup: cgroup(b)})
+	lb, err := socklb.Open(socklb.Config{PinDir: pins, Cgroup: cgroup})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -42,10 +42,10 @@ func open(b *testing.B) *Backend {
 
 // BenchmarkKernelFirstSync is 10,000 services into empty maps.
 func BenchmarkKernelFirstSync(b *testing.B) {
-	m := many(10_000)
-	for b.Loop() {
+	m, pins, group := many(10_000), netnstest.BPFFS(b), cgroup(b)
+	for i := 0; b.Loop(); i++ {
 		b.StopTimer()
-		back := open(b)
+		back := open(b, filepath.Join(pins, fmt.Sprint(i)), group)
 		b.StartTimer()
 		if err := back.Set(m); err != nil {
 			b.Fatal(err)
@@ -58,7 +58,7 @@ func BenchmarkKernelOneChange(b *testing.B) {
 	for _, n := range []int{100, 50_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			m := many(n)
-			back := open(b)
+			back := open(b, netnstest.BPFFS(b), cgroup(b))
 			if err := back.Set(m); err != nil {
 				b.Fatal(err)
 			}
