@@ -31,7 +31,7 @@ var privileges = map[string]string{
 
 	"NET_BIND_SERVICE": "listening at Services' ports, in proxy mode userspace",
 	"NET_RAW":          "iptables of the legacy flavour, in proxy mode iptables",
-	"SYS_ADMIN":        "going to pods' network namespaces, only there and to end sockets whose endpoint is gone; without it they stay",
+	"SYS_ADMIN":        "going to pods' network namespaces, only there: to end sockets whose endpoint is gone, and to know those of pods that opt out; without it sockets stay, and are all translated",
 	"SYS_CHROOT":       "running the host's iptables, in proxy mode iptables",
 }
 

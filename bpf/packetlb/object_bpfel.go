@@ -43,6 +43,14 @@ type objectFragment struct {
 	Pad       uint16
 }
 
+type objectLink struct {
+	_      structs.HostLayout
+	Asked  uint32
+	Served uint32
+	Via    uint32
+	Pad    uint32
+}
+
 type objectPart uint32
 
 const (
@@ -160,6 +168,7 @@ const (
 	objectMapFlows        = "flows"
 	objectMapFragments    = "fragments"
 	objectMapFrontends    = "frontends"
+	objectMapLinks        = "links"
 	objectMapMasquerade   = "masquerade"
 	objectMapMembers      = "members"
 	objectMapNodes        = "nodes"
@@ -238,6 +247,7 @@ type objectMapSpecs struct {
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends  *ebpf.MapSpec `ebpf:"frontends"`
+	Links      *ebpf.MapSpec `ebpf:"links"`
 	Masquerade *ebpf.MapSpec `ebpf:"masquerade"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
@@ -286,6 +296,7 @@ type objectMaps struct {
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Frontends  *ebpf.Map `ebpf:"frontends"`
+	Links      *ebpf.Map `ebpf:"links"`
 	Masquerade *ebpf.Map `ebpf:"masquerade"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
@@ -306,6 +317,7 @@ func (m *objectMaps) Close() error {
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Links,
 		m.Masquerade,
 		m.Members,
 		m.Nodes,

@@ -43,6 +43,14 @@ type objectTestFragment struct {
 	Pad       uint16
 }
 
+type objectTestLink struct {
+	_      structs.HostLayout
+	Asked  uint32
+	Served uint32
+	Via    uint32
+	Pad    uint32
+}
+
 type objectTestPorts struct {
 	_     structs.HostLayout
 	Sport uint16
@@ -126,6 +134,7 @@ const (
 	objectTestMapFlows           = "flows"
 	objectTestMapFragments       = "fragments"
 	objectTestMapFrontends       = "frontends"
+	objectTestMapLinks           = "links"
 	objectTestMapMasquerade      = "masquerade"
 	objectTestMapMembers         = "members"
 	objectTestMapNodes           = "nodes"
@@ -213,6 +222,7 @@ type objectTestMapSpecs struct {
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends  *ebpf.MapSpec `ebpf:"frontends"`
+	Links      *ebpf.MapSpec `ebpf:"links"`
 	Masquerade *ebpf.MapSpec `ebpf:"masquerade"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
@@ -262,6 +272,7 @@ type objectTestMaps struct {
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Frontends  *ebpf.Map `ebpf:"frontends"`
+	Links      *ebpf.Map `ebpf:"links"`
 	Masquerade *ebpf.Map `ebpf:"masquerade"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
@@ -282,6 +293,7 @@ func (m *objectTestMaps) Close() error {
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Links,
 		m.Masquerade,
 		m.Members,
 		m.Nodes,

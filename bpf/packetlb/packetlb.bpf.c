@@ -79,6 +79,16 @@ struct {
 	__type(value, __u32);
 } asked SEC(".maps");
 
+/* What is known of a pod's link. One that is not listed leads no pod's packets to services. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32); /* its index */
+	__type(value, struct link);
+} links SEC(".maps");
+
 /* The same of a packet that came from outside. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -480,6 +490,21 @@ static __always_inline void account(struct __sk_buff *skb, struct work *w, enum 
 	}
 }
 
+/* note_asked has the link of a pod that asks for services looked at from now on. */
+static __noinline int note_asked(struct __sk_buff *skb, __u32 now)
+{
+	__u32 zero = 0, index = skb->ifindex, *last = bpf_map_lookup_elem(&asked, &zero);
+	struct link *link = bpf_map_lookup_elem(&links, &index), new = { .asked = now };
+
+	if (last && *last != now)
+		*last = now;
+	if (!link)
+		return bpf_map_update_elem(&links, &index, &new, BPF_NOEXIST);
+	if (link->asked != now)
+		link->asked = now;
+	return 0;
+}
+
 /* decide is all that is done to a packet, but for counting. The clock is an argument, so that tests can set it. */
 static __always_inline enum reason decide(struct __sk_buff *skb, enum direction direction, enum scope scope, __u32 now)
 {
@@ -528,13 +553,12 @@ static __always_inline enum reason decide(struct __sk_buff *skb, enum direction 
 	account(skb, w, why);
 	if (why < REASON_STARTED || why > REASON_REFUSED)
 		return why;
-	if (direction == DIRECTION_IN) {
-		__u32 *last;
+	if (direction == DIRECTION_IN && scope == SCOPE_INSIDE) {
+		if (note_asked(skb, now))
+			return REASON_NO_ROOM; /* the answer would not be looked at */
+	} else if (direction == DIRECTION_IN) {
+		__u32 *last = bpf_map_lookup_elem(&served, &zero);
 
-		if (scope == SCOPE_INSIDE)
-			last = bpf_map_lookup_elem(&asked, &zero);
-		else
-			last = bpf_map_lookup_elem(&served, &zero);
 		if (last && *last != now)
 			*last = now;
 	}
@@ -592,19 +616,30 @@ static __always_inline int to_own_pod(struct __sk_buff *skb)
 	return within(range, daddr);
 }
 
-/* quiet says that a packet at a pod's link is none of ours, at little cost: most pods' sockets are seen by programs, and while no other pod has asked
- * for a service, there is nothing to answer, and only what may begin a flow is looked at. */
+/* asks says that the pod at a link has asked for services by packets. */
+static __always_inline int asks(struct __sk_buff *skb)
+{
+	__u32 zero = 0, index = skb->ifindex, *last = bpf_map_lookup_elem(&asked, &zero);
+	struct link *link;
+
+	if (!last || !*last)
+		return 0;
+	link = bpf_map_lookup_elem(&links, &index);
+	return link && link->asked;
+}
+
+/* quiet says that a packet at a pod's link is none of ours, at little cost: most pods' sockets are seen by programs, and while this pod has not asked
+ * for a service by packets, there is nothing to answer, and only what may begin a flow is looked at. */
 static __always_inline int quiet(struct __sk_buff *skb, enum direction direction)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 zero = 0, *last = bpf_map_lookup_elem(&asked, &zero);
 	struct ip4 *four = data + ETH_HLEN;
 	struct ip6 *six = data + ETH_HLEN;
 	struct tcp_head *tcp;
 
 	if (direction == DIRECTION_IN && to_own_pod(skb))
 		return 1;
-	if (!last || *last)
+	if (asks(skb))
 		return 0;
 	if (direction == DIRECTION_OUT)
 		return 1;

@@ -114,6 +114,7 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	}
 	served, adopted := filepath.Join(own, objectMapServed), false
 	_, known := os.Stat(served)
+	_, each := os.Stat(filepath.Join(own, objectMapLinks))
 	if m, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapFlows), nil); err == nil {
 		adopted = true
 		spec.Maps[objectMapFlows].MaxEntries = m.MaxEntries()
@@ -139,10 +140,41 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	if err != nil {
 		return fmt.Errorf("load BPF programs: %w", err)
 	}
-	if !adopted || known == nil {
-		return nil
+	if adopted && known != nil {
+		err = l.busy(served)
 	}
-	return l.busy(served)
+	if adopted && each != nil {
+		err = errors.Join(err, l.busyLinks(own))
+	}
+	return err
+}
+
+// busyLinks has the programs look at every packet of pods if one has asked: an earlier version did not note which.
+func (l *LB) busyLinks(own string) error {
+	asked, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapAsked), nil)
+	if err != nil {
+		return fmt.Errorf("open the map of the time of pods' flows: %w", err)
+	}
+	defer asked.Close()
+	var last uint32
+	if err := asked.Lookup(uint32(0), &last); err != nil || last == 0 {
+		return err
+	}
+	links, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapLinks), nil)
+	if err != nil {
+		return fmt.Errorf("open the map of links: %w", err)
+	}
+	defer links.Close()
+	list, err := l.list()
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		if err := links.Put(uint32(d.Index), &objectLink{Asked: last}); err != nil {
+			return fmt.Errorf("note that there are flows of a pod: %w", err)
+		}
+	}
+	return nil
 }
 
 // busy has the programs look at every packet from outside: an earlier version's flows are there, and it did not note when the last began.

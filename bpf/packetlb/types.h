@@ -73,6 +73,14 @@ struct range {
 	__be32 mask[4];
 };
 
+/* What passes the node's end of a pod's link, in seconds since boot; 0: nothing does. */
+struct link {
+	__u32 asked; /* a packet of the pod was last led to a service */
+	__u32 served; /* a packet from outside was last sent into the pod, past the node's stack */
+	__u32 via; /* index of the device by which the stack would have the pod's packets */
+	__u32 pad;
+};
+
 enum reason {
 	REASON_NOT_SERVICE, /* passes as it is, like all down to lone_fragment */
 	REASON_MALFORMED, /* too short for its headers */

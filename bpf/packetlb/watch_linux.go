@@ -21,7 +21,7 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	defer l.mu.Unlock()
 	links, err := l.list()
 	if err == nil {
-		err = errors.Join(l.calm(), l.setPods(pods))
+		err = errors.Join(l.calm(links), l.setPods(pods))
 	}
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 }
 
 // calm has the programs look at little again, once all flows that pods, or clients outside, have begun are over.
-func (l *LB) calm() error {
+func (l *LB) calm(links []Link) error {
 	const idle = 24 * 60 * 60 // seconds, as long as a flow of TCP is kept
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -48,7 +48,47 @@ func (l *LB) calm() error {
 			return fmt.Errorf("forget that services were asked for in packets: %w", err)
 		}
 	}
+	return l.calmLinks(links, now.Sec-idle)
+}
+
+// calmLinks forgets links that have gone, and what has not been asked for at others since a time.
+func (l *LB) calmLinks(links []Link, since int64) error {
+	var over []uint32
+	var index uint32
+	var k objectLink
+	it := l.objs.Links.Iterate()
+	for it.Next(&index, &k) {
+		there := slices.ContainsFunc(links, func(d Link) bool { return d.Index == int(index) })
+		if !there || int64(k.Asked) <= since && int64(k.Served) <= since {
+			over = append(over, index)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("look at which links services are asked for: %w", err)
+	}
+	for _, index := range over {
+		if err := l.objs.Links.Delete(index); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget that services were asked for at a link: %w", err)
+		}
+	}
 	return nil
+}
+
+// AskedAt lists the links, by index, whose pods have asked for services by packets: each packet there is looked up.
+func (l *LB) AskedAt() (out []int, err error) {
+	var index uint32
+	var k objectLink
+	it := l.objs.Links.Iterate()
+	for it.Next(&index, &k) {
+		if k.Asked != 0 {
+			out = append(out, int(index))
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("look at which links services are asked for: %w", err)
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // setPods says where only pods are: at most one range of each family, and none that has an address at which the node itself is asked.

@@ -11,40 +11,32 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop-io/orlop/bpf/podnet"
 	"github.com/orlop-io/orlop/bpf/socklb"
 )
 
 // ErrUnsupported is returned by Open when this kernel, or what this process may do, is not enough; the text names it.
 var ErrUnsupported = errors.New("sockets of other programs cannot be ended")
 
-// Config says where namespaces are found.
-type Config struct {
-	// Folders have a file for each network namespace, as the runtime's CNI makes them (/run/netns).
-	Folders []string
-	// Proc is a proc file system, whose processes' namespaces are found, too: those that this process sees.
-	Proc string
-}
-
 // Ender ends sockets. Its methods may be called by one goroutine at a time.
 type Ender struct {
-	cfg Config
+	cfg podnet.Config
 }
 
 // Open tries it out on sockets of its own, in its own network namespace. It returns ErrUnsupported where that fails.
-func Open(cfg Config) (*Ender, error) {
+func Open(cfg podnet.Config) (*Ender, error) {
 	fd, err := unix.Open(filepath.Join(cfg.Proc, "thread-self/ns/net"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the own network namespace: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
-		if err := onThread(fd, func() error { return try(kind) }); err != nil {
+		if err := podnet.Do(fd, func() error { return try(kind) }); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 		}
 	}
@@ -98,22 +90,18 @@ func (e *Ender) End(list []socklb.Lost) (ended int, missed []uint32, err error) 
 		return 0, nil, nil
 	}
 	var errs []error
-	e.each(func(inode uint32, path string) (more bool) {
+	e.cfg.Each(func(inode uint32, path string) (more bool) {
 		here := byNetns[inode]
 		if len(here) == 0 {
 			return true
 		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := podnet.Open(inode, path)
 		if err != nil {
 			return true // it goes, or another path leads there
 		}
 		defer unix.Close(fd)
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || uint32(st.Ino) != inode {
-			return true
-		}
 		delete(byNetns, inode)
-		err = onThread(fd, func() error {
+		err = podnet.Do(fd, func() error {
 			var errs []error
 			for _, s := range here {
 				switch err := destroy(s); {
@@ -135,48 +123,6 @@ func (e *Ender) End(list []socklb.Lost) (ended int, missed []uint32, err error) 
 	}
 	slices.Sort(missed)
 	return ended, missed, errors.Join(errs...)
-}
-
-// each calls fn with the network namespaces that there are files for, some more than once, while it wants more.
-func (e *Ender) each(fn func(inode uint32, path string) (more bool)) {
-	var self unix.Stat_t
-	own := filepath.Join(e.cfg.Proc, "thread-self/ns/net")
-	if err := unix.Stat(own, &self); err != nil || !fn(uint32(self.Ino), own) {
-		return
-	}
-	patterns := []string{filepath.Join(e.cfg.Proc, "[0-9]*/ns/net")}
-	for _, dir := range e.cfg.Folders {
-		patterns = append([]string{filepath.Join(dir, "*")}, patterns...)
-	}
-	for _, pattern := range patterns {
-		paths, _ := filepath.Glob(pattern) // the pattern is right
-		for _, path := range paths {
-			var st unix.Stat_t
-			if err := unix.Stat(path, &st); err != nil || st.Dev != self.Dev { // not of the kernel's file system of namespaces
-				continue
-			}
-			if !fn(uint32(st.Ino), path) {
-				return
-			}
-		}
-	}
-}
-
-// onThread runs fn on a thread in a network namespace; the thread dies after it, so that nobody else meets it there.
-func onThread(netns int, fn func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
-			if errors.Is(err, unix.EPERM) {
-				err = fmt.Errorf("%w (it takes CAP_SYS_ADMIN)", err)
-			}
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
 }
 
 // request is struct inet_diag_req_v2.

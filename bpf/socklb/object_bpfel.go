@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type objectApartWhich uint32
+
+const (
+	objectApartWhichAPART_NONE objectApartWhich = 0
+	objectApartWhichAPART_SOME objectApartWhich = 1
+	objectApartWhichAPART_PODS objectApartWhich = 2
+)
+
 type objectBackendFlag uint32
 
 const (
@@ -149,11 +157,13 @@ type objectTraffic struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	objectMapApart              = "apart"
 	objectMapBackends           = "backends"
 	objectMapChoices            = "choices"
 	objectMapFrontends          = "frontends"
 	objectMapMembers            = "members"
 	objectMapNodes              = "nodes"
+	objectMapParting            = "parting"
 	objectMapReasons            = "reasons"
 	objectMapSockets            = "sockets"
 	objectMapSources            = "sources"
@@ -171,6 +181,7 @@ const (
 	objectProgSendmsg6          = "sendmsg6"
 	objectVarCanRefuse          = "can_refuse"
 	objectVarNodeNetns          = "node_netns"
+	objectVarUnusedApartWhich   = "unused_apart_which"
 	objectVarUnusedBackendFlag  = "unused_backend_flag"
 	objectVarUnusedBlock        = "unused_block"
 	objectVarUnusedFrontend     = "unused_frontend"
@@ -242,11 +253,13 @@ type objectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
+	Apart     *ebpf.MapSpec `ebpf:"apart"`
 	Backends  *ebpf.MapSpec `ebpf:"backends"`
 	Choices   *ebpf.MapSpec `ebpf:"choices"`
 	Frontends *ebpf.MapSpec `ebpf:"frontends"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Nodes     *ebpf.MapSpec `ebpf:"nodes"`
+	Parting   *ebpf.MapSpec `ebpf:"parting"`
 	Reasons   *ebpf.MapSpec `ebpf:"reasons"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 	Sources   *ebpf.MapSpec `ebpf:"sources"`
@@ -260,6 +273,7 @@ type objectMapSpecs struct {
 type objectVariableSpecs struct {
 	CanRefuse          *ebpf.VariableSpec `ebpf:"can_refuse"`
 	NodeNetns          *ebpf.VariableSpec `ebpf:"node_netns"`
+	UnusedApartWhich   *ebpf.VariableSpec `ebpf:"unused_apart_which"`
 	UnusedBackendFlag  *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
 	UnusedBlock        *ebpf.VariableSpec `ebpf:"unused_block"`
 	UnusedFrontend     *ebpf.VariableSpec `ebpf:"unused_frontend"`
@@ -293,11 +307,13 @@ func (o *objectObjects) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
+	Apart     *ebpf.Map `ebpf:"apart"`
 	Backends  *ebpf.Map `ebpf:"backends"`
 	Choices   *ebpf.Map `ebpf:"choices"`
 	Frontends *ebpf.Map `ebpf:"frontends"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Nodes     *ebpf.Map `ebpf:"nodes"`
+	Parting   *ebpf.Map `ebpf:"parting"`
 	Reasons   *ebpf.Map `ebpf:"reasons"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 	Sources   *ebpf.Map `ebpf:"sources"`
@@ -307,11 +323,13 @@ type objectMaps struct {
 
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
+		m.Apart,
 		m.Backends,
 		m.Choices,
 		m.Frontends,
 		m.Members,
 		m.Nodes,
+		m.Parting,
 		m.Reasons,
 		m.Sockets,
 		m.Sources,
@@ -326,6 +344,7 @@ func (m *objectMaps) Close() error {
 type objectVariables struct {
 	CanRefuse          *ebpf.Variable `ebpf:"can_refuse"`
 	NodeNetns          *ebpf.Variable `ebpf:"node_netns"`
+	UnusedApartWhich   *ebpf.Variable `ebpf:"unused_apart_which"`
 	UnusedBackendFlag  *ebpf.Variable `ebpf:"unused_backend_flag"`
 	UnusedBlock        *ebpf.Variable `ebpf:"unused_block"`
 	UnusedFrontend     *ebpf.Variable `ebpf:"unused_frontend"`

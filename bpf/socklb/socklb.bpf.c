@@ -21,6 +21,7 @@ const enum kind *unused_kind __attribute__((unused));
 const enum backend_flag *unused_backend_flag __attribute__((unused));
 const enum frontend_flag *unused_frontend_flag __attribute__((unused));
 const enum node_flag *unused_node_flag __attribute__((unused));
+const enum apart_which *unused_apart_which __attribute__((unused));
 const struct frontend_key *unused_frontend_key __attribute__((unused));
 const struct frontend *unused_frontend __attribute__((unused));
 const struct slot *unused_slot __attribute__((unused));
@@ -56,6 +57,38 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } reasons SEC(".maps");
+
+/* Network namespaces, by cookie, whose sockets are left as they are: their packets are translated instead. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u64);
+	__type(value, __u32);
+} apart SEC(".maps");
+
+/* Which there are: APART_*. Where there are none, nobody looks for them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} parting SEC(".maps");
+
+static __always_inline int is_apart(struct bpf_sock_addr *ctx)
+{
+	__u32 zero = 0, *which = bpf_map_lookup_elem(&parting, &zero);
+	__u64 netns;
+
+	if (!which || *which == APART_NONE)
+		return 0;
+	netns = bpf_get_netns_cookie(ctx);
+	if (netns == node_netns)
+		return 0;
+	return *which == APART_PODS || bpf_map_lookup_elem(&apart, &netns);
+}
 
 static __always_inline int loopback(const struct endpoint *e)
 {
@@ -218,6 +251,8 @@ static __always_inline enum reason decide(struct bpf_sock_addr *ctx, struct endp
 		}
 		return REASON_NOT_SERVICE;
 	}
+	if (is_apart(ctx))
+		return REASON_NOT_SERVICE;
 	fe = *found;
 	fl = call == CALL_SEND ? flows_of(ctx, 0) : 0;
 	why = choose(ctx, &fe, fl, dst, rnd, now);

@@ -40,6 +40,13 @@ enum reason {
 	REASON_MAX,
 };
 
+/* Whose sockets are left as they are. */
+enum apart_which {
+	APART_NONE,
+	APART_SOME, /* those of the network namespaces that are listed */
+	APART_PODS, /* all but the node's own */
+};
+
 _Static_assert(sizeof(struct client) == 16, "client has a hole");
 _Static_assert(sizeof(struct choice) == 32, "choice has a hole");
 _Static_assert(sizeof(struct flow) == 44, "flow has a hole");

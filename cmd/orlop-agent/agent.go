@@ -72,6 +72,9 @@ func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 	if !o.cni && !o.proxy {
 		return errors.New("--cni=false and --proxy=false leave the agent nothing to do")
 	}
+	if err := o.checkSockets(); err != nil {
+		return err
+	}
 	client, servers, err := connect(o)
 	if err != nil {
 		return err
@@ -116,6 +119,10 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	if read := svc.traffic(); read != nil {
 		m.registry.MustRegister(newTraffic(read))
 	}
+	apart := newApart(o, svc, client, log)
+	if apart != nil {
+		m.registry.MustRegister(apart)
+	}
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
@@ -149,6 +156,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		group.Go(func() error { return svc.refused.run(ctx, client, w.service, o.node) })
 		group.Go(func() error { return full.run(ctx, client, o.node) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
+		group.Go(func() error { return apart.run(ctx, a.proxying) })
 	}
 	if o.proxy && len(o.config.nodePorts) > 0 { // node ports are asked at addresses that the API server does not know of
 		group.Go(func() error { return followAddrs(ctx, a.lookAgain, log) })

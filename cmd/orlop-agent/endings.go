@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/orlop-io/orlop/bpf/podnet"
 	"github.com/orlop-io/orlop/bpf/sockend"
 	"github.com/orlop-io/orlop/bpf/socklb"
 )
@@ -23,7 +24,7 @@ type endings struct {
 }
 
 func openEndings(lb *socklb.LB, log *slog.Logger) (*endings, error) {
-	ender, err := sockend.Open(sockend.Config{Folders: []string{netnsDir}, Proc: "/proc"})
+	ender, err := sockend.Open(podnet.Config{Folders: []string{netnsDir}, Proc: "/proc"})
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,9 @@ type options struct {
 	pinDir               string
 	proxyMode            string
 	proxyExternal        string
+	sockets              string
+	socketOptOut         []string // label selectors
+	netnsDir             string
 	hostRoot             string
 	cni, proxy           bool
 	procSys              string
@@ -111,6 +114,9 @@ func command() *cobra.Command {
 	f.BoolVar(&o.proxy, "proxy", true, "translate services")
 	f.StringVar(&o.procSys, "proc-sys", "/proc/sys", "where the kernel's settings can be written; in a container /proc/sys cannot")
 	f.StringVar(&o.proxyExternal, "proxy-external", "", "how packets from outside are translated in ebpf mode: by BPF programs on devices (tcx, or clsact before Linux 6.6) or by nft; the first that the kernel can do when empty")
+	f.StringVar(&o.sockets, "sockets", socketsAll, "whose sockets are translated in ebpf mode: all, or those of the node's own network namespace only (node): what pods send is then translated at their links")
+	f.StringArrayVar(&o.socketOptOut, "socket-opt-out", []string{optOut}, "labels of pods whose sockets are left as they are in ebpf mode, as service meshes want it; what they send is translated at their links. It can be given several times")
+	o.netnsDir = netnsDir
 	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
 	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez for balancers, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")
 	f.StringVar(&o.probes, "probe-bind-address", "127.0.0.1:10253", "address of /healthz and /livez for this node's kubelet, which no other proxy has; not served when empty")

@@ -106,7 +106,7 @@ func (x *outside) attach() error {
 	if x == nil || x.attached {
 		return nil
 	}
-	on, err := x.lb.Sync(x.podRanges())
+	on, err := x.sync()
 	if !slices.ContainsFunc(on, func(d packetlb.Device) bool { return !d.Pod }) {
 		return errors.Join(err, errors.New("no device to the network has the programs that translate services"))
 	}
@@ -116,6 +116,9 @@ func (x *outside) attach() error {
 	x.attached = true
 	return nil
 }
+
+// sync attaches the programs to the devices there are now. The calling thread is in the node's network namespace.
+func (x *outside) sync() ([]packetlb.Device, error) { return x.lb.Sync(x.podRanges()) }
 
 // follow keeps the programs on devices that come and go, once services are in force.
 func (x *outside) follow(ctx context.Context, proxying <-chan struct{}, log *slog.Logger) error {

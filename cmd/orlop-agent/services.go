@@ -168,6 +168,11 @@ func (s *services) Apply(c proxy.Change) error {
 	if err := s.outside.attach(); err != nil {
 		return err
 	}
+	if s.lb != nil && s.outside == nil { // before the programs go that translate packets of pods
+		if err := s.lb.SetApart(socklb.Apart{}); err != nil {
+			return err
+		}
+	}
 	if err := removeModes(s.o, s.mode, s.packets == nil); err != nil {
 		return err
 	}

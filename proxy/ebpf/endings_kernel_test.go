@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/bpf/podnet"
 	"github.com/orlop-io/orlop/bpf/sockend"
 	"github.com/orlop-io/orlop/proxy"
 )
@@ -20,7 +21,7 @@ func (r *rig) endSockets() (look func(after time.Duration)) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { find.Close() })
-	ender, err := sockend.Open(sockend.Config{Proc: "/proc"})
+	ender, err := sockend.Open(podnet.Config{Proc: "/proc"})
 	if err != nil {
 		r.t.Fatal(err)
 	}
