@@ -32,7 +32,7 @@ import (
 var ErrUnsupported = errors.New("the kernel cannot translate services in sockets")
 
 // layout names the folder of the maps. It changes whenever the key, value, size or meaning of a map does, so that a newer version
-// fills maps of its own before its programs take over.
+// fills maps of its own before its programs take over; from the layout before it takes what cannot be told again (inherit).
 const layout = "v3"
 
 // Config says where the programs live and what they cover.
@@ -99,9 +99,11 @@ func Open(cfg Config) (*LB, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	maps := Maps(cfg.PinDir)
-	if err := os.MkdirAll(maps, 0o700); err != nil {
-		return nil, fmt.Errorf("make pin folder: %w", err)
+	cfg.Entries, cfg.Limit = cmp.Or(cfg.Entries, 4096), cmp.Or(cfg.Limit, 1<<22)
+	lb, maps := &LB{cfg: cfg}, Maps(cfg.PinDir)
+	inherits, err := lb.begin()
+	if err != nil {
+		return nil, err
 	}
 	spec, err := loadObject()
 	if err != nil {
@@ -115,8 +117,6 @@ func Open(cfg Config) (*LB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set BPF constants: %w", err)
 	}
-	cfg.Entries, cfg.Limit = cmp.Or(cfg.Entries, 4096), cmp.Or(cfg.Limit, 1<<22)
-	lb := &LB{cfg: cfg}
 	err = spec.LoadAndAssign(&lb.objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		return nil, fmt.Errorf("the maps in %s are another program's: %w", maps, err)
@@ -124,7 +124,11 @@ func Open(cfg Config) (*LB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load BPF programs: %w", err)
 	}
-	if err := lb.openStores(spec); err != nil {
+	err = lb.openStores(spec)
+	if err == nil && inherits {
+		err = lb.inherit()
+	}
+	if err != nil {
 		lb.Close()
 		return nil, err
 	}
