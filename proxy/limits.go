@@ -31,6 +31,7 @@ const (
 	RefusalCounts     Feature = "failures of a Service without endpoints"
 	PacketCounts      Feature = "packets and bytes of each Service"
 	ConnectedUDP      Feature = "connected sockets of UDP follow endpoints"
+	LateAnswers       Feature = "answers under way when their endpoint goes"
 )
 
 // Limit is something that modes cannot do.
@@ -63,6 +64,8 @@ func Limits() []Limit {
 		{Restart, []string{ModeUserspace}, "while the agent is not there, as in its upgrade, Services are not there, and its end ends their connections", "", nil},
 		{Feature: ConnectedUDP, Modes: []string{ModeEBPF}, Where: "where the agent cannot end sockets, as it says",
 			Instead: "a socket that has connected stays with its endpoint when that goes, until it connects again"},
+		{Feature: LateAnswers, Modes: []string{ModeNftables, ModeIptables, ModeUserspace},
+			Instead: "an answer of UDP comes from the endpoint's own address, so that a socket that has connected never has it (by userspace it does not come): ask again, and another endpoint answers"},
 		{Feature: Counts, Modes: []string{ModeIptables}, Instead: "they are not counted, and `services top` says so"},
 		{Feature: RefusalCounts, Modes: []string{ModeUserspace}, Instead: "they are not counted: nobody listens, and the kernel refuses"},
 		{Feature: PacketCounts, Modes: []string{ModeNftables, ModeIptables, ModeUserspace}, Instead: "they are not counted"},

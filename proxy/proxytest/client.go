@@ -24,6 +24,7 @@ type order struct {
 	Network, Addr string
 	Times         int
 	UntilEOF      bool // go on until stdin ends
+	Unconnected   bool // by a socket that does not connect; whom the client saw is whom the answer came from
 	Wait          time.Duration
 }
 
@@ -138,6 +139,9 @@ func (o order) do(stop <-chan struct{}) Outcome {
 }
 
 func (o order) once() (string, error) {
+	if o.Unconnected {
+		return o.onceUnconnected()
+	}
 	d := net.Dialer{Timeout: o.Wait}
 	d.SetMultipathTCP(false)
 	c, err := d.Dial(o.Network, o.Addr)
@@ -154,4 +158,27 @@ func (o order) once() (string, error) {
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err
+}
+
+func (o order) onceUnconnected() (string, error) {
+	to, err := net.ResolveUDPAddr(o.Network, o.Addr)
+	if err != nil {
+		return "", err
+	}
+	c, err := net.ListenUDP(o.Network, nil)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(o.Wait))
+	if _, err := c.WriteTo([]byte("?"), to); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 100)
+	n, from, err := c.ReadFrom(buf)
+	if err != nil {
+		return "", err
+	}
+	who, _, _ := strings.Cut(string(buf[:n]), "<")
+	return who + "<" + from.String(), nil
 }

@@ -64,6 +64,7 @@ func Suite(t *testing.T, mode Mode) {
 		{"external policy Local", (*run).externalLocal},
 		{"source ranges", (*run).sourceRanges},
 		{"flows end with their backend", (*run).flowsEnd},
+		{"an answer under way while its endpoint goes", (*run).answersLate},
 		{"an address changes hands", (*run).changesHands},
 		{"nothing fails while services change", (*run).underChange},
 		{"a service that goes", (*run).serviceGoes},
