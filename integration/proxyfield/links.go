@@ -1,6 +1,7 @@
 package proxyfield
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -172,10 +173,14 @@ func within(ns netns.NsHandle, fn func() error) error {
 func (f *Field) FromOutside(fn func() error) error { return within(f.Outside, fn) }
 
 // serve answers by TCP and UDP, at every address of the namespace, with that address. The server closes, and so has what TCP keeps of a connection.
-func serve() error {
+func serve(ctx context.Context) error {
 	config := net.ListenConfig{}
 	config.SetMultipathTCP(false)
-	l, err := net.Listen("tcp4", fmt.Sprintf(":%d", Port))
+	l, err := config.Listen(ctx, "tcp4", fmt.Sprintf(":%d", Port))
+	if err != nil {
+		return err
+	}
+	stays, err := config.Listen(ctx, "tcp4", fmt.Sprintf(":%d", PortStays))
 	if err != nil {
 		return err
 	}
@@ -192,22 +197,33 @@ func serve() error {
 		return errors.Join(err, set)
 	}
 	_ = u.SetReadBuffer(4 << 20)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	go accept(l, func(c net.Conn, name string) { _, _ = io.WriteString(c, name) })
+	go accept(stays, func(c net.Conn, name string) {
+		for buf := make([]byte, 1); ; {
+			if _, err := c.Read(buf); err != nil {
 				return
 			}
-			go func() {
-				_, _ = io.WriteString(c, c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String())
-				c.Close()
-			}()
+			_, _ = io.WriteString(c, name)
 		}
-	}()
+	})
 	for range 4 {
 		go answerDatagrams(u)
 	}
 	return nil
+}
+
+// accept has each connection talked to, and closes it then.
+func accept(l net.Listener, talk func(c net.Conn, name string)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			talk(c, c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String())
+		}()
+	}
 }
 
 func answerDatagrams(u *net.UDPConn) {

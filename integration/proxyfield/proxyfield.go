@@ -6,6 +6,7 @@
 package proxyfield
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,13 +28,15 @@ import (
 	"github.com/orlop-io/orlop/integration/bareserver"
 )
 
-// Of the field: the node's name and address, and where endpoints are that are its own and another node's. All of them answer at Port.
+// Of the field: the node's name and address, and where endpoints are that are its own and another node's. All of them answer at Port,
+// and by TCP at PortStays as often as they are asked over one connection.
 const (
 	Node      = "a"
 	Address   = "192.0.2.1"
 	here      = "10.128.0.0/10"
 	elsewhere = "10.192.0.0/10"
 	Port      = 8080
+	PortStays = 8081
 )
 
 // variable is set to the cgroup's folder in the process that Private starts.
@@ -108,6 +111,8 @@ type Config struct {
 	Dir  string   // an empty folder
 	Mode string   // --proxy-mode of the agent
 	Args []string // more of the agent's arguments
+	// Agent is the program of the agent; "" is Bin's.
+	Agent string
 }
 
 // Field is the node and what is around it.
@@ -130,7 +135,7 @@ func New(ctx context.Context, cfg Config) (*Field, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make links: %w", err)
 	}
-	if err := within(far, serve); err != nil {
+	if err := within(far, func() error { return serve(ctx) }); err != nil {
 		return nil, fmt.Errorf("serve as endpoints: %w", err)
 	}
 	for _, dir := range []string{"api", "bpf", "run", "data", "proc/kernel/random"} {
@@ -181,7 +186,7 @@ func (f *Field) newBoot() error {
 
 // StartAgent starts a process of the agent. There must be none.
 func (f *Field) StartAgent() error {
-	cmd := exec.Command(filepath.Join(f.cfg.Bin, "orlop-agent"), append([]string{
+	cmd := exec.Command(cmp.Or(f.cfg.Agent, filepath.Join(f.cfg.Bin, "orlop-agent")), append([]string{
 		"--kubeconfig=" + f.API.Kubeconfig, "--node-name=" + Node, "--cni=false", "--proxy-mode=" + f.cfg.Mode, "--cgroup-root=" + os.Getenv(variable),
 		"--cluster-cidr=10.128.0.0/9", "--pin-dir=" + f.path("bpf/orlop"), "--run-dir=" + f.path("run"), "--data-dir=" + f.path("data"),
 		"--proc-sys=" + f.path("proc"), "--cni-state-dir=" + f.path("cni"), "--healthz-bind-address=127.0.0.1:10256",
@@ -194,6 +199,9 @@ func (f *Field) StartAgent() error {
 	f.agent = cmd
 	return nil
 }
+
+// Use makes program the agent's from its next start on; "" is Bin's.
+func (f *Field) Use(program string) { f.cfg.Agent = program }
 
 // PID is the agent's.
 func (f *Field) PID() int { return f.agent.Process.Pid }

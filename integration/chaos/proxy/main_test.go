@@ -21,6 +21,7 @@ var (
 	length   = flag.Duration("for", 10*time.Minute, "how long there is load, in all")
 	upgrades = flag.Int("upgrades", 100, "how often the agent is upgraded")
 	mode     = flag.String("proxy-mode", "ebpf", "how services are translated: ebpf, nftables or iptables; userspace ends connections with its agent")
+	old      = flag.String("old", "", "the program of an orlop-agent of another version, to upgrade from; empty: none")
 	flips    = flag.Int("flips", 1000, "endpoints that come or go each second")
 )
 
@@ -78,14 +79,19 @@ func TestServices(t *testing.T) {
 	must(t, f.StartAgent())
 	w.serving(ctx)
 	w.load(ctx)
-	for _, part := range []struct {
+	type part struct {
 		name string
 		run  func(ctx context.Context, d time.Duration)
 		of   time.Duration
-	}{
+	}
+	parts := []part{
 		{"only endpoints change", w.wait, *length / 10}, {"the agent is killed every second", w.killed, *length * 4 / 10}, {"upgrades", w.upgraded, *length * 2 / 10},
 		{"no API server, and the agent is killed", w.cutOff, *length * 2 / 10}, {"the host boots without an API server", w.booted, *length / 10},
-	} {
+	}
+	if *old != "" {
+		parts = append(parts, part{"upgrades from another version", w.fromAnother, *length / 10})
+	}
+	for _, part := range parts {
 		began, was := time.Now(), w.flipped.Load()
 		part.run(ctx, part.of)
 		t.Logf("%s, %s, %d endpoints came or went:\n%s", part.name, time.Since(began).Round(time.Second), w.flipped.Load()-was, w.count.take())
@@ -153,6 +159,7 @@ func (w *world) booted(ctx context.Context, d time.Duration) {
 	must(w.t, w.f.Reboot())
 	must(w.t, w.f.StartAgent())
 	w.serving(ctx)
+	w.boots.Add(1)
 	w.asking.Unlock()
 	time.Sleep(d / 2)
 	must(w.t, w.f.API.StartAPI(ctx))

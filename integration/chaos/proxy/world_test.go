@@ -40,7 +40,9 @@ type world struct {
 	changing sync.Mutex   // held while endpoints must stay as they are
 	asking   sync.RWMutex // held while nobody may ask
 	ready    [services][]bool
+	gone     [services][endpoints]atomic.Int64 // when an endpoint last ceased to be ready, ns since 1970
 	flipped  atomic.Int64
+	boots    atomic.Int64
 	count    counter
 	stop     context.CancelFunc // of who changes and who asks
 	done     sync.WaitGroup
@@ -70,6 +72,7 @@ func (w *world) make(ctx context.Context) {
 				Name: strings.ToLower(string(p)), Protocol: p, Port: 80, NodePort: int32(firstNode + s), TargetPort: intstr.FromInt32(proxyfield.Port),
 			})
 		}
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "stays", Protocol: corev1.ProtocolTCP, Port: 81, NodePort: int32(firstStaying + s), TargetPort: intstr.FromInt32(proxyfield.PortStays)})
 		_, err := w.f.Client.CoreV1().Services("default").Create(ctx, svc, metav1.CreateOptions{})
 		if err == nil {
 			_, err = w.f.Client.DiscoveryV1().EndpointSlices("default").Create(ctx, w.slice(s), metav1.CreateOptions{})
@@ -84,10 +87,12 @@ func (w *world) slice(s int) *discoveryv1.EndpointSlice {
 		ObjectMeta:  metav1.ObjectMeta{Name: fmt.Sprint("s", s), Labels: map[string]string{discoveryv1.LabelServiceName: fmt.Sprint("s", s)}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
-	for _, p := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
-		name, port := strings.ToLower(string(p)), int32(proxyfield.Port)
+	port := func(name string, p corev1.Protocol, port int32) {
 		out.Ports = append(out.Ports, discoveryv1.EndpointPort{Name: &name, Port: &port, Protocol: &p})
 	}
+	port("tcp", corev1.ProtocolTCP, proxyfield.Port)
+	port("udp", corev1.ProtocolUDP, proxyfield.Port)
+	port("stays", corev1.ProtocolTCP, proxyfield.PortStays)
 	for e, ready := range w.ready[s] {
 		node := proxyfield.Node
 		if e%2 != 0 {
@@ -128,11 +133,22 @@ func (w *world) load(ctx context.Context) {
 		"TCP, a node port on the node": func(s int) (netip.Addr, error) {
 			return proxyfield.Ask("tcp", fmt.Sprintf("%s:%d", proxyfield.Address, firstNode+s), patience)
 		},
+		"TCP, a connection that stays": w.stays(func(s int) string { return vip(s) + ":81" }),
 	}
 	for name, ask := range kinds {
 		w.done.Go(func() { w.ask(ctx, name, ask) })
 	}
 	w.done.Go(func() { w.unconnected(ctx) })
+	staying := w.stays(func(s int) string { return fmt.Sprintf("%s:%d", proxyfield.Address, firstStaying+s) })
+	w.done.Go(func() {
+		err := w.f.FromOutside(func() error {
+			w.ask(ctx, "TCP, one from outside that stays", staying)
+			return nil
+		})
+		if err != nil {
+			w.t.Error(err)
+		}
+	})
 	for _, network := range []string{"tcp", "udp"} {
 		w.done.Go(func() {
 			err := w.f.FromOutside(func() error {
@@ -183,7 +199,7 @@ func (w *world) unconnected(ctx context.Context) {
 		return
 	}
 	defer u.Close()
-	w.ask(ctx, "UDP, a socket that does not connect", func(s int) (netip.Addr, error) {
+	w.ask(ctx, "UDP, a socket that does not connect", w.late(func(s int) (netip.Addr, error) {
 		to := netip.AddrPortFrom(netip.MustParseAddr(vip(s)), 80)
 		if _, err := u.WriteToUDPAddrPort([]byte("?"), to); err != nil {
 			return netip.Addr{}, err
@@ -203,11 +219,11 @@ func (w *world) unconnected(ctx context.Context) {
 				if asked, _ := serviceOf(who); asked != s {
 					continue // late, to a question that was given up and counted
 				}
-				return who, fmt.Errorf("the answer comes from %s", got)
+				return who, errLate{got}
 			}
 			return who, nil
 		}
-	})
+	}))
 }
 
 // change writes slices so often that flips endpoints come or go each second, while there is an API server.
@@ -241,6 +257,9 @@ func (w *world) change(ctx context.Context) {
 		for e := range endpoints {
 			if before[e] != w.ready[s][e] {
 				w.flipped.Add(1)
+			}
+			if before[e] && !w.ready[s][e] {
+				w.gone[s][e].Store(time.Now().UnixNano())
 			}
 		}
 		w.changing.Unlock()
@@ -294,7 +313,7 @@ func (w *world) calm(ctx context.Context) {
 
 // counter is what requests met.
 type counter struct {
-	good, bad, ended atomic.Int64
+	good, bad, ended, late atomic.Int64
 
 	mu   sync.Mutex
 	kind map[string]*tally
@@ -348,7 +367,7 @@ func (c *counter) take() string {
 		k := c.kind[name]
 		fmt.Fprintf(&out, "  %-36s %7d well, slowest %s, %d took over 0.9 s, failed %v\n", name, k.good, k.slowest.Round(time.Millisecond), k.slow, k.bad)
 	}
-	fmt.Fprintf(&out, "  sockets of UDP that ended with their endpoint, and asked again: %d so far\n", c.ended.Load())
+	fmt.Fprintf(&out, "  sockets of UDP that ended with their endpoint, and asked again: %d so far; answers that came late, from an endpoint that went: %d so far\n", c.ended.Load(), c.late.Load())
 	c.kind = nil
 	return out.String()
 }
