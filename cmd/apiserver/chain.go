@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
@@ -87,6 +88,10 @@ func (b *base) newCore(ctx context.Context, next genericapiserver.DelegationTarg
 		return nil, err
 	}
 	b.pods.open(api.Pods)
+	// A file may configure policies that no list shows.
+	if c.MergedResourceConfig.ResourceEnabled(corev1.SchemeGroupVersion.WithResource("pods")) && b.options.Admission.ConfigFile == "" {
+		b.bindings.open(api.Binding, c.AdmissionControl, observers(b.informers))
+	}
 	for _, g := range append(enabled(api.Groups, c.MergedResourceConfig), b.metrics(api)...) {
 		info := genericapiserver.NewDefaultAPIGroupInfo(g.Name, b.types.Scheme, b.types.Parameters, b.types.Codecs)
 		info.PrioritizedVersions = g.Versions

@@ -59,6 +59,7 @@ type base struct {
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
 	pods      *direct
+	bindings  *bindings
 	factory   *serverstorage.DefaultStorageFactory
 	access    *access
 	resolver  webhook.ServiceResolver
@@ -124,6 +125,9 @@ func newBase(o *Options) (*base, error) {
 		return nil, err
 	}
 	b := &base{options: o, types: types, config: genericapiserver.NewConfig(types.Codecs), pods: newDirect()}
+	if b.bindings, err = newBindings(types.Scheme, types.Codecs); err != nil {
+		return nil, err
+	}
 	for _, step := range []func() error{b.serving, b.clients, b.documents, b.storage, b.security} {
 		if err := step(); err != nil {
 			return nil, err
@@ -156,7 +160,7 @@ func (b *base) serving() error {
 	gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
 		chain := *c
 		chain.Authentication.Authenticator = growingAuthenticator(c.Authentication.Authenticator)
-		return growing(genericapiserver.DefaultBuildHandlerChain(answerMergePanics(h, c.Serializer), &chain))
+		return growing(genericapiserver.DefaultBuildHandlerChain(answerMergePanics(b.bindings.before(h), c.Serializer), &chain))
 	}
 	if b.options.flags != nil {
 		gc.Flagz = flagz.NamedFlagSetsReader{FlagSets: cliflag.NamedFlagSets{FlagSets: map[string]*pflag.FlagSet{"kube-apiserver": b.options.flags}}}

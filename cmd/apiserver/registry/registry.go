@@ -82,6 +82,8 @@ type API struct {
 	Kubelet func(ctx context.Context, node string) (kubeletclient.Kubelet, error)
 	// Pods is the storage of pods, whether they are served or not.
 	Pods *store.Storage
+	// Binding is that of pods/binding.
+	Binding *pods.Binding
 }
 
 // builder holds storages while they are assembled.
@@ -89,8 +91,9 @@ type builder struct {
 	cfg    Config
 	stores map[schema.GroupResource]*store.Storage
 	out    map[schema.GroupVersion]map[string]rest.Storage
-	// kubelets is there once pods was called.
+	// kubelets and binding are there once pods was called.
 	kubelets *kubeletclient.Client
+	binding  *pods.Binding
 }
 
 // Build opens the storages. ctx bounds work that outlives a request.
@@ -124,7 +127,7 @@ func Build(ctx context.Context, cfg Config) (*API, error) {
 	}
 	csrs := b.stores[certificatesv1.Resource("certificatesigningrequests")]
 	b.put(certificatesv1.SchemeGroupVersion, "certificatesigningrequests/approval", csr.Approval(csrs))
-	return &API{Groups: b.groups(), Allocator: allocator, Kubelet: b.kubelets.Kubelet, Pods: b.core("pods")}, nil
+	return &API{Groups: b.groups(), Allocator: allocator, Kubelet: b.kubelets.Kubelet, Pods: b.core("pods"), Binding: b.binding}, nil
 }
 
 func (b *builder) put(gv schema.GroupVersion, name string, s rest.Storage) {
@@ -195,10 +198,10 @@ func (b *builder) pods() error {
 	}
 	b.kubelets = kubelets
 	streams := pods.NewStreams(main, kubelets.Kubelet)
-	binding := pods.NewBinding(main)
+	b.binding = pods.NewBinding(main)
 	for name, s := range map[string]rest.Storage{
-		"bindings":                 pods.LegacyBinding{Binding: binding},
-		"pods/binding":             binding,
+		"bindings":                 pods.LegacyBinding{Binding: b.binding},
+		"pods/binding":             b.binding,
 		"pods/ephemeralcontainers": pods.NewEphemeralContainers(main),
 		"pods/eviction":            pods.NewEviction(main, b.stores[policyv1.Resource("poddisruptionbudgets")]),
 		"pods/resize":              pods.NewResize(main),
