@@ -139,7 +139,7 @@ func (s *Store) Reserve(req Request) (lease Lease, err error) {
 	}
 	for i := range req.Sets {
 		// Only a hint where to look next: a torn or lost one costs a few more lookups.
-		_ = writeFile(s.cursorPath(i), []byte(lease.Addrs[i].String()))
+		_ = overwrite(s.cursorPath(i), fmt.Appendf(nil, "%-*s", cursorSize, lease.Addrs[i]))
 	}
 	return lease, nil
 }
@@ -303,13 +303,16 @@ func (s *Store) cursorPath(set int) string {
 	return filepath.Join(s.network, fmt.Sprintf("next.%d", set))
 }
 
+// cursorSize has room for any address: what is written over an older one leaves nothing of it.
+const cursorSize = 40
+
 // cursor is the address of a set that was given last; zero when that is not known.
 func (s *Store) cursor(set int) netip.Addr {
 	b, _, err := readFile(s.cursorPath(set))
 	if err != nil {
 		return netip.Addr{}
 	}
-	a, _ := netip.ParseAddr(string(b))
+	a, _ := netip.ParseAddr(strings.TrimRight(string(b), " "))
 	return a
 }
 

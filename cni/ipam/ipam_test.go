@@ -297,6 +297,32 @@ func TestAddressRestsBeforeReuse(t *testing.T) {
 	}
 }
 
+// The pointer to what was given last is written over: nothing of a longer address may stay behind a shorter one, nor may a torn one do harm.
+func TestPointerAfterAShorterAddress(t *testing.T) {
+	set, err := Set{{Subnet: netip.MustParsePrefix("10.1.2.0/24"), Start: netip.MustParseAddr("10.1.2.9"), End: netip.MustParseAddr("10.1.2.11")}}.Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t, t.TempDir(), "b1")
+	for i, want := range []string{"10.1.2.9", "10.1.2.10", "10.1.2.11", "10.1.2.9", "10.1.2.10", "10.1.2.9"} {
+		if i == 5 {
+			if err := os.WriteFile(s.cursorPath(0), []byte("10.1.2"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := s.Reserve(Request{Attachment: att(i), Sets: []Set{set}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Addrs[0].String(); got != want || s.cursor(0) != l.Addrs[0] {
+			t.Errorf("reservation %d: got %s, want %s; the pointer is %s", i, got, want, s.cursor(0))
+		}
+		if err := s.Release(att(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestReserveTwiceIsRefused(t *testing.T) {
 	s := newStore(t, t.TempDir(), "b1")
 	reserve(t, s, 1)
