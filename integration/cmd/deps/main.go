@@ -23,7 +23,7 @@ func needs() map[string][]dep {
 	up := []dep{{"containerd", "containerd"}, {"runc", "runc"}, {"ctr", "containerd"}, {"mount", "mount"}}
 	test := append(slices.Concat(build, up),
 		dep{"nft", "nftables"}, dep{"iptables-nft-restore", "iptables"}, dep{"bpftool", "bpftool"}, dep{"ip", "iproute2"}, dep{"ps", "procps"}, dep{"git", "git"},
-		dep{"/usr/lib/cni/bridge", "containernetworking-plugins"})
+		dep{"/usr/lib/cni/bridge", "containernetworking-plugins"}, dep{"podman", "podman"})
 	return map[string][]dep{
 		"build-amd64": build,
 		"build-arm64": {{"aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"}},
