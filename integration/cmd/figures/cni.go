@@ -60,10 +60,14 @@ func runCNI(ctx context.Context, bin string, out io.Writer) error {
 	ours, peers := filepath.Join(dir, "ours"), filepath.Join(dir, "peers")
 	for from, to := range map[string]string{
 		filepath.Join(abs, "orlop-cni"): ours, filepath.Join(dir, "bridge"): peers, filepath.Join(dir, "host-local"): peers, filepath.Join(dir, "portmap"): peers,
+		filepath.Join(dir, "loopback"): peers,
 	} {
 		if err := copyProgram(from, to); err != nil {
 			return err
 		}
+	}
+	if err := os.Symlink("orlop-cni", filepath.Join(ours, "loopback")); err != nil { // containerd calls it for each pod, too
+		return err
 	}
 	chains, closeAll, err := makeChains(ours, peers)
 	if err != nil {
@@ -87,7 +91,11 @@ func runCNI(ctx context.Context, bin string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if misses = append(misses, crowd...); len(misses) > 0 {
+	slow, err := runSandboxes(ctx, abs, ours, peers, out)
+	if err != nil {
+		return err
+	}
+	if misses = slices.Concat(misses, crowd, slow); len(misses) > 0 {
 		return fmt.Errorf("the CNI plugin is too slow: %v", misses)
 	}
 	return nil
@@ -220,7 +228,7 @@ func (c *chain) fill(ctx context.Context, n int) error {
 
 func installPeers(ctx context.Context, dir string) error {
 	args := []string{"install"}
-	for _, p := range []string{"main/bridge", "ipam/host-local", "meta/portmap"} {
+	for _, p := range []string{"main/bridge", "main/loopback", "ipam/host-local", "meta/portmap"} {
 		args = append(args, "github.com/containernetworking/plugins/plugins/"+p+"@"+peersVersion)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
