@@ -63,6 +63,25 @@ func (n *NS) Addrs(name string, addrs ...string) {
 		n.Must(err)
 		a.Flags = syscall.IFA_F_NODAD
 		n.Must(n.NL.AddrAdd(l, a))
+		if a.IP.To4() == nil && l.Attrs().Flags&net.FlagUp != 0 {
+			n.reachable(a.IP)
+		}
+	}
+}
+
+// reachable waits for the local route of an address of IPv6, which the kernel makes a moment after the address.
+func (n *NS) reachable(ip net.IP) {
+	n.t.Helper()
+	want := &netlink.Route{Table: syscall.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: ip, Mask: net.CIDRMask(128, 128)}}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := n.NL.RouteListFiltered(netlink.FAMILY_V6, want, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		n.Must(err)
+		if len(routes) > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			n.t.Fatalf("%s has no local route", ip)
+		}
 	}
 }
 
