@@ -245,7 +245,10 @@ func (p *process) stop() error {
 		}
 		return nil
 	case <-time.After(70 * time.Second):
-		return errors.Join(fmt.Errorf("%s does not end", p.cmd.Args[1]), p.cmd.Process.Kill())
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // its stacks say why
+		<-p.done
+		log, _ := os.ReadFile(p.log)
+		return fmt.Errorf("%s does not end\n%s", p.cmd.Args[1], log[max(0, len(log)-200_000):])
 	}
 }
 
