@@ -401,15 +401,22 @@ type footprint struct {
 	profile                  []byte // of the heap
 }
 
-// footprintOf lets a kubelet collect its garbage, which else is as much as what it needs, and says what is left.
+// footprintOf lets a kubelet collect its garbage, which else is as much as what it needs, and says what is left. The least of three
+// tries counts: the profile that comes with it takes some megabytes, and lives while another collection may happen.
 func footprintOf(t *testing.T, c *clustertest.Cluster, host string) (f footprint) {
 	t.Helper()
-	var err error
-	f.profile, err = c.Client.CoreV1().RESTClient().Get().Resource("nodes").Name(host).SubResource("proxy").Suffix("debug/pprof/heap").Param("gc", "1").DoRaw(t.Context())
-	must(t, err)
-	for name, into := range map[string]*float64{"go_gc_heap_live_bytes": &f.heap, "process_resident_memory_bytes": &f.resident, "go_goroutines": &f.routines} {
-		*into, err = kubeletMetric(t.Context(), c, host, name)
+	for try := range 3 {
+		var now footprint
+		var err error
+		now.profile, err = c.Client.CoreV1().RESTClient().Get().Resource("nodes").Name(host).SubResource("proxy").Suffix("debug/pprof/heap").Param("gc", "1").DoRaw(t.Context())
 		must(t, err)
+		for name, into := range map[string]*float64{"go_gc_heap_live_bytes": &now.heap, "process_resident_memory_bytes": &now.resident, "go_goroutines": &now.routines} {
+			*into, err = kubeletMetric(t.Context(), c, host, name)
+			must(t, err)
+		}
+		if try == 0 || now.heap < f.heap {
+			f = now
+		}
 	}
 	return f
 }
