@@ -23,6 +23,7 @@ type bench struct {
 	lb   *LB
 	svc  *socklb.LB
 	objs objectTestObjects
+	ns   *netnstest.NS // where packets are run; nil: here
 }
 
 const (
@@ -97,6 +98,8 @@ func (b *bench) reset() {
 	must(b.lb.objs.Asked.Put(uint32(0), uint32(0)))
 	must(b.lb.objs.Served.Put(uint32(0), uint32(0)))
 	must(b.lb.setPods(nil))
+	must(b.lb.SetPast(nil, false))
+	must(clearMap[uint32, objectLink](b.lb.objs.Links))
 	b.at(1000)
 }
 
@@ -151,7 +154,16 @@ func (b *bench) run(prog *ebpf.Program, in []byte) (out []byte, action int32, wh
 		b.t.Fatal(err)
 	}
 	opts := &ebpf.RunOptions{Data: in, DataOut: make([]byte, len(in)+256)}
-	ret, err := prog.Run(opts)
+	var ret uint32
+	run := func() (err error) {
+		ret, err = prog.Run(opts)
+		return err
+	}
+	if b.ns != nil {
+		err = b.ns.Do(run)
+	} else {
+		err = run()
+	}
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -183,6 +195,8 @@ func (b *bench) steps(t *testing.T, list ...step) {
 		got := "drop"
 		if action == -1 {
 			got = show(t, out)
+		} else if action == 7 {
+			got = "past " + show(t, out)
 		}
 		want := s.want
 		if want == "" {
@@ -201,7 +215,7 @@ func TestKernelPacketByPacket(t *testing.T) {
 		"backend here": backendHere, "backend elsewhere": backendElsewhere, "lost parts come back": lostPartsComeBack,
 		"two frontends, one backend": twoFrontendsOneBackend, "backend leaves": backendLeaves, "what is not ours": whatIsNotOurs,
 		"refusals": refusals, "no port": noPort,
-		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "unchanged UDP sums": noSums,
+		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "past the stack": pastTheStack, "unchanged UDP sums": noSums,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t

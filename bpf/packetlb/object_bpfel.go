@@ -29,9 +29,16 @@ type objectFlow struct {
 	Service uint32
 	Port    uint16
 	Part    uint8
-	Closing uint8
+	Flags   uint8
 	Seen    uint32
 }
+
+type objectFlowFlag uint32
+
+const (
+	objectFlowFlagFLOW_CLOSING objectFlowFlag = 1
+	objectFlowFlagFLOW_PAST    objectFlowFlag = 2
+)
 
 type objectFragment struct {
 	_         structs.HostLayout
@@ -59,6 +66,14 @@ const (
 	objectPartPART_MASQUERADE   objectPart = 2
 	objectPartPART_UNMASQUERADE objectPart = 3
 )
+
+type objectPeer struct {
+	_    structs.HostLayout
+	Link uint32
+	Via  uint32
+	Mac  [6]uint8
+	Own  [6]uint8
+}
 
 type objectPorts struct {
 	_     structs.HostLayout
@@ -163,31 +178,34 @@ type objectWork struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	objectMapAsked        = "asked"
-	objectMapBackends     = "backends"
-	objectMapFlows        = "flows"
-	objectMapFragments    = "fragments"
-	objectMapFrontends    = "frontends"
-	objectMapLinks        = "links"
-	objectMapMasquerade   = "masquerade"
-	objectMapMembers      = "members"
-	objectMapNodes        = "nodes"
-	objectMapPackets      = "packets"
-	objectMapPods         = "pods"
-	objectMapServed       = "served"
-	objectMapSources      = "sources"
-	objectMapTables       = "tables"
-	objectMapTraffics     = "traffics"
-	objectMapVisits       = "visits"
-	objectMapWorks        = "works"
-	objectProgFromOutside = "from_outside"
-	objectProgFromPod     = "from_pod"
-	objectProgToDevice    = "to_device"
-	objectProgToPod       = "to_pod"
-	objectVarPortCount    = "port_count"
-	objectVarPortFirst    = "port_first"
-	objectVarUnusedPart   = "unused_part"
-	objectVarUnusedReason = "unused_reason"
+	objectMapAsked          = "asked"
+	objectMapBackends       = "backends"
+	objectMapFlows          = "flows"
+	objectMapFragments      = "fragments"
+	objectMapFrontends      = "frontends"
+	objectMapLinks          = "links"
+	objectMapMasquerade     = "masquerade"
+	objectMapMembers        = "members"
+	objectMapNodes          = "nodes"
+	objectMapPackets        = "packets"
+	objectMapPeers          = "peers"
+	objectMapPods           = "pods"
+	objectMapServed         = "served"
+	objectMapShortcut       = "shortcut"
+	objectMapSources        = "sources"
+	objectMapTables         = "tables"
+	objectMapTraffics       = "traffics"
+	objectMapVisits         = "visits"
+	objectMapWorks          = "works"
+	objectProgFromOutside   = "from_outside"
+	objectProgFromPod       = "from_pod"
+	objectProgToDevice      = "to_device"
+	objectProgToPod         = "to_pod"
+	objectVarPortCount      = "port_count"
+	objectVarPortFirst      = "port_first"
+	objectVarUnusedFlowFlag = "unused_flow_flag"
+	objectVarUnusedPart     = "unused_part"
+	objectVarUnusedReason   = "unused_reason"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -252,8 +270,10 @@ type objectMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	Served     *ebpf.MapSpec `ebpf:"served"`
+	Shortcut   *ebpf.MapSpec `ebpf:"shortcut"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
@@ -265,10 +285,11 @@ type objectMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectVariableSpecs struct {
-	PortCount    *ebpf.VariableSpec `ebpf:"port_count"`
-	PortFirst    *ebpf.VariableSpec `ebpf:"port_first"`
-	UnusedPart   *ebpf.VariableSpec `ebpf:"unused_part"`
-	UnusedReason *ebpf.VariableSpec `ebpf:"unused_reason"`
+	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
+	PortFirst      *ebpf.VariableSpec `ebpf:"port_first"`
+	UnusedFlowFlag *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
+	UnusedPart     *ebpf.VariableSpec `ebpf:"unused_part"`
+	UnusedReason   *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
 
 // objectObjects contains all objects after they have been loaded into the kernel.
@@ -301,8 +322,10 @@ type objectMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Peers      *ebpf.Map `ebpf:"peers"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	Served     *ebpf.Map `ebpf:"served"`
+	Shortcut   *ebpf.Map `ebpf:"shortcut"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
@@ -322,8 +345,10 @@ func (m *objectMaps) Close() error {
 		m.Members,
 		m.Nodes,
 		m.Packets,
+		m.Peers,
 		m.Pods,
 		m.Served,
+		m.Shortcut,
 		m.Sources,
 		m.Tables,
 		m.Traffics,
@@ -336,10 +361,11 @@ func (m *objectMaps) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectVariables struct {
-	PortCount    *ebpf.Variable `ebpf:"port_count"`
-	PortFirst    *ebpf.Variable `ebpf:"port_first"`
-	UnusedPart   *ebpf.Variable `ebpf:"unused_part"`
-	UnusedReason *ebpf.Variable `ebpf:"unused_reason"`
+	PortCount      *ebpf.Variable `ebpf:"port_count"`
+	PortFirst      *ebpf.Variable `ebpf:"port_first"`
+	UnusedFlowFlag *ebpf.Variable `ebpf:"unused_flow_flag"`
+	UnusedPart     *ebpf.Variable `ebpf:"unused_part"`
+	UnusedReason   *ebpf.Variable `ebpf:"unused_reason"`
 }
 
 // objectPrograms contains all programs after they have been loaded into the kernel.

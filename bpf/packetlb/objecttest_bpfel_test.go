@@ -29,7 +29,7 @@ type objectTestFlow struct {
 	Service uint32
 	Port    uint16
 	Part    uint8
-	Closing uint8
+	Flags   uint8
 	Seen    uint32
 }
 
@@ -49,6 +49,14 @@ type objectTestLink struct {
 	Served uint32
 	Via    uint32
 	Pad    uint32
+}
+
+type objectTestPeer struct {
+	_    structs.HostLayout
+	Link uint32
+	Via  uint32
+	Mac  [6]uint8
+	Own  [6]uint8
 }
 
 type objectTestPorts struct {
@@ -139,8 +147,10 @@ const (
 	objectTestMapMembers         = "members"
 	objectTestMapNodes           = "nodes"
 	objectTestMapPackets         = "packets"
+	objectTestMapPeers           = "peers"
 	objectTestMapPods            = "pods"
 	objectTestMapServed          = "served"
+	objectTestMapShortcut        = "shortcut"
 	objectTestMapSources         = "sources"
 	objectTestMapTables          = "tables"
 	objectTestMapTraffics        = "traffics"
@@ -157,6 +167,7 @@ const (
 	objectTestVarNow             = "now"
 	objectTestVarPortCount       = "port_count"
 	objectTestVarPortFirst       = "port_first"
+	objectTestVarUnusedFlowFlag  = "unused_flow_flag"
 	objectTestVarUnusedPart      = "unused_part"
 	objectTestVarUnusedReason    = "unused_reason"
 )
@@ -227,8 +238,10 @@ type objectTestMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	Served     *ebpf.MapSpec `ebpf:"served"`
+	Shortcut   *ebpf.MapSpec `ebpf:"shortcut"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
@@ -240,11 +253,12 @@ type objectTestMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectTestVariableSpecs struct {
-	Now          *ebpf.VariableSpec `ebpf:"now"`
-	PortCount    *ebpf.VariableSpec `ebpf:"port_count"`
-	PortFirst    *ebpf.VariableSpec `ebpf:"port_first"`
-	UnusedPart   *ebpf.VariableSpec `ebpf:"unused_part"`
-	UnusedReason *ebpf.VariableSpec `ebpf:"unused_reason"`
+	Now            *ebpf.VariableSpec `ebpf:"now"`
+	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
+	PortFirst      *ebpf.VariableSpec `ebpf:"port_first"`
+	UnusedFlowFlag *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
+	UnusedPart     *ebpf.VariableSpec `ebpf:"unused_part"`
+	UnusedReason   *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
 
 // objectTestObjects contains all objects after they have been loaded into the kernel.
@@ -277,8 +291,10 @@ type objectTestMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Peers      *ebpf.Map `ebpf:"peers"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	Served     *ebpf.Map `ebpf:"served"`
+	Shortcut   *ebpf.Map `ebpf:"shortcut"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
@@ -298,8 +314,10 @@ func (m *objectTestMaps) Close() error {
 		m.Members,
 		m.Nodes,
 		m.Packets,
+		m.Peers,
 		m.Pods,
 		m.Served,
+		m.Shortcut,
 		m.Sources,
 		m.Tables,
 		m.Traffics,
@@ -312,11 +330,12 @@ func (m *objectTestMaps) Close() error {
 //
 // It can be passed to loadObjectTestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectTestVariables struct {
-	Now          *ebpf.Variable `ebpf:"now"`
-	PortCount    *ebpf.Variable `ebpf:"port_count"`
-	PortFirst    *ebpf.Variable `ebpf:"port_first"`
-	UnusedPart   *ebpf.Variable `ebpf:"unused_part"`
-	UnusedReason *ebpf.Variable `ebpf:"unused_reason"`
+	Now            *ebpf.Variable `ebpf:"now"`
+	PortCount      *ebpf.Variable `ebpf:"port_count"`
+	PortFirst      *ebpf.Variable `ebpf:"port_first"`
+	UnusedFlowFlag *ebpf.Variable `ebpf:"unused_flow_flag"`
+	UnusedPart     *ebpf.Variable `ebpf:"unused_part"`
+	UnusedReason   *ebpf.Variable `ebpf:"unused_reason"`
 }
 
 // objectTestPrograms contains all programs after they have been loaded into the kernel.

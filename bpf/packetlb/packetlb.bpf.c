@@ -13,6 +13,7 @@
 
 #define PASS (-1) /* TCX_NEXT, TC_ACT_UNSPEC: whoever else is on the device comes next */
 #define DROP 2 /* TCX_DROP, TC_ACT_SHOT */
+#define REDIRECT 7 /* TCX_REDIRECT, TC_ACT_REDIRECT */
 #define SECOND 1000000000ULL
 
 /* How long after its last packet the ports of a flow may go to another, in seconds. */
@@ -24,6 +25,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 const enum reason *unused_reason __attribute__((unused));
 const enum part *unused_part __attribute__((unused));
+const enum flow_flag *unused_flow_flag __attribute__((unused));
 
 /* The ports that masqueraded flows leave from: port_first and the port_count-1 after it. The node's own sockets must not choose from them. */
 volatile const __u32 port_first = 1024;
@@ -107,6 +109,25 @@ struct {
 	__type(value, struct range);
 } pods SEC(".maps");
 
+/* Pods of this node that packets may be sent straight into, by address; port is 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct endpoint);
+	__type(value, struct peer);
+} peers SEC(".maps");
+
+/* Not 0: flows that begin go past the stack where their pod is among the peers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} shortcut SEC(".maps");
+
 #include "packet.h"
 
 struct {
@@ -142,6 +163,14 @@ static __always_inline struct frontend *frontend_of(struct work *w, enum scope s
 	key.addr[2] = w->p.v6 ? 0 : bpf_htonl(0xffff);
 	key.kind += KIND_NODEPORT;
 	return find(&frontends, &key);
+}
+
+static __always_inline struct peer *peer_of(const __be32 *addr)
+{
+	struct endpoint at = {};
+
+	copy_addr(at.addr, addr);
+	return bpf_map_lookup_elem(&peers, &at);
 }
 
 static __always_inline __u32 member(__u32 service, const __be32 *addr, __be16 port)
@@ -232,7 +261,7 @@ static __always_inline int over(const struct flow *fl, __u8 proto, __u32 now)
 {
 	__u32 idle = now - fl->seen;
 
-	return idle > (proto == IPPROTO_UDP ? IDLE_UDP : fl->closing ? IDLE_CLOSED : IDLE_TCP);
+	return idle > (proto == IPPROTO_UDP ? IDLE_UDP : fl->flags & FLOW_CLOSING ? IDLE_CLOSED : IDLE_TCP);
 }
 
 enum claim { CLAIM_MINE, CLAIM_TAKEN, CLAIM_FAILED };
@@ -251,7 +280,7 @@ static __always_inline enum claim claim(struct work *w, __u32 now)
 	if (equal_addr(old->saddr, w->partner.saddr) && equal_addr(old->daddr, w->partner.daddr) &&
 	    old->sport == w->partner.sport && old->dport == w->partner.dport) {
 		old->seen = now;
-		old->closing = 0;
+		old->flags = w->partner.flags;
 		return CLAIM_MINE;
 	}
 	if (!over(old, w->key.proto, now))
@@ -280,7 +309,7 @@ static __noinline enum claim claim_reply(struct work *w, __u32 now)
 	w->partner.dport = w->key.sport;
 	w->partner.service = w->flow.service;
 	w->partner.port = 0;
-	w->partner.closing = 0;
+	w->partner.flags = w->flow.flags & FLOW_PAST;
 	w->partner.seen = now;
 	w->partner.part = PART_REPLY;
 	for (int i = 0; i < PORT_TRIES; i++) {
@@ -350,7 +379,7 @@ static __noinline enum reason keep(struct work *w, int masqueraded, __u32 now)
 	if (why != REASON_STARTED)
 		return why;
 	w->flow.seen = now;
-	w->flow.closing = 0;
+	w->flow.flags &= FLOW_PAST;
 	w->flow.part = PART_REQUEST;
 	return bpf_map_update_elem(&flows, &w->key, &w->flow, BPF_ANY) ? REASON_NO_ROOM : REASON_STARTED;
 }
@@ -368,7 +397,16 @@ static __noinline enum reason refuse(struct work *w, __u32 now)
 	copy_addr(w->flow.daddr, node->addr);
 	w->flow.sport = w->key.sport;
 	w->flow.dport = 0;
+	w->flow.flags = 0;
 	return claim_reply(w, now) == CLAIM_MINE ? REASON_REFUSED : REASON_NO_PORT;
+}
+
+/* path_of is how w->flow is to go, if it begins now. */
+static __always_inline __u8 path_of(const struct work *w)
+{
+	__u32 zero = 0, *on = bpf_map_lookup_elem(&shortcut, &zero);
+
+	return on && *on && peer_of(w->flow.daddr) ? FLOW_PAST : 0;
 }
 
 /* start begins a flow: w->flow is what becomes of the packet. */
@@ -381,6 +419,7 @@ static __noinline enum reason start(struct work *w, enum scope scope, __u32 now)
 		return REASON_NOT_SERVICE;
 	fe = *found;
 	w->flow.service = fe.service;
+	w->flow.flags = 0;
 	if (fe.flags & FRONTEND_LIMITED && !admitted(w, fe.service))
 		return REASON_SOURCE;
 	if (!fe.count)
@@ -404,6 +443,8 @@ static __noinline enum reason start(struct work *w, enum scope scope, __u32 now)
 	/* A backend elsewhere would answer the client past this node, and one that asked itself would answer itself. */
 	int masqueraded = (scope == SCOPE_OUTSIDE && !(w->backend.flags & BACKEND_HERE)) || equal_addr(w->backend.addr, w->key.saddr);
 
+	if (scope == SCOPE_OUTSIDE && !masqueraded)
+		w->flow.flags = path_of(w);
 	return keep(w, masqueraded, now);
 }
 
@@ -420,6 +461,10 @@ static __always_inline enum reason go_on(struct work *w, struct flow *fl, enum s
 		if (w->p.syn || w->flow.seen != now) {
 			enum reason why;
 
+			if (scope == SCOPE_OUTSIDE && !w->flow.port && (w->p.syn || over(&w->flow, w->key.proto, now))) {
+				w->flow.flags = path_of(w); /* another connection, which may go another way */
+			}
+
 			/* Of a connection, the stack's answer to what nobody knows of is a reset. The flow stays as it was seen last, so every packet comes here. */
 			if (!w->p.syn && member(w->flow.service, w->flow.daddr, w->flow.dport) == MEMBER_GONE)
 				return refuse(w, now);
@@ -429,13 +474,13 @@ static __always_inline enum reason go_on(struct work *w, struct flow *fl, enum s
 				return why;
 		}
 		if (w->p.ends)
-			fl->closing = 1;
+			fl->flags |= FLOW_CLOSING;
 		return REASON_REQUEST;
 	}
 	if (fl->seen != now)
 		fl->seen = now;
 	if (w->p.ends)
-		fl->closing = 1;
+		fl->flags |= FLOW_CLOSING;
 	return part == PART_REPLY ? REASON_REPLY : part == PART_MASQUERADE ? REASON_MASQUERADED : REASON_UNMASQUERADED;
 }
 
@@ -688,9 +733,11 @@ static __always_inline int passing(struct __sk_buff *skb, enum direction directi
 	return (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && equal_addr(daddr, own->addr);
 }
 
+#include "past.h"
+
 SEC("tc") int from_outside(struct __sk_buff *skb)
 {
-	return verdict(passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock()));
+	return into_pod(skb, passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock()), clock());
 }
 
 SEC("tc") int to_device(struct __sk_buff *skb)
@@ -700,6 +747,10 @@ SEC("tc") int to_device(struct __sk_buff *skb)
 
 SEC("tc") int from_pod(struct __sk_buff *skb)
 {
+	int out = out_of_pod(skb);
+
+	if (out != PASS)
+		return out;
 	return verdict(quiet(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_INSIDE, clock()));
 }
 

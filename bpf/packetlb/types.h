@@ -37,8 +37,21 @@ struct flow {
 	__u32 service;
 	__be16 port; /* of a request that is masqueraded: the node's; else 0 */
 	__u8 part;
-	__u8 closing; /* the end of a TCP connection was seen */
+	__u8 flags; /* FLOW_* */
 	__u32 seen; /* seconds since boot */
+};
+
+enum flow_flag {
+	FLOW_CLOSING = 1, /* the end of a TCP connection was seen */
+	FLOW_PAST = 2, /* both ways go past the node's stack, from its first packet to its last: half a connection would be none to conntrack */
+};
+
+/* A pod, as the node's end of its link leads to it. */
+struct peer {
+	__u32 link; /* index */
+	__u32 via; /* index of the device by which the stack would have the pod's packets: the bridge, or the link itself */
+	__u8 mac[6]; /* the pod's */
+	__u8 own[6]; /* the address that the pod gets packets from */
 };
 
 /* All fragments of a packet. */
@@ -105,6 +118,7 @@ enum reason {
 };
 
 _Static_assert(sizeof(struct tuple) == 40, "tuple has a hole");
+_Static_assert(sizeof(struct peer) == 20, "peer has a hole");
 _Static_assert(sizeof(struct flow) == 48, "flow has a hole");
 _Static_assert(sizeof(struct fragment) == 40, "fragment has a hole");
 _Static_assert(sizeof(struct visitor) == 20, "visitor has a hole");

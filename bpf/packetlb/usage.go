@@ -51,7 +51,7 @@ func over(proto uint8, f *objectFlow, now time.Duration) bool {
 	switch {
 	case proto == unix.IPPROTO_UDP:
 		return idle > idleUDP
-	case f.Closing != 0:
+	case f.Flags&uint8(objectFlowFlagFLOW_CLOSING) != 0:
 		return idle > idleClosed
 	default:
 		return idle > idleTCP

@@ -72,7 +72,7 @@ func runAgent(ctx context.Context, o options, log *slog.Logger) error {
 	if !o.cni && !o.proxy {
 		return errors.New("--cni=false and --proxy=false leave the agent nothing to do")
 	}
-	if err := o.checkSockets(); err != nil {
+	if err := errors.Join(o.checkSockets(), o.checkRedirect()); err != nil {
 		return err
 	}
 	client, servers, err := connect(o)
@@ -123,6 +123,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	if apart != nil {
 		m.registry.MustRegister(apart)
 	}
+	past := newShortcut(o, svc, log)
+	m.past = past
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
@@ -157,6 +159,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		group.Go(func() error { return full.run(ctx, client, o.node) })
 		group.Go(func() error { return svc.outside.follow(ctx, a.proxying, log) })
 		group.Go(func() error { return apart.run(ctx, a.proxying) })
+		group.Go(func() error { return past.run(ctx, a.proxying) })
 	}
 	if o.proxy && len(o.config.nodePorts) > 0 { // node ports are asked at addresses that the API server does not know of
 		group.Go(func() error { return followAddrs(ctx, a.lookAgain, log) })

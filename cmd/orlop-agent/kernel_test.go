@@ -61,6 +61,7 @@ func (o options) in(dir string) options {
 	o.healthz, o.metrics, o.bridge, o.node = "127.0.0.1:10256", "127.0.0.1:10249", "orlop0", "a"
 	o.cgroupRoot, o.proxyMode = os.Getenv("ORLOP_TEST_CGROUP"), os.Getenv("ORLOP_TEST_MODE")
 	o.proxyExternal = os.Getenv("ORLOP_TEST_EXTERNAL")
+	o.podRedirect = cmp.Or(os.Getenv("ORLOP_TEST_REDIRECT"), redirectAuto)
 	o.sockets, o.socketOptOut, o.netnsDir = cmp.Or(os.Getenv("ORLOP_TEST_SOCKETS"), socketsAll), []string{optOut}, filepath.Join(dir, "netns")
 	return o
 }

@@ -121,6 +121,7 @@ type metrics struct {
 	mode     string
 	external string
 	why      string // better modes are not used
+	past     *shortcut
 }
 
 func newMetrics(s *services) *metrics {
@@ -194,6 +195,9 @@ func (m *metrics) handler() http.Handler {
 		_, _ = io.WriteString(w, m.mode)
 		if r.URL.Query().Has("verbose") {
 			_, _ = io.WriteString(w, "\n"+m.why)
+			if why := m.past.why(); why != "" {
+				_, _ = io.WriteString(w, "packets from outside go to pods by the node's stack: "+why+"\n")
+			}
 		}
 	})
 	mux.HandleFunc("GET /proxyExternal", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.external) })

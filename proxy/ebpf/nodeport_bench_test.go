@@ -25,7 +25,7 @@ func BenchmarkKernelNodePort(b *testing.B) {
 	}
 	const rounds = 9
 	kinds := []string{"connect", "request", "datagram"}
-	ways, backends := []string{"direct", externalNft, packetlb.TCX, packetlb.Clsact}, []string{"here", "elsewhere", beside, past}
+	ways, backends := []string{"direct", externalNft, packetlb.TCX, packetlb.Clsact, pastTCX}, []string{"here", "elsewhere", beside, past}
 	f := newField(b, "")
 	f.router.Route("10.1.0.0/24", "192.0.2.1")
 	f.router.Route("10.1.1.0/24", "192.0.2.1")
@@ -69,6 +69,7 @@ func BenchmarkKernelNodePort(b *testing.B) {
 
 const (
 	externalNft = "nft"
+	pastTCX     = "past the stack"                      // by TCX
 	beside      = "of a pod beside it"                  // its address
 	past        = "of a client outside, by its address" // whatever the node does to services
 )
@@ -105,6 +106,11 @@ func (f *field) by(way, backend string) netip.AddrPort {
 		f.attach = way
 		f.open()
 		f.set(m)
+	case pastTCX:
+		f.attach = packetlb.TCX
+		f.open()
+		f.set(m)
+		f.past(true)
 	}
 	return at
 }

@@ -355,6 +355,12 @@ func TestKernelPacketsAffinity(t *testing.T) {
 // Long streams and datagrams pass where links on the way are narrow, on the client's side and on the backend's: errors find their sender, fragments
 // each other. Devices compute all sums themselves, so that a wrong one would be dropped.
 func TestKernelPacketsPathMTUAndFragments(t *testing.T) {
+	for _, past := range []bool{false, true} {
+		t.Run(fmt.Sprint("past the stack ", past), func(t *testing.T) { pathMTUAndFragments(t, past) })
+	}
+}
+
+func pathMTUAndFragments(t *testing.T, past bool) {
 	f := newField(t, "")
 	for _, ns := range append([]*netnstest.NS{f.client}, f.pods...) {
 		ns.NoOffload("eth0")
@@ -378,6 +384,7 @@ func TestKernelPacketsPathMTUAndFragments(t *testing.T) {
 				g.Backends[i] = netip.AddrPortFrom(b.Addr(), 9090)
 			}
 		}, pod))
+		f.past(past)
 		for _, addr := range []string{"192.0.2.1:30080", "[fd02::1]:30080"} {
 			// The first long ones tell the sender the path's MTU, and datagrams are not sent again.
 			for network, sizes := range map[string][]int{"tcp": {300_000}, "udp": {1000, 4000}} {

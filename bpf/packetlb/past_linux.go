@@ -1,0 +1,210 @@
+package packetlb
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+
+	"github.com/orlop-io/orlop/bpf/podnet"
+)
+
+// Peer is how a pod of this node is reached past the node's stack.
+type Peer struct {
+	Link     int              // index of the node's end of its link
+	Via      int              // index of the device by which the stack would have its packets
+	MAC, Own net.HardwareAddr // the pod's, and that of who sends to it
+}
+
+// SetPast makes peers, by address, the pods that packets from outside may be sent straight into, past the node's routes, filters and conntrack, and with new has
+// flows that begin do so. A flow that goes past the stack does until it ends, both ways: the stack has not seen how it began.
+func (l *LB) SetPast(peers map[netip.Addr]Peer, new bool) error {
+	on := uint32(0)
+	if new {
+		on = 1
+	}
+	var stale []objectEndpoint
+	have := map[objectEndpoint]objectPeer{}
+	var k objectEndpoint
+	var v objectPeer
+	it := l.objs.Peers.Iterate()
+	for it.Next(&k, &v) {
+		have[k] = v
+		if _, stays := peers[addr(k.Addr)]; !stays {
+			stale = append(stale, k)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list pods that are reached past the stack: %w", err)
+	}
+	for a, p := range peers {
+		k := objectEndpoint{Addr: words(a)}
+		v := objectPeer{Link: uint32(p.Link), Via: uint32(p.Via)}
+		copy(v.Mac[:], p.MAC)
+		copy(v.Own[:], p.Own)
+		if have[k] == v {
+			continue
+		}
+		if err := l.objs.Peers.Put(&k, &v); err != nil {
+			return fmt.Errorf("have the pod at %s reached past the stack: %w", a, err)
+		}
+	}
+	if err := l.objs.Shortcut.Put(uint32(0), on); err != nil {
+		return fmt.Errorf("say whether flows go past the stack: %w", err)
+	}
+	for _, k := range stale {
+		if err := l.objs.Peers.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a pod that was reached past the stack: %w", err)
+		}
+	}
+	return nil
+}
+
+// AnyPast says whether there are pods that packets may be sent straight into, of whatever process.
+func (l *LB) AnyPast() (bool, error) {
+	var k objectEndpoint
+	err := l.objs.Peers.NextKey(nil, &k)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list pods that are reached past the stack: %w", err)
+	}
+	return true, nil
+}
+
+// Shape is what of a link matters to packets that would not pass it.
+type Shape struct {
+	Index, Master int
+	Name, Type    string
+	MAC           net.HardwareAddr
+	VLANs         bool     // of a bridge: it filters by VLAN
+	Queue         string   // that packets wait in, if it is not noqueue
+	Others        []string // who else looks at packets that come in
+}
+
+// Shapes are those of all links.
+func (l *LB) Shapes() ([]Shape, error) {
+	links, err := l.nl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	queues, err := l.nl.QdiscList(nil)
+	if err != nil {
+		return nil, fmt.Errorf("list queues of devices: %w", err)
+	}
+	var out []Shape
+	for _, lk := range links {
+		a := lk.Attrs()
+		s := Shape{Index: a.Index, Master: a.MasterIndex, Name: a.Name, Type: lk.Type(), MAC: a.HardwareAddr}
+		if br, is := lk.(*netlink.Bridge); is && br.VlanFiltering != nil {
+			s.VLANs = *br.VlanFiltering
+		}
+		for _, q := range queues {
+			switch {
+			case q.Attrs().LinkIndex != a.Index:
+			case q.Attrs().Parent == netlink.HANDLE_ROOT && q.Type() != "noqueue":
+				s.Queue = q.Type()
+			case q.Attrs().Parent == netlink.HANDLE_CLSACT:
+				s.Others = append(s.Others, l.foreignFilters(lk)...)
+			}
+		}
+		s.Others = append(s.Others, l.foreignPrograms(a.Index)...)
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// foreignFilters are those of others at what comes in.
+func (l *LB) foreignFilters(lk netlink.Link) (out []string) {
+	list, err := l.nl.FilterList(lk, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return nil // no such queue
+	}
+	for _, f := range list {
+		if b, is := f.(*netlink.BpfFilter); is && f.Attrs().Priority == filterPriority && len(b.Name) >= len(filterName) && b.Name[:len(filterName)] == filterName {
+			continue
+		}
+		out = append(out, "a filter of type "+f.Type())
+	}
+	return out
+}
+
+// foreignPrograms are those of others by TCX.
+func (l *LB) foreignPrograms(index int) (out []string) {
+	list, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return nil // no TCX
+	}
+	for _, p := range list.Programs {
+		ours := slices.ContainsFunc([]*ebpf.Program{l.objs.FromOutside, l.objs.FromPod}, func(o *ebpf.Program) bool {
+			info, err := o.Info()
+			if err != nil {
+				return false
+			}
+			id, ok := info.ID()
+			return ok && id == p.ID
+		})
+		if !ours {
+			out = append(out, fmt.Sprintf("BPF program %d", p.ID))
+		}
+	}
+	return out
+}
+
+// PeersOf finds, by address, the pods that can be reached past the stack as they would be by it: a pod's link has no queue that limits it, nobody else looks at what
+// comes by it, its bridge knows no VLANs, and no other pod says that it has the address, which pods may do that set up their own network. trusted says which links may be at all; why says of the others, by name, what is in the way.
+func PeersOf(found []podnet.Namespace, shapes []Shape, on []Device, trusted func(pod, master Shape) bool) (peers map[netip.Addr]Peer, why map[string]string) {
+	peers, why = map[netip.Addr]Peer{}, map[string]string{}
+	byIndex, claimed := map[int]Shape{}, map[netip.Addr]int{}
+	for _, s := range shapes {
+		byIndex[s.Index] = s
+	}
+	for _, ns := range found {
+		for _, lk := range ns.Links {
+			host, there := byIndex[lk.Peer]
+			if !there || len(lk.MAC) != 6 || !slices.ContainsFunc(on, func(d Device) bool { return d.Pod && d.Index == host.Index }) {
+				continue
+			}
+			master := byIndex[host.Master]
+			switch {
+			case !trusted(host, master):
+				why[host.Name] = "it is not of Orlop's CNI plugin"
+			case host.Queue != "":
+				why[host.Name] = "packets to it wait in a queue of type " + host.Queue
+			case len(host.Others) > 0:
+				why[host.Name] = host.Others[0] + " looks at packets from it"
+			case master.VLANs:
+				why[host.Name] = "its bridge filters by VLAN"
+			default:
+				p := Peer{Link: host.Index, Via: host.Index, MAC: lk.MAC, Own: host.MAC}
+				if host.Master != 0 {
+					p.Via, p.Own = master.Index, master.MAC
+				}
+				for _, a := range lk.Addrs {
+					peers[a] = p
+				}
+			}
+			for _, a := range lk.Addrs {
+				claimed[a]++
+			}
+		}
+	}
+	maps.DeleteFunc(peers, func(a netip.Addr, _ Peer) bool { return claimed[a] > 1 })
+	return peers, why
+}
+
+func addr(w [4]uint32) netip.Addr {
+	var b [16]byte
+	for i := range w {
+		binary.NativeEndian.PutUint32(b[4*i:], w[i])
+	}
+	return netip.AddrFrom16(b).Unmap()
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop-io/orlop/bpf/packetlb"
+	"github.com/orlop-io/orlop/bpf/podnet"
+)
+
+// How packets from outside reach pods of the node, by --pod-redirect.
+const (
+	redirectAuto  = "auto"  // past the stack where nothing there would miss them
+	redirectPeer  = "peer"  // past the stack
+	redirectStack = "stack" // by the stack
+)
+
+// shortcut sends packets of clients outside straight into pods, where that is as good as sending them by the node's stack.
+type shortcut struct {
+	o       options
+	outside *outside
+	netns   *podnet.Lister
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	said string // what keeps flows on the stack; "": nothing does
+}
+
+// newShortcut returns nil where packets are not translated by programs.
+func newShortcut(o options, s *services, log *slog.Logger) *shortcut {
+	if s.outside == nil {
+		return nil
+	}
+	return &shortcut{o: o, outside: s.outside, netns: podnet.NewLister(podnet.Config{Folders: []string{o.netnsDir}, Proc: "/proc"}), log: log, said: "not known yet"}
+}
+
+func (o options) checkRedirect() error {
+	switch o.podRedirect {
+	case redirectAuto, redirectPeer, redirectStack:
+		return nil
+	}
+	return fmt.Errorf(`--pod-redirect=%s is not supported: give "peer", "stack", or "auto" for the first where nothing on the node would miss the packets`, o.podRedirect)
+}
+
+// run looks at pods' links, and at what else the node does to packets, until ctx ends.
+func (s *shortcut) run(ctx context.Context, proxying <-chan struct{}) error {
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-proxying:
+	}
+	if s.o.podRedirect == redirectStack {
+		if any, err := s.outside.lb.AnyPast(); err == nil && !any { // flows of an earlier process that go past the stack still do
+			s.say("--pod-redirect=stack")
+			return s.outside.lb.SetPast(nil, false)
+		}
+	}
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	failed := ""
+	for round := 0; ; round++ {
+		if err := s.once(round%30 == 0); err != nil && err.Error() != failed {
+			s.log.Warn("look which pods can be reached past the node's stack", "err", err)
+			failed = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *shortcut) once(anew bool) error {
+	on, err := s.outside.sync()
+	if err != nil {
+		return err
+	}
+	shapes, err := s.outside.lb.Shapes()
+	if err != nil {
+		return err
+	}
+	found, err := s.netns.List(anew)
+	if err != nil {
+		return err
+	}
+	peers, why := packetlb.PeersOf(found, shapes, on, func(pod, master packetlb.Shape) bool {
+		return s.o.podRedirect != redirectAuto || s.o.cni && strings.HasPrefix(pod.Name, "orl") && master.Name == s.o.bridge
+	})
+	for link, w := range why {
+		s.log.Debug("a pod is reached by the node's stack", "link", link, "why", w)
+	}
+	missed := ""
+	switch s.o.podRedirect {
+	case redirectStack:
+		missed = "--pod-redirect=stack"
+	case redirectAuto:
+		if missed, err = s.missed(shapes, on); err != nil {
+			return err
+		}
+	}
+	s.say(missed)
+	return s.outside.lb.SetPast(peers, missed == "")
+}
+
+// say tells what keeps flows on the stack, when that is new.
+func (s *shortcut) say(missed string) {
+	s.mu.Lock()
+	changed := s.said != missed
+	s.said = missed
+	s.mu.Unlock()
+	switch {
+	case changed && missed == "":
+		s.log.Info("packets from outside go straight into pods, past the node's stack")
+	case changed:
+		s.log.Info("packets from outside go to pods by the node's stack", "why", missed)
+	}
+}
+
+// why is what keeps flows on the stack.
+func (s *shortcut) why() string {
+	if s == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said
+}
+
+// missed says what on the node would miss packets that go past its stack; "": nothing.
+func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string, error) {
+	if !s.o.cni {
+		return "pods' network is another's", nil
+	}
+	for _, d := range on {
+		for _, shape := range shapes {
+			if shape.Index == d.Index && !d.Pod && len(shape.Others) > 0 {
+				return fmt.Sprintf("%s looks at packets that come by %s", shape.Others[0], d.Name), nil
+			}
+		}
+	}
+	for _, look := range []func() (string, error){chainsThatSee, legacyTables, transforms} {
+		if what, err := look(); err != nil || what != "" {
+			return what, err
+		}
+	}
+	return "", nil
+}
+
+// chainsThatSee finds a chain of nftables, of iptables by nftables, or of the bridge, that could drop or change packets which are forwarded.
+func chainsThatSee() (string, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return "", fmt.Errorf("open netfilter socket: %w", err)
+	}
+	list, err := conn.ListChains()
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return "", nil // no nftables
+	}
+	if err != nil {
+		return "", fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range list {
+		if !seesForwarded(c) {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("list rules of chain %s: %w", c.Name, err)
+		}
+		if len(rules) > 0 || c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			return fmt.Sprintf("chain %s of the nftables table %s would see them", c.Name, c.Table.Name), nil
+		}
+	}
+	return "", nil
+}
+
+// seesForwarded says whether a chain is on the way of packets from device to device. A connection's first packet alone meets a chain of type nat, and what these do is
+// not for packets that are translated already.
+func seesForwarded(c *nftables.Chain) bool {
+	if c.Hooknum == nil || c.Type == nftables.ChainTypeNAT {
+		return false
+	}
+	switch c.Table.Family {
+	case nftables.TableFamilyNetdev:
+		return true
+	case nftables.TableFamilyARP:
+		return false
+	}
+	return *c.Hooknum == *nftables.ChainHookPrerouting || *c.Hooknum == *nftables.ChainHookForward || *c.Hooknum == *nftables.ChainHookPostrouting
+}
+
+// legacyTables finds a table of iptables' older flavour, whose rules the kernel does not show by hook.
+func legacyTables() (string, error) {
+	for _, file := range []string{"/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"} {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("list tables of iptables: %w", err)
+		}
+		for _, table := range strings.Fields(string(text)) {
+			if table != "nat" {
+				return fmt.Sprintf("the iptables table %s may have rules for them", table), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// transforms finds a policy of IPsec.
+func transforms() (string, error) {
+	list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
+	if err == nil && len(list) > 0 {
+		return "there are policies of IPsec", nil
+	}
+	return "", nil // a kernel without it has none
+}
