@@ -88,6 +88,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *v1.Pod, attempt int) (stri
 	if err := k.groups.EnsurePod(pod); err != nil {
 		return "", nil, fmt.Errorf("make cgroup: %w", err)
 	}
+	w.countKills(pod)
 	cfg, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return "", nil, err
@@ -224,7 +225,7 @@ func (w *worker) look(ctx context.Context, id string) {
 	case err != nil:
 		w.warn("look at container", err)
 	default:
-		w.post(lifecycle.ContainerSeen{Facts: w.k.factsOf(st)})
+		w.post(lifecycle.ContainerSeen{Facts: w.factsOf(st)})
 	}
 }
 
@@ -287,7 +288,7 @@ func (w *worker) lookUntilExited(ctx context.Context, id string) {
 			return
 		}
 		if err == nil && st.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-			w.post(lifecycle.ContainerSeen{Facts: w.k.factsOf(st)})
+			w.post(lifecycle.ContainerSeen{Facts: w.factsOf(st)})
 			return
 		}
 		select {

@@ -39,6 +39,8 @@ type worker struct {
 	mounts atomic.Pointer[map[string]volumes.Mount]
 	// counted is what the pod had stored when that was counted last.
 	counted atomic.Pointer[count]
+	// kills tells ends for want of memory from others.
+	kills kills
 	// refreshes counts what asked for the volumes to be brought up to date since that was begun; 0: it is not being done.
 	refreshes atomic.Int32
 

@@ -62,6 +62,18 @@ func (c *Cgroups) PodUsage(pod *v1.Pod) (Usage, map[string]Usage, error) {
 	return all, each, nil
 }
 
+// Killed counts the processes of a pod, its containers' with them, that the kernel has killed for want of memory. known is false where the kernel does not count
+// those of a whole tree, as on cgroup v1.
+func (c *Cgroups) Killed(pod *v1.Pod) (n int64, known bool, err error) {
+	for _, h := range c.cfg.Hierarchies {
+		if h.Unified && h.has("memory") {
+			n, err := keyed(filepath.Join(h.Dir, c.PodPath(pod), "memory.events"), "oom_kill")
+			return n, err == nil, err
+		}
+	}
+	return 0, false, nil
+}
+
 // containerID is the id in the name of a container's cgroup, which systemd's driver puts into the name of a scope.
 func containerID(dir string) string {
 	dir = strings.TrimSuffix(dir, ".scope")

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestContainerID(t *testing.T) {
@@ -90,5 +92,30 @@ func TestKernelUsage(t *testing.T) {
 	}
 	if _, b, err := c.Machine(); err != nil || b.Memory < 0 {
 		t.Errorf("the top of the trees: %+v, %v", b, err)
+	}
+}
+
+// Kills for want of memory are counted where the kernel counts those of a whole tree.
+func TestKilled(t *testing.T) {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}
+	v1Tree, v2Tree := Hierarchy{Dir: t.TempDir(), Controllers: []string{"memory"}}, Hierarchy{Dir: t.TempDir(), Unified: true, Controllers: []string{"memory"}}
+	for _, tt := range []struct {
+		tree  Hierarchy
+		known bool
+	}{{v1Tree, false}, {v2Tree, true}} {
+		c, err := New(Config{Hierarchies: []Hierarchy{tt.tree}, Driver: Cgroupfs}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, known, err := c.Killed(p); n != 0 || known != tt.known || err != nil {
+			t.Errorf("without a cgroup: %d, %t, %v", n, known, err)
+		}
+		dir := filepath.Join(tt.tree.Dir, c.PodPath(p))
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "memory.events"), []byte("low 0\nhigh 1\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if n, known, err := c.Killed(p); known != tt.known || err != nil || known && n != 2 {
+			t.Errorf("unified %t: %d, %t, %v", tt.tree.Unified, n, known, err)
+		}
 	}
 }
