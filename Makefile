@@ -8,7 +8,7 @@ KUBERNETES := v1.37.2
 LDFLAGS := -s -w -X main.version=$(VERSION) \
   -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) \
   -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
-PROGRAMS := ./cmd/orlop ./cmd/orlop-server ./cmd/orlop-agent ./cmd/orlop-cni
+PROGRAMS := ./cmd/orlop ./cmd/orlop-server ./cmd/orlop-cni
 # Debian's containerd has another folder than everybody else; its configuration says so.
 CNI_BIN ?= $(or $(shell sed -n 's/^ *bin_dir *= *"\(.*\)"/\1/p' /etc/containerd/config.toml 2>/dev/null),/opt/cni/bin)
 CC_amd64 := x86_64-linux-gnu-gcc
@@ -24,8 +24,8 @@ DEPS := go run ./integration/cmd/deps
 
 build: $(BIN)/pause ## the programs, static and stripped, into bin/ (ARCH=arm64: into bin/arm64)
 	GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(PROGRAMS) ./integration/testimage k8s.io/sample-apiserver
-	@# gRPC's pages of traces are all in it that calls methods by name: without them the linker drops what nobody calls, 20 MB.
-	GOARCH=$(ARCH) go build -tags grpcnotrace -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/orlop-kubelet
+	@# gRPC's pages of traces are all in these that calls methods by name: without them the linker drops what nobody calls, 20 MB each.
+	GOARCH=$(ARCH) go build -tags grpcnotrace -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/orlop-kubelet ./cmd/orlop-agent
 
 $(BIN)/pause: cmd/pause/pause.c
 	@$(DEPS) -need build-$(ARCH)

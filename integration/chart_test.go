@@ -57,6 +57,7 @@ func helm(t *testing.T, args ...string) ([]byte, error) {
 
 // The same agent comes of the plain manifests, of kubectl kustomize and of the Helm chart.
 func TestInstallsAreEqual(t *testing.T) {
+	o := newOrlop(t)
 	for file, of := range map[string]struct {
 		overlay string
 		values  []string
@@ -70,7 +71,7 @@ func TestInstallsAreEqual(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := objects(t, plain)
-		kustomized, err := exec.Command("kubectl", "kustomize", filepath.Join(installDir, "overlays", of.overlay)).Output()
+		kustomized, err := exec.Command(filepath.Join(o.bin, "orlop"), "kubectl", "kustomize", filepath.Join(installDir, "overlays", of.overlay)).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
