@@ -60,6 +60,7 @@ type LB struct {
 
 	mu  sync.Mutex   // held while devices are attached to
 	own []netip.Addr // of the node, as SetMasquerade had them
+	on  []Device     // that the programs are on, as of the last Sync
 }
 
 // Open loads the programs, and opens or makes the pinned maps. Nothing is attached yet. It returns ErrUnsupported when this

@@ -100,6 +100,10 @@ func (l *LB) Shapes() ([]Shape, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list queues of devices: %w", err)
 	}
+	ours, err := l.programs()
+	if err != nil {
+		return nil, err
+	}
 	var out []Shape
 	for _, lk := range links {
 		a := lk.Attrs()
@@ -116,7 +120,7 @@ func (l *LB) Shapes() ([]Shape, error) {
 				s.Others = append(s.Others, l.foreignFilters(lk)...)
 			}
 		}
-		s.Others = append(s.Others, l.foreignPrograms(a.Index)...)
+		s.Others = append(s.Others, foreignPrograms(a.Index, ours)...)
 		out = append(out, s)
 	}
 	return out, nil
@@ -137,22 +141,28 @@ func (l *LB) foreignFilters(lk netlink.Link) (out []string) {
 	return out
 }
 
+// programs are the kernel's numbers of our own that look at what comes in.
+func (l *LB) programs() (ids []ebpf.ProgramID, err error) {
+	for _, p := range []*ebpf.Program{l.objs.FromOutside, l.objs.FromPod} {
+		info, err := p.Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at our own program %s: %w", p, err)
+		}
+		if id, ok := info.ID(); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
 // foreignPrograms are those of others by TCX.
-func (l *LB) foreignPrograms(index int) (out []string) {
+func foreignPrograms(index int, ours []ebpf.ProgramID) (out []string) {
 	list, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 	if err != nil {
 		return nil // no TCX
 	}
 	for _, p := range list.Programs {
-		ours := slices.ContainsFunc([]*ebpf.Program{l.objs.FromOutside, l.objs.FromPod}, func(o *ebpf.Program) bool {
-			info, err := o.Info()
-			if err != nil {
-				return false
-			}
-			id, ok := info.ID()
-			return ok && id == p.ID
-		})
-		if !ours {
+		if !slices.Contains(ours, p.ID) {
 			out = append(out, fmt.Sprintf("BPF program %d", p.ID))
 		}
 	}

@@ -26,7 +26,16 @@ func (l *LB) Sync(pods []netip.Prefix) (on []Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.SetDevices(DevicesOf(links, pods))
+	on, err = l.SetDevices(DevicesOf(links, pods))
+	l.on = slices.Clone(on)
+	return on, err
+}
+
+// Devices are those that the programs were put on last, without a look at them.
+func (l *LB) Devices() []Device {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.on)
 }
 
 // calm has the programs look at little again, once all flows that pods, or clients outside, have begun are over.

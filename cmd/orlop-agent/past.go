@@ -86,10 +86,7 @@ func (s *shortcut) run(ctx context.Context, proxying <-chan struct{}) error {
 }
 
 func (s *shortcut) once(anew bool) error {
-	on, err := s.outside.sync()
-	if err != nil {
-		return err
-	}
+	on := s.outside.lb.Devices()
 	shapes, err := s.outside.lb.Shapes()
 	if err != nil {
 		return err
