@@ -133,7 +133,8 @@ func towardsOutside(t *testing.T, c *clustertest.Cluster) {
 		pod := c.RunPod(t, ns, c.Pod(fmt.Sprint("p", i), []string{"pause"}, clustertest.On(node)))
 		out, err := c.InPod(ns, pod.Name, "wget", "-q", "-T", "5", "-O", "-", "http://"+l.Addr().String()+"/")
 		if want := nodeAddress(t, c, node); err != nil || strings.TrimSpace(out) != want {
-			t.Errorf("the machine outside sees a pod of %s as %q (%v), want %s", node, out, err, want)
+			state, _ := c.Exec(node, "sh", "-c", "ip neigh; ip route; nft list table ip orlop; grep "+l.Addr().(*net.TCPAddr).IP.String()+" /proc/net/nf_conntrack; ip -s link")
+			t.Errorf("the machine outside sees a pod of %s as %q (%v), want %s; the node has\n%s", node, out, err, want, state)
 		}
 	}
 }
