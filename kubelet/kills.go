@@ -30,13 +30,14 @@ func (k *kills) begin(count int64) {
 	}
 }
 
-// reason is why a container has ended that the runtime says this of, with the count after its end.
-func (k *kills) reason(f lifecycle.Facts, count int64) string {
+// reason is why a container has ended that the runtime says this of, with the count after its end. One that the kubelet was about to kill has not ended for what
+// the kernel did elsewhere in the pod.
+func (k *kills) reason(f lifecycle.Facts, count int64, ours bool) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	more := k.known && count > k.count
 	k.known, k.count = true, max(count, k.count)
-	if f.ExitCode != 137 || f.Reason != "Error" || !more && k.last != f.ID {
+	if ours || f.ExitCode != 137 || f.Reason != "Error" || !more && k.last != f.ID {
 		return f.Reason
 	}
 	k.last = f.ID
@@ -53,7 +54,8 @@ func (w *worker) countKills(pod *v1.Pod) {
 // factsOf is what the runtime says of a container of the pod, and of one that was killed whether that was for want of memory.
 func (w *worker) factsOf(st *runtimeapi.ContainerStatus) lifecycle.Facts {
 	f := w.k.factsOf(st)
-	pod := w.shown.Load().state.Pod
+	s := &w.shown.Load().state
+	pod := s.Pod
 	if !f.Exited || pod == nil {
 		return f
 	}
@@ -62,7 +64,8 @@ func (w *worker) factsOf(st *runtimeapi.ContainerStatus) lifecycle.Facts {
 		w.warn("count what was killed for want of memory", err)
 	}
 	if known {
-		f.Reason = w.kills.reason(f, n)
+		c := s.Container(f.Name)
+		f.Reason = w.kills.reason(f, n, c != nil && c.Killing)
 	}
 	return f
 }

@@ -16,20 +16,22 @@ func TestKillsForWantOfMemory(t *testing.T) {
 		facts lifecycle.Facts
 		count int64
 		want  string
+		ours  bool // the kubelet was about to kill it
 	}
 	for name, tt := range map[string]struct {
 		begins int64 // -1: an earlier kubelet began the pod
 		ends   []end
 	}{
-		"killed by the kernel":                   {0, []end{{killed, 1, "OOMKilled"}}},
-		"the runtime knows":                      {0, []end{{other("a", 137, "OOMKilled"), 1, "OOMKilled"}}},
-		"killed by somebody":                     {0, []end{{killed, 0, "Error"}}},
-		"ended by itself beside a killed child":  {0, []end{{other("a", 1, "Error"), 1, "Error"}, {other("b", 0, "Completed"), 2, "Completed"}}},
-		"looked at twice":                        {0, []end{{killed, 3, "OOMKilled"}, {killed, 3, "OOMKilled"}}},
-		"the next one is killed by somebody":     {0, []end{{killed, 1, "OOMKilled"}, {other("b", 137, "Error"), 1, "Error"}}},
-		"the next one by the kernel, too":        {0, []end{{killed, 1, "OOMKilled"}, {other("b", 137, "Error"), 2, "OOMKilled"}}},
-		"some were killed before":                {4, []end{{killed, 4, "Error"}, {other("b", 137, "Error"), 5, "OOMKilled"}}},
-		"what was before is not known: no guess": {-1, []end{{killed, 4, "Error"}, {other("b", 137, "Error"), 5, "OOMKilled"}}},
+		"killed by the kernel":                                   {0, []end{{killed, 1, "OOMKilled", false}}},
+		"the runtime knows":                                      {0, []end{{other("a", 137, "OOMKilled"), 1, "OOMKilled", false}}},
+		"killed by somebody":                                     {0, []end{{killed, 0, "Error", false}}},
+		"ended by itself beside a killed child":                  {0, []end{{other("a", 1, "Error"), 1, "Error", false}, {other("b", 0, "Completed"), 2, "Completed", false}}},
+		"killed by the kubelet beside a killed child of another": {0, []end{{killed, 1, "Error", true}, {other("b", 137, "Error"), 1, "Error", false}}},
+		"looked at twice":                                        {0, []end{{killed, 3, "OOMKilled", false}, {killed, 3, "OOMKilled", false}}},
+		"the next one is killed by somebody":                     {0, []end{{killed, 1, "OOMKilled", false}, {other("b", 137, "Error"), 1, "Error", false}}},
+		"the next one by the kernel, too":                        {0, []end{{killed, 1, "OOMKilled", false}, {other("b", 137, "Error"), 2, "OOMKilled", false}}},
+		"some were killed before":                                {4, []end{{killed, 4, "Error", false}, {other("b", 137, "Error"), 5, "OOMKilled", false}}},
+		"what was before is not known: no guess":                 {-1, []end{{killed, 4, "Error", false}, {other("b", 137, "Error"), 5, "OOMKilled", false}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var k kills
@@ -38,7 +40,7 @@ func TestKillsForWantOfMemory(t *testing.T) {
 				k.begin(tt.begins + 10) // the pod's sandbox is made anew
 			}
 			for i, e := range tt.ends {
-				if got := k.reason(e.facts, e.count); got != e.want {
+				if got := k.reason(e.facts, e.count, e.ours); got != e.want {
 					t.Errorf("end %d: %s, want %s", i, got, e.want)
 				}
 			}
