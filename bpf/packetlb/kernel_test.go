@@ -99,6 +99,8 @@ func (b *bench) reset() {
 	must(b.lb.objs.Served.Put(uint32(0), uint32(0)))
 	must(b.lb.setPods(nil))
 	must(b.lb.SetPast(nil, false))
+	must(clearMap[objectPair, objectPeer](b.lb.objs.Pairs))
+	must(b.lb.SetPairs(nil, false))
 	must(clearMap[uint32, objectLink](b.lb.objs.Links))
 	b.at(1000)
 }
@@ -215,7 +217,7 @@ func TestKernelPacketByPacket(t *testing.T) {
 		"backend here": backendHere, "backend elsewhere": backendElsewhere, "lost parts come back": lostPartsComeBack,
 		"two frontends, one backend": twoFrontendsOneBackend, "backend leaves": backendLeaves, "what is not ours": whatIsNotOurs,
 		"refusals": refusals, "no port": noPort,
-		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "past the stack": pastTheStack, "unchanged UDP sums": noSums,
+		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "past the stack": pastTheStack, "pairs of pods": pairsOfPods, "unchanged UDP sums": noSums,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t

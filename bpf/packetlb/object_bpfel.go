@@ -58,6 +58,28 @@ type objectLink struct {
 	Pad    uint32
 }
 
+type objectNets struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [4]uint32
+}
+
+type objectPair struct {
+	_         structs.HostLayout
+	Here      [4]uint32
+	There     [4]uint32
+	PortHere  uint16
+	PortThere uint16
+}
+
+type objectPairing uint32
+
+const (
+	objectPairingPAIRING_NONE  objectPairing = 0
+	objectPairingPAIRING_END   objectPairing = 1
+	objectPairingPAIRING_BEGIN objectPairing = 2
+)
+
 type objectPart uint32
 
 const (
@@ -187,7 +209,10 @@ const (
 	objectMapMasquerade     = "masquerade"
 	objectMapMembers        = "members"
 	objectMapNodes          = "nodes"
+	objectMapOthers         = "others"
 	objectMapPackets        = "packets"
+	objectMapPairings       = "pairings"
+	objectMapPairs          = "pairs"
 	objectMapPeers          = "peers"
 	objectMapPods           = "pods"
 	objectMapServed         = "served"
@@ -204,6 +229,7 @@ const (
 	objectVarPortCount      = "port_count"
 	objectVarPortFirst      = "port_first"
 	objectVarUnusedFlowFlag = "unused_flow_flag"
+	objectVarUnusedPairing  = "unused_pairing"
 	objectVarUnusedPart     = "unused_part"
 	objectVarUnusedReason   = "unused_reason"
 )
@@ -269,7 +295,10 @@ type objectMapSpecs struct {
 	Masquerade *ebpf.MapSpec `ebpf:"masquerade"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Others     *ebpf.MapSpec `ebpf:"others"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Pairings   *ebpf.MapSpec `ebpf:"pairings"`
+	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	Served     *ebpf.MapSpec `ebpf:"served"`
@@ -288,6 +317,7 @@ type objectVariableSpecs struct {
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	PortFirst      *ebpf.VariableSpec `ebpf:"port_first"`
 	UnusedFlowFlag *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
+	UnusedPairing  *ebpf.VariableSpec `ebpf:"unused_pairing"`
 	UnusedPart     *ebpf.VariableSpec `ebpf:"unused_part"`
 	UnusedReason   *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
@@ -321,7 +351,10 @@ type objectMaps struct {
 	Masquerade *ebpf.Map `ebpf:"masquerade"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Others     *ebpf.Map `ebpf:"others"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Pairings   *ebpf.Map `ebpf:"pairings"`
+	Pairs      *ebpf.Map `ebpf:"pairs"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	Served     *ebpf.Map `ebpf:"served"`
@@ -344,7 +377,10 @@ func (m *objectMaps) Close() error {
 		m.Masquerade,
 		m.Members,
 		m.Nodes,
+		m.Others,
 		m.Packets,
+		m.Pairings,
+		m.Pairs,
 		m.Peers,
 		m.Pods,
 		m.Served,
@@ -364,6 +400,7 @@ type objectVariables struct {
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	PortFirst      *ebpf.Variable `ebpf:"port_first"`
 	UnusedFlowFlag *ebpf.Variable `ebpf:"unused_flow_flag"`
+	UnusedPairing  *ebpf.Variable `ebpf:"unused_pairing"`
 	UnusedPart     *ebpf.Variable `ebpf:"unused_part"`
 	UnusedReason   *ebpf.Variable `ebpf:"unused_reason"`
 }

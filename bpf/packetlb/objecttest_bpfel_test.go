@@ -51,6 +51,20 @@ type objectTestLink struct {
 	Pad    uint32
 }
 
+type objectTestNets struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [4]uint32
+}
+
+type objectTestPair struct {
+	_         structs.HostLayout
+	Here      [4]uint32
+	There     [4]uint32
+	PortHere  uint16
+	PortThere uint16
+}
+
 type objectTestPeer struct {
 	_    structs.HostLayout
 	Link uint32
@@ -146,7 +160,10 @@ const (
 	objectTestMapMasquerade      = "masquerade"
 	objectTestMapMembers         = "members"
 	objectTestMapNodes           = "nodes"
+	objectTestMapOthers          = "others"
 	objectTestMapPackets         = "packets"
+	objectTestMapPairings        = "pairings"
+	objectTestMapPairs           = "pairs"
 	objectTestMapPeers           = "peers"
 	objectTestMapPods            = "pods"
 	objectTestMapServed          = "served"
@@ -168,6 +185,7 @@ const (
 	objectTestVarPortCount       = "port_count"
 	objectTestVarPortFirst       = "port_first"
 	objectTestVarUnusedFlowFlag  = "unused_flow_flag"
+	objectTestVarUnusedPairing   = "unused_pairing"
 	objectTestVarUnusedPart      = "unused_part"
 	objectTestVarUnusedReason    = "unused_reason"
 )
@@ -237,7 +255,10 @@ type objectTestMapSpecs struct {
 	Masquerade *ebpf.MapSpec `ebpf:"masquerade"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Others     *ebpf.MapSpec `ebpf:"others"`
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
+	Pairings   *ebpf.MapSpec `ebpf:"pairings"`
+	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	Served     *ebpf.MapSpec `ebpf:"served"`
@@ -257,6 +278,7 @@ type objectTestVariableSpecs struct {
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	PortFirst      *ebpf.VariableSpec `ebpf:"port_first"`
 	UnusedFlowFlag *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
+	UnusedPairing  *ebpf.VariableSpec `ebpf:"unused_pairing"`
 	UnusedPart     *ebpf.VariableSpec `ebpf:"unused_part"`
 	UnusedReason   *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
@@ -290,7 +312,10 @@ type objectTestMaps struct {
 	Masquerade *ebpf.Map `ebpf:"masquerade"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Others     *ebpf.Map `ebpf:"others"`
 	Packets    *ebpf.Map `ebpf:"packets"`
+	Pairings   *ebpf.Map `ebpf:"pairings"`
+	Pairs      *ebpf.Map `ebpf:"pairs"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	Served     *ebpf.Map `ebpf:"served"`
@@ -313,7 +338,10 @@ func (m *objectTestMaps) Close() error {
 		m.Masquerade,
 		m.Members,
 		m.Nodes,
+		m.Others,
 		m.Packets,
+		m.Pairings,
+		m.Pairs,
 		m.Peers,
 		m.Pods,
 		m.Served,
@@ -334,6 +362,7 @@ type objectTestVariables struct {
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	PortFirst      *ebpf.Variable `ebpf:"port_first"`
 	UnusedFlowFlag *ebpf.Variable `ebpf:"unused_flow_flag"`
+	UnusedPairing  *ebpf.Variable `ebpf:"unused_pairing"`
 	UnusedPart     *ebpf.Variable `ebpf:"unused_part"`
 	UnusedReason   *ebpf.Variable `ebpf:"unused_reason"`
 }

@@ -26,6 +26,7 @@ char LICENSE[] SEC("license") = "GPL";
 const enum reason *unused_reason __attribute__((unused));
 const enum part *unused_part __attribute__((unused));
 const enum flow_flag *unused_flow_flag __attribute__((unused));
+const enum pairing *unused_pairing __attribute__((unused));
 
 /* The ports that masqueraded flows leave from: port_first and the port_count-1 after it. The node's own sockets must not choose from them. */
 volatile const __u32 port_first = 1024;
@@ -127,6 +128,34 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } shortcut SEC(".maps");
+
+/* Connections of this node's pods with others' that go past the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct pair);
+	__type(value, struct peer); /* as it was when the connection began */
+} pairs SEC(".maps");
+
+/* Where pods of other nodes are, which packets reach with their own addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct nets);
+	__type(value, __u32);
+} others SEC(".maps");
+
+/* enum pairing */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} pairings SEC(".maps");
 
 #include "packet.h"
 
@@ -682,8 +711,6 @@ static __always_inline int quiet(struct __sk_buff *skb, enum direction direction
 	struct ip6 *six = data + ETH_HLEN;
 	struct tcp_head *tcp;
 
-	if (direction == DIRECTION_IN && to_own_pod(skb))
-		return 1;
 	if (asks(skb))
 		return 0;
 	if (direction == DIRECTION_OUT)
@@ -700,8 +727,8 @@ static __always_inline int quiet(struct __sk_buff *skb, enum direction direction
 	return (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
 }
 
-/* passing says, at little cost, that a packet at a device to the network is none of ours: it goes to a pod, or, while no client outside has asked for a service, it is
- * of a connection that the node itself has, or leaves. What this does not know decide does. */
+/* passing says, at little cost, that a packet at a device to the network is none of ours: while no client outside has asked for a service, it is of a connection that
+ * the node itself has, or leaves. What this does not know decide does. */
 static __always_inline int passing(struct __sk_buff *skb, enum direction direction)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -712,8 +739,6 @@ static __always_inline int passing(struct __sk_buff *skb, enum direction directi
 	struct tcp_head *tcp;
 	__be32 daddr[4];
 
-	if (direction == DIRECTION_IN && to_own_pod(skb))
-		return 1;
 	if (!last || *last || !own)
 		return 0;
 	if (direction == DIRECTION_OUT)
@@ -734,27 +759,46 @@ static __always_inline int passing(struct __sk_buff *skb, enum direction directi
 }
 
 #include "past.h"
+#include "pairs.h"
 
-SEC("tc") int from_outside(struct __sk_buff *skb)
+static __always_inline int at_outside_in(struct __sk_buff *skb, __u32 now)
 {
-	return into_pod(skb, passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, clock()), clock());
+	if (to_own_pod(skb))
+		return pair_into_pod(skb);
+	return into_pod(skb, passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, now), now);
 }
 
-SEC("tc") int to_device(struct __sk_buff *skb)
+static __always_inline int at_outside_out(struct __sk_buff *skb, __u32 now)
 {
-	return verdict(passing(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, clock()));
+	return verdict(passing(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_OUTSIDE, now));
 }
 
-SEC("tc") int from_pod(struct __sk_buff *skb)
+static __always_inline int at_pod_in(struct __sk_buff *skb, __u32 now)
 {
-	int out = out_of_pod(skb);
+	enum reason why;
+	int out;
 
+	if (to_own_pod(skb))
+		return verdict(REASON_NOT_SERVICE);
+	out = pair_out_of_pod(skb);
+	if (out == PASS)
+		out = out_of_pod(skb);
 	if (out != PASS)
 		return out;
-	return verdict(quiet(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_INSIDE, clock()));
+	why = quiet(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_INSIDE, now);
+	out = why == REASON_NOT_SERVICE ? pair_begins(skb) : PASS;
+	return out == PASS ? verdict(why) : out;
 }
 
-SEC("tc") int to_pod(struct __sk_buff *skb)
+static __always_inline int at_pod_out(struct __sk_buff *skb, __u32 now)
 {
-	return verdict(quiet(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_INSIDE, clock()));
+	return verdict(quiet(skb, DIRECTION_OUT) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_OUT, SCOPE_INSIDE, now));
 }
+
+SEC("tc") int from_outside(struct __sk_buff *skb) { return at_outside_in(skb, clock()); }
+
+SEC("tc") int to_device(struct __sk_buff *skb) { return at_outside_out(skb, clock()); }
+
+SEC("tc") int from_pod(struct __sk_buff *skb) { return at_pod_in(skb, clock()); }
+
+SEC("tc") int to_pod(struct __sk_buff *skb) { return at_pod_out(skb, clock()); }

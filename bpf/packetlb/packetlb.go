@@ -112,6 +112,7 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	}
 	if l.cfg.Flows > 0 {
 		spec.Maps[objectMapFlows].MaxEntries = l.cfg.Flows
+		spec.Maps[objectMapPairs].MaxEntries = l.cfg.Flows / 2 // one for each connection, where flows have two
 	}
 	served, adopted := filepath.Join(own, objectMapServed), false
 	_, known := os.Stat(served)
@@ -119,6 +120,10 @@ func (l *LB) load(spec *ebpf.CollectionSpec, into any) error {
 	if m, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapFlows), nil); err == nil {
 		adopted = true
 		spec.Maps[objectMapFlows].MaxEntries = m.MaxEntries()
+		m.Close()
+	}
+	if m, err := ebpf.LoadPinnedMap(filepath.Join(own, objectMapPairs), nil); err == nil {
+		spec.Maps[objectMapPairs].MaxEntries = m.MaxEntries()
 		m.Close()
 	}
 	shared := map[string]*ebpf.Map{}

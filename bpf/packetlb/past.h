@@ -28,6 +28,29 @@ static __always_inline int live(struct __sk_buff *skb, int v6)
 	return !bpf_l3_csum_replace(skb, ETH_HLEN + 10, old, new, 2) && !bpf_skb_store_bytes(skb, ETH_HLEN + 8, &new, 2, 0);
 }
 
+/* fits says that a packet may go into a pod in one piece. */
+static __always_inline int fits(struct __sk_buff *skb, const struct peer *peer)
+{
+	__u32 mtu = 0;
+
+	return !bpf_check_mtu(skb, peer->link, &mtu, 0, BPF_MTU_CHK_SEGS);
+}
+
+/* enter sends a packet into a pod, and counts why. */
+static __always_inline int enter(struct __sk_buff *skb, const struct peer *peer, int v6, enum reason why)
+{
+	struct macs macs;
+
+	if (!live(skb, v6))
+		return verdict(why);
+	__builtin_memcpy(macs.dst, peer->mac, 6);
+	__builtin_memcpy(macs.src, peer->own, 6);
+	if (bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
+		return verdict(REASON_NOT_WRITTEN);
+	verdict(why);
+	return bpf_redirect_peer(peer->link, 0);
+}
+
 /* note_served has the answers of the pod at a link looked for from now on. */
 static __always_inline int note_served(const struct peer *peer, __u32 now)
 {
@@ -45,10 +68,9 @@ static __always_inline int note_served(const struct peer *peer, __u32 now)
 /* into_pod is the way out for a packet from outside that has been decided. */
 static __always_inline int into_pod(struct __sk_buff *skb, enum reason why, __u32 now)
 {
-	__u32 zero = 0, mtu = 0;
+	__u32 zero = 0;
 	struct work *w;
 	struct peer *peer;
-	struct macs macs;
 
 	if (why != REASON_STARTED && why != REASON_REQUEST && why != REASON_FRAGMENT)
 		return verdict(why);
@@ -57,18 +79,11 @@ static __always_inline int into_pod(struct __sk_buff *skb, enum reason why, __u3
 		return verdict(why);
 	peer = peer_of(w->flow.daddr);
 	/* The link may have gone while nobody was there to say so; then the stack knows better. */
-	if (!peer || bpf_check_mtu(skb, peer->link, &mtu, 0, BPF_MTU_CHK_SEGS))
+	if (!peer || !fits(skb, peer))
 		return verdict(why);
 	if (note_served(peer, now))
 		return verdict(REASON_NO_ROOM); /* the answer would go by the stack, which has not seen the question */
-	if (!live(skb, w->p.v6))
-		return verdict(why);
-	__builtin_memcpy(macs.dst, peer->mac, 6);
-	__builtin_memcpy(macs.src, peer->own, 6);
-	if (bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
-		return verdict(REASON_NOT_WRITTEN);
-	verdict(why);
-	return bpf_redirect_peer(peer->link, 0);
+	return enter(skb, peer, w->p.v6, why);
 }
 
 /* leave sends a packet to the device that the stack would, as it is there: the program at the device translates it. */
@@ -77,7 +92,6 @@ static __noinline int leave(struct __sk_buff *skb, struct work *w, __u32 via)
 	struct bpf_fib_lookup fib = { .ifindex = via, .l4_protocol = w->key.proto, .sport = w->key.sport, .dport = w->key.dport };
 	__u32 len = skb->gso_size ? w->p.l4 - ETH_HLEN + skb->gso_size : skb->len - ETH_HLEN;
 	struct bpf_redir_neigh next = {};
-	struct macs macs;
 	long got;
 
 	if (skb->gso_size && w->key.proto == IPPROTO_TCP) {
@@ -109,16 +123,10 @@ static __noinline int leave(struct __sk_buff *skb, struct work *w, __u32 via)
 	got = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if ((got != BPF_FIB_LKUP_RET_SUCCESS && got != BPF_FIB_LKUP_RET_NO_NEIGH) || !live(skb, w->p.v6))
 		return PASS;
-	if (got == BPF_FIB_LKUP_RET_NO_NEIGH) {
-		next.nh_family = fib.family;
-		copy_addr(next.ipv6_nh, fib.ipv6_dst);
-		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
-	}
-	__builtin_memcpy(macs.dst, fib.dmac, 6);
-	__builtin_memcpy(macs.src, fib.smac, 6);
-	if (bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
-		return DROP;
-	return bpf_redirect(fib.ifindex, 0);
+	/* The neighbour's address is the kernel's business even when it is known: only what is sent by the neighbour's entry has the kernel find out when it no longer holds. */
+	next.nh_family = fib.family;
+	copy_addr(next.ipv6_nh, fib.ipv6_dst);
+	return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 }
 
 /* out_of_pod sends an answer whose question has gone past the stack the same way. PASS: it is none. */
@@ -129,7 +137,7 @@ static __always_inline int out_of_pod(struct __sk_buff *skb)
 	struct work *w;
 	struct flow *fl;
 
-	if (!last || !*last || to_own_pod(skb))
+	if (!last || !*last)
 		return PASS;
 	link = bpf_map_lookup_elem(&links, &index);
 	if (!link || !link->served)

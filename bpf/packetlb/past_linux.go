@@ -67,6 +67,70 @@ func (l *LB) SetPast(peers map[netip.Addr]Peer, new bool) error {
 	return nil
 }
 
+// SetPairs makes others the ranges of other nodes' pods, to and from which the stack leaves addresses as they are. With begin, connections of TCP between those and the
+// pods of SetPast go past the stacks of this node, from their first packet to their last; those that do already go on to, whatever is said later.
+func (l *LB) SetPairs(others []netip.Prefix, begin bool) error {
+	how := objectPairingPAIRING_BEGIN
+	if !begin || len(others) == 0 {
+		how = objectPairingPAIRING_END
+		var k objectPair
+		if err := l.objs.Pairs.NextKey(nil, &k); errors.Is(err, ebpf.ErrKeyNotExist) {
+			how = objectPairingPAIRING_NONE // packets of pods need not be looked up
+		}
+	}
+	if how != objectPairingPAIRING_BEGIN {
+		if err := l.objs.Pairings.Put(uint32(0), uint32(how)); err != nil {
+			return fmt.Errorf("have no more connections of pods go past the stack: %w", err)
+		}
+	}
+	want := map[objectNets]bool{}
+	for _, p := range others {
+		r := objectNets{Bits: uint32(p.Bits()), Addr: words(p.Masked().Addr())}
+		if p.Addr().Is4() {
+			r.Bits += 96
+		}
+		want[r] = true
+	}
+	var stale []objectNets
+	var k objectNets
+	var v uint32
+	it := l.objs.Others.Iterate()
+	for it.Next(&k, &v) {
+		if !want[k] {
+			stale = append(stale, k)
+		}
+		delete(want, k)
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list ranges of other nodes' pods: %w", err)
+	}
+	for k := range want {
+		if err := l.objs.Others.Put(&k, uint32(1)); err != nil {
+			return fmt.Errorf("add a range of other nodes' pods: %w", err)
+		}
+	}
+	for _, k := range stale {
+		if err := l.objs.Others.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a range of other nodes' pods: %w", err)
+		}
+	}
+	if how == objectPairingPAIRING_BEGIN {
+		if err := l.objs.Pairings.Put(uint32(0), uint32(how)); err != nil {
+			return fmt.Errorf("have connections of pods go past the stack: %w", err)
+		}
+	}
+	return nil
+}
+
+// AnyPair says whether there may be connections of pods that go past the stack, of whatever process.
+func (l *LB) AnyPair() (bool, error) {
+	var how uint32
+	if err := l.objs.Pairings.Lookup(uint32(0), &how); err != nil {
+		return false, fmt.Errorf("look whether connections of pods go past the stack: %w", err)
+	}
+	return how != uint32(objectPairingPAIRING_NONE), nil
+}
+
 // AnyPast says whether there are pods that packets may be sent straight into, of whatever process.
 func (l *LB) AnyPast() (bool, error) {
 	var k objectEndpoint

@@ -54,6 +54,26 @@ struct peer {
 	__u8 own[6]; /* the address that the pod gets packets from */
 };
 
+/* A connection between a pod of this node and one of another. */
+struct pair {
+	__be32 here[4];
+	__be32 there[4];
+	__be16 port_here;
+	__be16 port_there;
+};
+
+/* Where pods are. */
+struct nets {
+	__u32 bits; /* of the address that count */
+	__be32 addr[4];
+};
+
+enum pairing {
+	PAIRING_NONE, /* no connection of pods goes past the stack */
+	PAIRING_END, /* none begins to */
+	PAIRING_BEGIN,
+};
+
 /* All fragments of a packet. */
 struct fragment {
 	__be32 saddr[4];
@@ -119,6 +139,8 @@ enum reason {
 
 _Static_assert(sizeof(struct tuple) == 40, "tuple has a hole");
 _Static_assert(sizeof(struct peer) == 20, "peer has a hole");
+_Static_assert(sizeof(struct pair) == 36, "pair has a hole");
+_Static_assert(sizeof(struct nets) == 20, "nets has a hole");
 _Static_assert(sizeof(struct flow) == 48, "flow has a hole");
 _Static_assert(sizeof(struct fragment) == 40, "fragment has a hole");
 _Static_assert(sizeof(struct visitor) == 20, "visitor has a hole");

@@ -123,7 +123,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	if apart != nil {
 		m.registry.MustRegister(apart)
 	}
-	past := newShortcut(o, svc, log)
+	past := newShortcut(o, svc, a.otherPods, log)
 	m.past = past
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
@@ -406,10 +406,7 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 	if !a.o.cni {
 		return a.bridged()
 	}
-	direct := a.direct
-	if len(direct) == 0 {
-		direct = c.allPods
-	}
+	direct := a.unmasked(c)
 	kind, err := linkKind(a.o.bridge)
 	if err != nil {
 		return err

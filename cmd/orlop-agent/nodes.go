@@ -46,6 +46,31 @@ func clusterOf(nodes []*corev1.Node, self string) cluster {
 	return c
 }
 
+// unmasked is where pods' packets go with their own addresses.
+func (a *agent) unmasked(c *cluster) []netip.Prefix {
+	if len(a.direct) > 0 {
+		return a.direct
+	}
+	return c.allPods
+}
+
+// otherPods are the ranges of other nodes' pods among them.
+func (a *agent) otherPods() (out []netip.Prefix) {
+	c := a.cluster.Load()
+	if c == nil {
+		return nil
+	}
+	direct := a.unmasked(c)
+	for _, peer := range c.view.Peers {
+		for _, p := range peer.Pods {
+			if slices.ContainsFunc(direct, func(d netip.Prefix) bool { return d.Bits() <= p.Bits() && d.Contains(p.Addr()) }) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
 // addresses returns all addresses of a node, and those that other nodes reach it at.
 func addresses(n *corev1.Node) (all, inner []netip.Addr) {
 	for _, a := range n.Status.Addresses {

@@ -48,6 +48,30 @@ func TestClusterOf(t *testing.T) {
 	}
 }
 
+// Pods are paired where the stack would not masquerade: in the ranges that were given as the cluster's, or in all that nodes have.
+func TestOtherPods(t *testing.T) {
+	a, b, c := node("a", "10.244.0.0/24", "192.0.2.1"), node("b", "10.244.1.0/24", "192.0.2.2"), node("c", "10.99.0.0/24", "192.0.2.3")
+	seen := clusterOf([]*corev1.Node{a, b, c}, "a")
+	agent := &agent{}
+	if got := agent.otherPods(); got != nil {
+		t.Errorf("before nodes are known: %v", got)
+	}
+	agent.cluster.Store(&seen)
+	for direct, want := range map[string][]string{"": {"10.244.1.0/24", "10.99.0.0/24"}, "10.244.0.0/16": {"10.244.1.0/24"}, "10.244.1.0/25": nil} {
+		agent.direct = nil
+		if direct != "" {
+			agent.direct = []netip.Prefix{netip.MustParsePrefix(direct)}
+		}
+		var got []string
+		for _, p := range agent.otherPods() {
+			got = append(got, p.String())
+		}
+		if d := cmp.Diff(want, got, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {
+			t.Errorf("with %q: %s", direct, d)
+		}
+	}
+}
+
 func TestClusterRanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ClusterConfiguration")
 	if err := os.WriteFile(file, []byte("networking:\n  podSubnet: 10.244.0.0/16,fd00::/48\n"), 0o600); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -19,30 +20,43 @@ import (
 	"github.com/orlop-io/orlop/bpf/podnet"
 )
 
-// How packets from outside reach pods of the node, by --pod-redirect.
+// How packets from outside, and those of TCP between pods of two nodes, reach pods of the node, by --pod-redirect.
 const (
 	redirectAuto  = "auto"  // past the stack where nothing there would miss them
 	redirectPeer  = "peer"  // past the stack
 	redirectStack = "stack" // by the stack
 )
 
-// shortcut sends packets of clients outside straight into pods, where that is as good as sending them by the node's stack.
+// shortcut sends packets straight into pods, and those of pods straight out, where that is as good as sending them by the node's stack.
 type shortcut struct {
 	o       options
 	outside *outside
 	netns   *podnet.Lister
+	remote  func() []netip.Prefix // where pods of other nodes are that the stack leaves addresses of alone
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	said string // what keeps flows on the stack; "": nothing does
+	said [2]string // what keeps each way's packets on the stack; "": nothing does
 }
 
+// The ways that packets go past the stack.
+const (
+	wayServices = iota // from outside to a service, and back
+	wayPods            // of TCP between pods of two nodes
+)
+
+var wayNames = [...]string{wayServices: "packets from outside", wayPods: "packets of TCP between pods of two nodes"}
+
 // newShortcut returns nil where packets are not translated by programs.
-func newShortcut(o options, s *services, log *slog.Logger) *shortcut {
+func newShortcut(o options, s *services, remote func() []netip.Prefix, log *slog.Logger) *shortcut {
 	if s.outside == nil {
 		return nil
 	}
-	return &shortcut{o: o, outside: s.outside, netns: podnet.NewLister(podnet.Config{Folders: []string{o.netnsDir}, Proc: "/proc"}), log: log, said: "not known yet"}
+	const unknown = "not known yet"
+	return &shortcut{
+		o: o, outside: s.outside, netns: podnet.NewLister(podnet.Config{Folders: []string{o.netnsDir}, Proc: "/proc"}), remote: remote, log: log,
+		said: [...]string{wayServices: unknown, wayPods: unknown},
+	}
 }
 
 func (o options) checkRedirect() error {
@@ -64,8 +78,11 @@ func (s *shortcut) run(ctx context.Context, proxying <-chan struct{}) error {
 	case <-proxying:
 	}
 	if s.o.podRedirect == redirectStack {
-		if any, err := s.outside.lb.AnyPast(); err == nil && !any { // flows of an earlier process that go past the stack still do
-			s.say("--pod-redirect=stack")
+		past, err := s.outside.lb.AnyPast()
+		pairs, perr := s.outside.lb.AnyPair()
+		if err == nil && perr == nil && !past && !pairs { // flows of an earlier process that go past the stack still do
+			s.say(wayServices, "--pod-redirect=stack")
+			s.say(wayPods, "--pod-redirect=stack")
 			return s.outside.lb.SetPast(nil, false)
 		}
 	}
@@ -110,32 +127,52 @@ func (s *shortcut) once(anew bool) error {
 			return err
 		}
 	}
-	s.say(missed)
-	return s.outside.lb.SetPast(peers, missed == "")
+	untouched := missed
+	if untouched == "" {
+		if untouched, err = s.translated(); err != nil {
+			return err
+		}
+	}
+	remote := s.remote()
+	s.say(wayServices, missed)
+	s.say(wayPods, untouched)
+	return errors.Join(s.outside.lb.SetPast(peers, missed == ""), s.outside.lb.SetPairs(remote, untouched == ""))
 }
 
-// say tells what keeps flows on the stack, when that is new.
-func (s *shortcut) say(missed string) {
+// say tells what keeps packets on the stack, when that is new.
+func (s *shortcut) say(way int, missed string) {
 	s.mu.Lock()
-	changed := s.said != missed
-	s.said = missed
+	changed := s.said[way] != missed
+	s.said[way] = missed
 	s.mu.Unlock()
 	switch {
 	case changed && missed == "":
-		s.log.Info("packets from outside go straight into pods, past the node's stack")
+		s.log.Info(wayNames[way] + " go past the node's stack")
 	case changed:
-		s.log.Info("packets from outside go to pods by the node's stack", "why", missed)
+		s.log.Info(wayNames[way]+" go by the node's stack", "why", missed)
 	}
 }
 
-// why is what keeps flows on the stack.
-func (s *shortcut) why() string {
+// why is what keeps each way's packets on the stack.
+func (s *shortcut) why() (out [2]string) {
 	if s == nil {
-		return ""
+		return out
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.said
+}
+
+// translated says what on the node may give packets of pods other addresses, which the way past its stack would not; "": nothing.
+func (s *shortcut) translated() (string, error) {
+	if !s.o.cni {
+		return "pods' network is another's", nil
+	}
+	what, err := chainOf(func(c *nftables.Chain) bool { return translatesForwarded(c) && c.Table.Name != networkName })
+	if err != nil || what != "" {
+		return what, err
+	}
+	return legacyTables(func(table string) bool { return table == "nat" })
 }
 
 // missed says what on the node would miss packets that go past its stack; "": nothing.
@@ -150,7 +187,11 @@ func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string
 			}
 		}
 	}
-	for _, look := range []func() (string, error){chainsThatSee, legacyTables, transforms} {
+	for _, look := range []func() (string, error){
+		func() (string, error) { return chainOf(seesForwarded) },
+		func() (string, error) { return legacyTables(func(table string) bool { return table != "nat" }) },
+		transforms,
+	} {
 		if what, err := look(); err != nil || what != "" {
 			return what, err
 		}
@@ -158,8 +199,8 @@ func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string
 	return "", nil
 }
 
-// chainsThatSee finds a chain of nftables, of iptables by nftables, or of the bridge, that could drop or change packets which are forwarded.
-func chainsThatSee() (string, error) {
+// chainOf finds a chain of nftables, of iptables by nftables, or of the bridge, that is one of those asked for and does anything.
+func chainOf(wanted func(*nftables.Chain) bool) (string, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return "", fmt.Errorf("open netfilter socket: %w", err)
@@ -172,7 +213,7 @@ func chainsThatSee() (string, error) {
 		return "", fmt.Errorf("list nftables chains: %w", err)
 	}
 	for _, c := range list {
-		if !seesForwarded(c) {
+		if !wanted(c) {
 			continue
 		}
 		rules, err := conn.GetRules(c.Table, c)
@@ -204,8 +245,13 @@ func seesForwarded(c *nftables.Chain) bool {
 	return *c.Hooknum == *nftables.ChainHookPrerouting || *c.Hooknum == *nftables.ChainHookForward || *c.Hooknum == *nftables.ChainHookPostrouting
 }
 
+// translatesForwarded says whether a chain gives connections from device to device other addresses.
+func translatesForwarded(c *nftables.Chain) bool {
+	return c.Hooknum != nil && c.Type == nftables.ChainTypeNAT && (*c.Hooknum == *nftables.ChainHookPrerouting || *c.Hooknum == *nftables.ChainHookPostrouting)
+}
+
 // legacyTables finds a table of iptables' older flavour, whose rules the kernel does not show by hook.
-func legacyTables() (string, error) {
+func legacyTables(wanted func(string) bool) (string, error) {
 	for _, file := range []string{"/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"} {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -215,7 +261,7 @@ func legacyTables() (string, error) {
 			return "", fmt.Errorf("list tables of iptables: %w", err)
 		}
 		for _, table := range strings.Fields(string(text)) {
-			if table != "nat" {
+			if wanted(table) {
 				return fmt.Sprintf("the iptables table %s may have rules for them", table), nil
 			}
 		}

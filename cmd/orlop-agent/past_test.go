@@ -60,8 +60,13 @@ func TestKernelStackIsPassedWhereNothingMisses(t *testing.T) {
 	}
 	nft("add rule inet wall empty ct state invalid drop\n")
 	waitFor(t, "way by the stack", func() bool {
-		return strings.Contains(says(), "packets from outside go to pods by the node's stack: chain empty of the nftables table wall would see them")
+		return strings.Contains(says(), "packets from outside go by the node's stack: chain empty of the nftables table wall would see them")
 	})
 	nft("delete table inet wall\n")
 	waitFor(t, "way past the stack again", passed)
+	nft("table ip own {\n chain post {\n type nat hook postrouting priority 100;\n masquerade\n }\n}\n")
+	waitFor(t, "way by the stack for pods alone", func() bool {
+		s := says()
+		return strings.Contains(s, "packets of TCP between pods of two nodes go by the node's stack: chain post of the nftables table own would see them") && !strings.Contains(s, "packets from outside go by")
+	})
 }

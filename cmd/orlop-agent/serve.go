@@ -195,8 +195,10 @@ func (m *metrics) handler() http.Handler {
 		_, _ = io.WriteString(w, m.mode)
 		if r.URL.Query().Has("verbose") {
 			_, _ = io.WriteString(w, "\n"+m.why)
-			if why := m.past.why(); why != "" {
-				_, _ = io.WriteString(w, "packets from outside go to pods by the node's stack: "+why+"\n")
+			for way, why := range m.past.why() {
+				if why != "" {
+					_, _ = io.WriteString(w, wayNames[way]+" go by the node's stack: "+why+"\n")
+				}
 			}
 		}
 	})

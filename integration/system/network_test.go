@@ -47,6 +47,25 @@ func podAddresses(t *testing.T, c *clustertest.Cluster) {
 			}
 		}
 	}
+	// From a moment after their start on, the nodes' connection tracking sees nothing of what they say to each other.
+	c.Eventually(t, 20*time.Second, "a connection past the nodes' stacks", func(context.Context) error {
+		port := 20000 + time.Now().UnixMilli()%10000
+		addr := fmt.Sprintf("%s:%d", pods[1].Status.PodIP, port)
+		if out, err := c.InPod(ns, pods[0].Name, "wget", "-q", "-O", "-", "http://"+addr); err == nil {
+			return fmt.Errorf("somebody answers at %s: %s", addr, out)
+		}
+		for _, host := range c.Nodes[:2] {
+			seen, err := c.Exec(host, "cat", "/proc/net/nf_conntrack")
+			if err != nil {
+				return err
+			}
+			if strings.Contains(seen, fmt.Sprintf("dport=%d ", port)) {
+				why, _ := c.Exec(host, c.Bin+"/testimage", "wget", "-q", "-O", "-", "http://127.0.0.1:10249/proxyMode?verbose")
+				return fmt.Errorf("%s tracks what pods of two nodes say to each other: %s", host, why)
+			}
+		}
+		return nil
+	})
 }
 
 func nodeAddress(t *testing.T, c *clustertest.Cluster, name string) string {
