@@ -101,6 +101,7 @@ func (b *bench) reset() {
 	must(b.lb.SetPast(nil, false))
 	must(clearMap[objectPair, objectPeer](b.lb.objs.Pairs))
 	must(b.lb.SetPairs(nil, false))
+	must(b.lb.SetTunnel(nil))
 	must(clearMap[uint32, objectLink](b.lb.objs.Links))
 	b.at(1000)
 }
@@ -217,7 +218,7 @@ func TestKernelPacketByPacket(t *testing.T) {
 		"backend here": backendHere, "backend elsewhere": backendElsewhere, "lost parts come back": lostPartsComeBack,
 		"two frontends, one backend": twoFrontendsOneBackend, "backend leaves": backendLeaves, "what is not ours": whatIsNotOurs,
 		"refusals": refusals, "no port": noPort,
-		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "past the stack": pastTheStack, "pairs of pods": pairsOfPods, "unchanged UDP sums": noSums,
+		"errors": icmpErrors, "fragments": fragmented, "affinity": stays, "all backends": spread, "pods": fromPods, "what passes by": passesBy, "past the stack": pastTheStack, "pairs of pods": pairsOfPods, "past the tunnel": pairsPastTheTunnel, "unchanged UDP sums": noSums,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type objectEnd struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type objectEndpoint struct {
 	_     structs.HostLayout
 	Addr  [4]uint32
@@ -151,6 +157,15 @@ type objectTraffic struct {
 	BytesOut    uint64
 }
 
+type objectTunnel struct {
+	_     structs.HostLayout
+	Link  uint32
+	Local uint32
+	Vni   uint32
+	Port  uint16
+	Mac   [6]uint8
+}
+
 type objectTuple struct {
 	_         structs.HostLayout
 	Saddr     [4]uint32
@@ -185,7 +200,8 @@ type objectWork struct {
 		Later    uint8
 		Syn      uint8
 		Ends     uint8
-		_        [3]byte
+		Head     uint8
+		_        [2]byte
 		Id       uint32
 	}
 	Key      objectTuple
@@ -202,6 +218,7 @@ type objectWork struct {
 const (
 	objectMapAsked          = "asked"
 	objectMapBackends       = "backends"
+	objectMapEnds           = "ends"
 	objectMapFlows          = "flows"
 	objectMapFragments      = "fragments"
 	objectMapFrontends      = "frontends"
@@ -220,6 +237,7 @@ const (
 	objectMapSources        = "sources"
 	objectMapTables         = "tables"
 	objectMapTraffics       = "traffics"
+	objectMapTunnels        = "tunnels"
 	objectMapVisits         = "visits"
 	objectMapWorks          = "works"
 	objectProgFromOutside   = "from_outside"
@@ -288,6 +306,7 @@ type objectProgramSpecs struct {
 type objectMapSpecs struct {
 	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
+	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends  *ebpf.MapSpec `ebpf:"frontends"`
@@ -306,6 +325,7 @@ type objectMapSpecs struct {
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
+	Tunnels    *ebpf.MapSpec `ebpf:"tunnels"`
 	Visits     *ebpf.MapSpec `ebpf:"visits"`
 	Works      *ebpf.MapSpec `ebpf:"works"`
 }
@@ -344,6 +364,7 @@ func (o *objectObjects) Close() error {
 type objectMaps struct {
 	Asked      *ebpf.Map `ebpf:"asked"`
 	Backends   *ebpf.Map `ebpf:"backends"`
+	Ends       *ebpf.Map `ebpf:"ends"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Frontends  *ebpf.Map `ebpf:"frontends"`
@@ -362,6 +383,7 @@ type objectMaps struct {
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
+	Tunnels    *ebpf.Map `ebpf:"tunnels"`
 	Visits     *ebpf.Map `ebpf:"visits"`
 	Works      *ebpf.Map `ebpf:"works"`
 }
@@ -370,6 +392,7 @@ func (m *objectMaps) Close() error {
 	return _ObjectClose(
 		m.Asked,
 		m.Backends,
+		m.Ends,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
@@ -388,6 +411,7 @@ func (m *objectMaps) Close() error {
 		m.Sources,
 		m.Tables,
 		m.Traffics,
+		m.Tunnels,
 		m.Visits,
 		m.Works,
 	)

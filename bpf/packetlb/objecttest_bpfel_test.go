@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type objectTestEnd struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type objectTestEndpoint struct {
 	_     structs.HostLayout
 	Addr  [4]uint32
@@ -102,6 +108,15 @@ type objectTestTraffic struct {
 	BytesOut    uint64
 }
 
+type objectTestTunnel struct {
+	_     structs.HostLayout
+	Link  uint32
+	Local uint32
+	Vni   uint32
+	Port  uint16
+	Mac   [6]uint8
+}
+
 type objectTestTuple struct {
 	_         structs.HostLayout
 	Saddr     [4]uint32
@@ -136,7 +151,8 @@ type objectTestWork struct {
 		Later    uint8
 		Syn      uint8
 		Ends     uint8
-		_        [3]byte
+		Head     uint8
+		_        [2]byte
 		Id       uint32
 	}
 	Key      objectTestTuple
@@ -153,6 +169,7 @@ type objectTestWork struct {
 const (
 	objectTestMapAsked           = "asked"
 	objectTestMapBackends        = "backends"
+	objectTestMapEnds            = "ends"
 	objectTestMapFlows           = "flows"
 	objectTestMapFragments       = "fragments"
 	objectTestMapFrontends       = "frontends"
@@ -171,6 +188,7 @@ const (
 	objectTestMapSources         = "sources"
 	objectTestMapTables          = "tables"
 	objectTestMapTraffics        = "traffics"
+	objectTestMapTunnels         = "tunnels"
 	objectTestMapVisits          = "visits"
 	objectTestMapWorks           = "works"
 	objectTestProgFromOutside    = "from_outside"
@@ -248,6 +266,7 @@ type objectTestProgramSpecs struct {
 type objectTestMapSpecs struct {
 	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
+	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends  *ebpf.MapSpec `ebpf:"frontends"`
@@ -266,6 +285,7 @@ type objectTestMapSpecs struct {
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Tables     *ebpf.MapSpec `ebpf:"tables"`
 	Traffics   *ebpf.MapSpec `ebpf:"traffics"`
+	Tunnels    *ebpf.MapSpec `ebpf:"tunnels"`
 	Visits     *ebpf.MapSpec `ebpf:"visits"`
 	Works      *ebpf.MapSpec `ebpf:"works"`
 }
@@ -305,6 +325,7 @@ func (o *objectTestObjects) Close() error {
 type objectTestMaps struct {
 	Asked      *ebpf.Map `ebpf:"asked"`
 	Backends   *ebpf.Map `ebpf:"backends"`
+	Ends       *ebpf.Map `ebpf:"ends"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Frontends  *ebpf.Map `ebpf:"frontends"`
@@ -323,6 +344,7 @@ type objectTestMaps struct {
 	Sources    *ebpf.Map `ebpf:"sources"`
 	Tables     *ebpf.Map `ebpf:"tables"`
 	Traffics   *ebpf.Map `ebpf:"traffics"`
+	Tunnels    *ebpf.Map `ebpf:"tunnels"`
 	Visits     *ebpf.Map `ebpf:"visits"`
 	Works      *ebpf.Map `ebpf:"works"`
 }
@@ -331,6 +353,7 @@ func (m *objectTestMaps) Close() error {
 	return _ObjectTestClose(
 		m.Asked,
 		m.Backends,
+		m.Ends,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
@@ -349,6 +372,7 @@ func (m *objectTestMaps) Close() error {
 		m.Sources,
 		m.Tables,
 		m.Traffics,
+		m.Tunnels,
 		m.Visits,
 		m.Works,
 	)

@@ -48,6 +48,7 @@ struct packet {
 	__u8 later; /* one after it, without ports */
 	__u8 syn; /* and no ack */
 	__u8 ends; /* fin or rst */
+	__u8 head; /* bytes of the header at l4 */
 	__be32 id;
 };
 
@@ -131,6 +132,7 @@ static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *p, 
 		key->dport = tcp.dport;
 		p->syn = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 		p->ends = (tcp.flags & (TCP_FIN | TCP_RST)) != 0;
+		p->head = (tcp.offset >> 4) * 4;
 	} else {
 		struct ports ports;
 
@@ -139,6 +141,7 @@ static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *p, 
 		key->sport = ports.sport;
 		key->dport = ports.dport;
 		p->syn = p->ends = 0;
+		p->head = 8;
 	}
 	return 0;
 }

@@ -157,6 +157,25 @@ struct {
 	__type(value, __u32);
 } pairings SEC(".maps");
 
+/* The tunnel by which connections of pods go past its device; one, or none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct tunnel);
+} tunnels SEC(".maps");
+
+/* Addresses of other nodes' ends of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct end);
+	__type(value, __be32);
+} ends SEC(".maps");
+
 #include "packet.h"
 
 struct {
@@ -763,8 +782,13 @@ static __always_inline int passing(struct __sk_buff *skb, enum direction directi
 
 static __always_inline int at_outside_in(struct __sk_buff *skb, __u32 now)
 {
+	int tunnelled;
+
 	if (to_own_pod(skb))
 		return pair_into_pod(skb);
+	tunnelled = pair_out_of_tunnel(skb);
+	if (tunnelled != PASS)
+		return tunnelled;
 	return into_pod(skb, passing(skb, DIRECTION_IN) ? REASON_NOT_SERVICE : decide(skb, DIRECTION_IN, SCOPE_OUTSIDE, now), now);
 }
 

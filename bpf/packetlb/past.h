@@ -10,6 +10,12 @@ struct macs {
 	__u8 dst[6], src[6];
 };
 
+/* longest is that of the packets that this one may be cut into, from the network header on. */
+static __always_inline __u32 longest(struct __sk_buff *skb, const struct work *w)
+{
+	return skb->gso_size ? w->p.l4 - w->p.l3 + w->p.head + skb->gso_size : skb->len - w->p.l3;
+}
+
 /* live says that a packet may be forwarded, and takes one from how often. */
 static __always_inline int live(struct __sk_buff *skb, int v6)
 {
@@ -86,23 +92,18 @@ static __always_inline int into_pod(struct __sk_buff *skb, enum reason why, __u3
 	return enter(skb, peer, w->p.v6, why);
 }
 
+#include "tunnel.h"
+
 /* leave sends a packet to the device that the stack would, as it is there: the program at the device translates it. */
 static __noinline int leave(struct __sk_buff *skb, struct work *w, __u32 via)
 {
 	struct bpf_fib_lookup fib = { .ifindex = via, .l4_protocol = w->key.proto, .sport = w->key.sport, .dport = w->key.dport };
-	__u32 len = skb->gso_size ? w->p.l4 - ETH_HLEN + skb->gso_size : skb->len - ETH_HLEN;
+	__u32 len = longest(skb, w);
 	struct bpf_redir_neigh next = {};
+	struct tunnel *t = the_tunnel();
+	__u8 tos = 0;
 	long got;
 
-	if (skb->gso_size && w->key.proto == IPPROTO_TCP) {
-		__u8 offset;
-
-		if (bpf_skb_load_bytes(skb, w->p.l4 + 12, &offset, 1))
-			return PASS;
-		len += (offset >> 4) * 4;
-	} else if (skb->gso_size) {
-		len += 8;
-	}
 	fib.tot_len = len > 0xffff ? 0xffff : len;
 	if (w->p.v6) {
 		__u32 first;
@@ -117,12 +118,22 @@ static __noinline int leave(struct __sk_buff *skb, struct work *w, __u32 via)
 		fib.family = AF_INET;
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + 1, &fib.tos, 1))
 			return PASS;
+		tos = fib.tos;
 		fib.ipv4_src = w->key.saddr[3];
 		fib.ipv4_dst = w->key.daddr[3];
 	}
 	got = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if ((got != BPF_FIB_LKUP_RET_SUCCESS && got != BPF_FIB_LKUP_RET_NO_NEIGH) || !live(skb, w->p.v6))
 		return PASS;
+	if (t && fib.ifindex == t->link && !w->p.v6 && got == BPF_FIB_LKUP_RET_SUCCESS) {
+		struct end to = {};
+		int sent;
+
+		__builtin_memcpy(to.mac, fib.dmac, 6);
+		sent = into_tunnel(skb, t, &to, len, via, tos);
+		if (sent != PASS)
+			return sent;
+	}
 	/* The neighbour's address is the kernel's business even when it is known: only what is sent by the neighbour's entry has the kernel find out when it no longer holds. */
 	next.nh_family = fib.family;
 	copy_addr(next.ipv6_nh, fib.ipv6_dst);

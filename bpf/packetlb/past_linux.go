@@ -122,6 +122,77 @@ func (l *LB) SetPairs(others []netip.Prefix, begin bool) error {
 	return nil
 }
 
+// Tunnel is this node's end of a tunnel of VXLAN over IPv4, and where other nodes' ends are, by hardware address.
+type Tunnel struct {
+	Link  int // index of its device
+	Local netip.Addr
+	VNI   uint32
+	Port  uint16
+	MAC   [6]byte
+	Ends  map[[6]byte]netip.Addr
+}
+
+// SetTunnel has connections that go past the stack go past the device of t, too, where they are IPv4; with nil all that is for a tunnel passes its device.
+func (l *LB) SetTunnel(t *Tunnel) error {
+	var now objectTunnel
+	want := map[objectEnd]uint32{}
+	if t != nil {
+		now = objectTunnel{Link: uint32(t.Link), Local: ipv4(t.Local), Vni: swapped(t.VNI << 8), Port: uint16(swapped(uint32(t.Port)) >> 16), Mac: t.MAC}
+		for mac, a := range t.Ends {
+			if a.Is4() {
+				want[objectEnd{Mac: mac}] = ipv4(a)
+			}
+		}
+	}
+	if t == nil {
+		if err := l.objs.Tunnels.Put(uint32(0), &now); err != nil {
+			return fmt.Errorf("have all packets pass the tunnel's device: %w", err)
+		}
+	}
+	var stale []objectEnd
+	var k objectEnd
+	var v uint32
+	it := l.objs.Ends.Iterate()
+	for it.Next(&k, &v) {
+		a, is := want[k]
+		if !is {
+			stale = append(stale, k)
+		} else if a == v {
+			delete(want, k)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list ends of the tunnel: %w", err)
+	}
+	for _, k := range stale {
+		if err := l.objs.Ends.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget an end of the tunnel: %w", err)
+		}
+	}
+	for k, a := range want {
+		if err := l.objs.Ends.Put(&k, a); err != nil {
+			return fmt.Errorf("add an end of the tunnel: %w", err)
+		}
+	}
+	if t != nil {
+		if err := l.objs.Tunnels.Put(uint32(0), &now); err != nil {
+			return fmt.Errorf("have packets go past the tunnel's device: %w", err)
+		}
+	}
+	return nil
+}
+
+// ipv4 is an address as it is in a packet.
+func ipv4(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// swapped is a number as it is in a packet.
+func swapped(n uint32) uint32 {
+	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, n))
+}
+
 // AnyPair says whether there may be connections of pods that go past the stack, of whatever process.
 func (l *LB) AnyPair() (bool, error) {
 	var how uint32

@@ -74,6 +74,21 @@ enum pairing {
 	PAIRING_BEGIN,
 };
 
+/* This node's end of the tunnel to others, of VXLAN over IPv4. */
+struct tunnel {
+	__u32 link; /* index of its device; 0: packets have to pass the device, if there is one */
+	__be32 local;
+	__be32 vni; /* the network's number, as it is in a packet */
+	__be16 port;
+	__u8 mac[6];
+};
+
+/* Another node's end, by its hardware address. */
+struct end {
+	__u8 mac[6];
+	__u16 pad;
+};
+
 /* All fragments of a packet. */
 struct fragment {
 	__be32 saddr[4];
@@ -140,6 +155,8 @@ enum reason {
 _Static_assert(sizeof(struct tuple) == 40, "tuple has a hole");
 _Static_assert(sizeof(struct peer) == 20, "peer has a hole");
 _Static_assert(sizeof(struct pair) == 36, "pair has a hole");
+_Static_assert(sizeof(struct tunnel) == 20, "tunnel has a hole");
+_Static_assert(sizeof(struct end) == 8, "end has a hole");
 _Static_assert(sizeof(struct nets) == 20, "nets has a hole");
 _Static_assert(sizeof(struct flow) == 48, "flow has a hole");
 _Static_assert(sizeof(struct fragment) == 40, "fragment has a hole");

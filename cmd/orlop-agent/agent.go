@@ -59,6 +59,7 @@ type agent struct {
 	proxying chan struct{}           // closed once services are in force
 	changed  chan struct{}           // nodes have changed; holds one
 	routes   *routes.Reconciler
+	past     *shortcut
 	mtu      atomic.Int64    // of tunnels to other nodes, as last seen; -1 not yet
 	found    map[string]bool // what is wrong on the node and has been told
 	unseen   error           // why the runtime would not see what is installed; nil: it does
@@ -123,8 +124,8 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	if apart != nil {
 		m.registry.MustRegister(apart)
 	}
-	past := newShortcut(o, svc, a.otherPods, log)
-	m.past = past
+	past := newShortcut(o, svc, table, a.otherPods, log)
+	m.past, a.past = past, past
 	w := newWatch(client, o)
 	checks := healthcheck.New(a.inForce, log)
 	defer checks.Close()
@@ -349,8 +350,9 @@ func (a *agent) view() (routes.View, bool) {
 	return c.view, true
 }
 
-// routesDone has the node looked at again if what pods may send at once has changed.
+// routesDone has the node looked at again if what pods may send at once has changed, and the tunnel that they may go past.
 func (a *agent) routesDone() {
+	a.past.look()
 	if mtu, known := a.routes.MTU(); known && a.mtu.Swap(int64(mtu)) != int64(mtu) {
 		a.lookAgain()
 	}

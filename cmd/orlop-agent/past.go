@@ -18,6 +18,7 @@ import (
 
 	"github.com/orlop-io/orlop/bpf/packetlb"
 	"github.com/orlop-io/orlop/bpf/podnet"
+	"github.com/orlop-io/orlop/cni/routes"
 )
 
 // How packets from outside, and those of TCP between pods of two nodes, reach pods of the node, by --pod-redirect.
@@ -32,30 +33,35 @@ type shortcut struct {
 	o       options
 	outside *outside
 	netns   *podnet.Lister
+	routes  *routes.Kernel
 	remote  func() []netip.Prefix // where pods of other nodes are that the stack leaves addresses of alone
 	log     *slog.Logger
+	poke    chan struct{} // the tunnel may have changed; holds one
 
 	mu   sync.Mutex
-	said [2]string // what keeps each way's packets on the stack; "": nothing does
+	said [len(wayNames)]string // what keeps each way's packets on the stack; "": nothing does
 }
 
 // The ways that packets go past the stack.
 const (
 	wayServices = iota // from outside to a service, and back
 	wayPods            // of TCP between pods of two nodes
+	wayTunnel          // of these, those that take a tunnel: past its device, too
 )
 
-var wayNames = [...]string{wayServices: "packets from outside", wayPods: "packets of TCP between pods of two nodes"}
+var wayNames = [...]string{
+	wayServices: "packets from outside", wayPods: "packets of TCP between pods of two nodes", wayTunnel: "packets of TCP between pods of two nodes that take a tunnel",
+}
 
 // newShortcut returns nil where packets are not translated by programs.
-func newShortcut(o options, s *services, remote func() []netip.Prefix, log *slog.Logger) *shortcut {
+func newShortcut(o options, s *services, kernel *routes.Kernel, remote func() []netip.Prefix, log *slog.Logger) *shortcut {
 	if s.outside == nil {
 		return nil
 	}
 	const unknown = "not known yet"
 	return &shortcut{
-		o: o, outside: s.outside, netns: podnet.NewLister(podnet.Config{Folders: []string{o.netnsDir}, Proc: "/proc"}), remote: remote, log: log,
-		said: [...]string{wayServices: unknown, wayPods: unknown},
+		o: o, outside: s.outside, netns: podnet.NewLister(podnet.Config{Folders: []string{o.netnsDir}, Proc: "/proc"}), routes: kernel, remote: remote, log: log,
+		said: [...]string{wayServices: unknown, wayPods: unknown, wayTunnel: unknown}, poke: make(chan struct{}, 1),
 	}
 }
 
@@ -81,8 +87,9 @@ func (s *shortcut) run(ctx context.Context, proxying <-chan struct{}) error {
 		past, err := s.outside.lb.AnyPast()
 		pairs, perr := s.outside.lb.AnyPair()
 		if err == nil && perr == nil && !past && !pairs { // flows of an earlier process that go past the stack still do
-			s.say(wayServices, "--pod-redirect=stack")
-			s.say(wayPods, "--pod-redirect=stack")
+			for way := range wayNames {
+				s.say(way, "--pod-redirect=stack")
+			}
 			return s.outside.lb.SetPast(nil, false)
 		}
 	}
@@ -98,7 +105,19 @@ func (s *shortcut) run(ctx context.Context, proxying <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		case <-s.poke:
 		}
+	}
+}
+
+// look has the tunnel looked at at once. It never blocks.
+func (s *shortcut) look() {
+	if s == nil {
+		return
+	}
+	select {
+	case s.poke <- struct{}{}:
+	default:
 	}
 }
 
@@ -133,10 +152,41 @@ func (s *shortcut) once(anew bool) error {
 			return err
 		}
 	}
-	remote := s.remote()
-	s.say(wayServices, missed)
-	s.say(wayPods, untouched)
-	return errors.Join(s.outside.lb.SetPast(peers, missed == ""), s.outside.lb.SetPairs(remote, untouched == ""))
+	tunnel, unseen, err := s.tunnel(untouched)
+	if err != nil {
+		return err
+	}
+	for way, why := range [...]string{wayServices: missed, wayPods: untouched, wayTunnel: unseen} {
+		s.say(way, why)
+	}
+	lb := s.outside.lb
+	return errors.Join(lb.SetPast(peers, missed == ""), lb.SetPairs(s.remote(), untouched == ""), lb.SetTunnel(tunnel))
+}
+
+// tunnel is that to other nodes, for packets that go past its device, or nil and what keeps them from it.
+func (s *shortcut) tunnel(untouched string) (*packetlb.Tunnel, string, error) {
+	if untouched != "" {
+		return nil, untouched, nil
+	}
+	t, link, ends, ok, err := s.routes.Ends()
+	if err != nil {
+		return nil, "", err
+	}
+	if link == 0 {
+		return nil, "", nil // there is none
+	}
+	if !ok {
+		return nil, "its device works out checksums", nil
+	}
+	what, err := chainOf(func(c *nftables.Chain) bool { return seesTunnel(c) && c.Table.Name != networkName })
+	if err != nil || what != "" {
+		return nil, what, err
+	}
+	out := &packetlb.Tunnel{Link: link, Local: t.Local, VNI: t.VNI, Port: t.Port, MAC: t.MAC, Ends: map[[6]byte]netip.Addr{}}
+	for _, e := range ends {
+		out.Ends[e.MAC] = e.Addr
+	}
+	return out, "", nil
 }
 
 // say tells what keeps packets on the stack, when that is new.
@@ -154,7 +204,7 @@ func (s *shortcut) say(way int, missed string) {
 }
 
 // why is what keeps each way's packets on the stack.
-func (s *shortcut) why() (out [2]string) {
+func (s *shortcut) why() (out [len(wayNames)]string) {
 	if s == nil {
 		return out
 	}
@@ -248,6 +298,12 @@ func seesForwarded(c *nftables.Chain) bool {
 // translatesForwarded says whether a chain gives connections from device to device other addresses.
 func translatesForwarded(c *nftables.Chain) bool {
 	return c.Hooknum != nil && c.Type == nftables.ChainTypeNAT && (*c.Hooknum == *nftables.ChainHookPrerouting || *c.Hooknum == *nftables.ChainHookPostrouting)
+}
+
+// seesTunnel says whether a chain sees what goes into a tunnel or comes out of it, which the node itself sends and gets.
+func seesTunnel(c *nftables.Chain) bool {
+	return c.Hooknum != nil && c.Type != nftables.ChainTypeNAT && c.Table.Family != nftables.TableFamilyARP && c.Table.Family != nftables.TableFamilyNetdev &&
+		(*c.Hooknum == *nftables.ChainHookInput || *c.Hooknum == *nftables.ChainHookOutput)
 }
 
 // legacyTables finds a table of iptables' older flavour, whose rules the kernel does not show by hook.

@@ -30,6 +30,21 @@ func TestChainsThatSeeForwardedPackets(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
+	for _, tt := range []struct {
+		name             string
+		chain            *nftables.Chain
+		translates, sees bool
+	}{
+		{"what the node gets", chain(nftables.TableFamilyINet, nftables.ChainTypeFilter, nftables.ChainHookInput), false, true},
+		{"what the node sends", chain(nftables.TableFamilyIPv4, nftables.ChainTypeRoute, nftables.ChainHookOutput), false, true},
+		{"a masquerade", chain(nftables.TableFamilyIPv4, nftables.ChainTypeNAT, nftables.ChainHookPostrouting), true, false},
+		{"addresses of what the node sends", chain(nftables.TableFamilyIPv4, nftables.ChainTypeNAT, nftables.ChainHookOutput), false, false},
+		{"no base chain", chain(nftables.TableFamilyINet, "", nil), false, false},
+	} {
+		if translates, sees := translatesForwarded(tt.chain), seesTunnel(tt.chain); translates != tt.translates || sees != tt.sees {
+			t.Errorf("%s: translates %t, sees a tunnel %t", tt.name, translates, sees)
+		}
+	}
 	for mode, ok := range map[string]bool{redirectAuto: true, redirectPeer: true, redirectStack: true, "": false, "veth": false} {
 		if err := (options{podRedirect: mode}).checkRedirect(); (err == nil) != ok {
 			t.Errorf("--pod-redirect=%s: %v", mode, err)

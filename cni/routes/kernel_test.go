@@ -77,6 +77,13 @@ func TestKernelOthersThings(t *testing.T) {
 	if len(fdb) != 2 || len(neighbours) != 2 {
 		t.Errorf("left on the tunnel: %v, %v", fdb, neighbours)
 	}
+	if tun, link, ends, ok, err := n.k.Ends(); err != nil || !ok || link != vx.Attrs().Index || tun.MAC != MACOf(n.node.UID) || len(ends) != 1 || ends[0].Addr != l.nodes[1].node.Addrs[0] || ends[0].MAC != MACOf(l.nodes[1].node.UID) {
+		t.Errorf("ends of the tunnel: %v %d %v %t %v", tun, link, ends, ok, err)
+	}
+	must(t, n.k.TurnOffload(tunnel4))
+	if _, _, _, ok, err := n.k.Ends(); err != nil || ok {
+		t.Errorf("a device that works out checksums is passed: %v", err)
+	}
 	l.stop()
 	must(t, RemoveAll(n.k))
 	routes, err := n.NL.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: theirs.Dst}, netlink.RT_FILTER_DST)
@@ -88,6 +95,9 @@ func TestKernelOthersThings(t *testing.T) {
 	}
 	if _, err := n.NL.LinkByName(tunnel4); err == nil {
 		t.Error("the tunnel is there still")
+	}
+	if _, link, _, ok, err := n.k.Ends(); err != nil || ok || link != 0 {
+		t.Errorf("ends of no tunnel: %d %t %v", link, ok, err)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestKernelChecksumOffload(t *testing.T) {
 
 // offloads says whether a link leaves checksums to its device.
 func (n *labNode) offloads(link string) (bool, error) {
-	v := ethtoolValue{cmd: 0x16} // ETHTOOL_GTXCSUM
+	v := ethtoolValue{cmd: ethtoolGetTX}
 	err := n.k.ethtool(link, &v)
 	return v.data != 0, err
 }

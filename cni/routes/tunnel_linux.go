@@ -15,6 +15,7 @@ import (
 const (
 	// From linux/ip.h and ethtool.h; the libraries do not name them.
 	devconfRPFilter = 8 // IPV4_DEVCONF_RP_FILTER
+	ethtoolGetTX    = 0x16
 	ethtoolSetTX    = 0x17
 )
 
@@ -149,6 +150,29 @@ func (k *Kernel) TurnOffload(tunnel string) error {
 		return fmt.Errorf("turn off checksum offload of %s: %w", tunnel, err)
 	}
 	return nil
+}
+
+// Ends is the tunnel over IPv4, if there is one, for packets that go past its device: its link's index and where frames for each hardware address go. A device that works out
+// checksums of packets inside by itself, because the network's leaves them wrong, must not be passed: then ok is false, too.
+func (k *Kernel) Ends() (t Tunnel, link int, ends []Endpoint, ok bool, err error) {
+	found := State{}
+	link, err = k.addTunnel(found, tunnel4)
+	if err != nil || link == 0 {
+		return t, 0, nil, false, err
+	}
+	for i := range found.Items() {
+		switch i := i.(type) {
+		case Tunnel:
+			t = i
+		case Endpoint:
+			ends = append(ends, i)
+		}
+	}
+	offload := ethtoolValue{cmd: ethtoolGetTX}
+	if err := k.ethtool(tunnel4, &offload); err != nil {
+		return t, 0, nil, false, fmt.Errorf("look whether checksums are offloaded on %s: %w", tunnel4, err)
+	}
+	return t, link, ends, offload.data != 0, nil
 }
 
 type ethtoolValue struct{ cmd, data uint32 }

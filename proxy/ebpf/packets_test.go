@@ -37,6 +37,7 @@ type field struct {
 	lb                          *packetlb.LB
 	b                           *Backend
 	charged                     bool // this process's programs are in charge
+	through                     *packetlb.Tunnel
 }
 
 func newField(t testing.TB, attach string) *field {

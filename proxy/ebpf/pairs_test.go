@@ -69,7 +69,7 @@ func (f *field) talkers(to map[*netnstest.NS]string) func(when string, size int)
 		f.t.Helper()
 		out := bytes.Repeat([]byte(when), size/len(when)+1)
 		for addr, c := range all {
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 			written := make(chan error, 1)
 			go func() {
 				_, err := c.Write(out)
