@@ -27,7 +27,6 @@ const (
 	Restart           Feature = "services without the agent"
 	ClusterOnly       Feature = "cluster addresses for the cluster only"
 	ExternalIPs       Feature = "spec.externalIPs"
-	Counts            Feature = "connections and failures of each Service"
 	RefusalCounts     Feature = "failures of a Service without endpoints"
 	PacketCounts      Feature = "packets and bytes of each Service"
 	ConnectedUDP      Feature = "connected sockets of UDP follow endpoints"
@@ -66,7 +65,6 @@ func Limits() []Limit {
 			Instead: "a socket that has connected stays with its endpoint when that goes, until it connects again"},
 		{Feature: LateAnswers, Modes: []string{ModeNftables, ModeIptables, ModeUserspace},
 			Instead: "an answer of UDP comes from the endpoint's own address, so that a socket that has connected never has it (by userspace it does not come): ask again, and another endpoint answers"},
-		{Feature: Counts, Modes: []string{ModeIptables}, Instead: "they are not counted, and `services top` says so"},
 		{Feature: RefusalCounts, Modes: []string{ModeUserspace}, Instead: "they are not counted: nobody listens, and the kernel refuses"},
 		{Feature: PacketCounts, Modes: []string{ModeNftables, ModeIptables, ModeUserspace}, Instead: "they are not counted"},
 		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", "", nil},

@@ -118,6 +118,9 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	full := newPressure(svc, log)
 	m.registry.MustRegister(full)
 	if read := svc.traffic(); read != nil {
+		if svc.mode == modeIptables {
+			read = sparing(read)
+		}
 		m.registry.MustRegister(newTraffic(read))
 	}
 	apart := newApart(o, svc, client, log)

@@ -291,6 +291,8 @@ func (s *services) traffic() func() (map[string]proxy.Traffic, error) {
 		return s.sockets.Traffic
 	case table != nil:
 		return table.Traffic
+	case s.tables != nil:
+		return s.tables.Traffic
 	case s.relay != nil:
 		return s.relay.Traffic
 	default:

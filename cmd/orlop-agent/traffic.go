@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,6 +36,30 @@ func newTraffic(read func() (map[string]proxy.Traffic, error)) *traffic {
 		failures:    desc("orlop_proxy_service_failures_total", "Clients that asked for a Service and were led to no endpoint: refused or dropped."),
 		packets:     desc("orlop_proxy_service_packets_total", "Packets of a Service that were translated, in: to endpoints, out: from them. Those of sockets that are translated once, when they connect, are not seen.", "direction"),
 		bytes:       desc("orlop_proxy_service_bytes_total", "Bytes of the packets of orlop_proxy_service_packets_total, with their IP headers.", "direction"),
+	}
+}
+
+// sparing reads again when a second has gone since, and ten times as long as it took: with many services it takes seconds. Who comes meanwhile has what was read then.
+func sparing(read func() (map[string]proxy.Traffic, error)) func() (map[string]proxy.Traffic, error) {
+	var (
+		mu    sync.Mutex
+		last  map[string]proxy.Traffic
+		until time.Time
+	)
+	return func() (map[string]proxy.Traffic, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		began := time.Now()
+		if began.Before(until) {
+			return last, nil
+		}
+		all, err := read()
+		if err != nil {
+			return nil, err
+		}
+		ended := time.Now()
+		last, until = all, ended.Add(max(time.Second, 10*ended.Sub(began)))
+		return all, nil
 	}
 }
 

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +54,33 @@ func TestTrafficHasBoundedSeriesThatNeverFall(t *testing.T) {
 	if got := values(); got["connections_total ns,,c"] != 100 {
 		t.Errorf("%v: want a series of its own for c", got)
 	}
+}
+
+// Whoever scrapes, and however many do, a reading of many services' rules takes a tenth of a processor at most.
+func TestSparingReadsSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, took := uint64(0), time.Duration(0)
+		var bad error
+		read := sparing(func() (map[string]proxy.Traffic, error) {
+			n++
+			time.Sleep(took)
+			return map[string]proxy.Traffic{"ns/a": {Connections: n}}, bad
+		})
+		for _, step := range []struct {
+			after, took time.Duration
+			err         error
+			want        uint64
+		}{
+			{0, 0, nil, 1}, {900 * time.Millisecond, 0, nil, 1}, {200 * time.Millisecond, 3 * time.Second, nil, 2}, {29 * time.Second, 0, nil, 2},
+			{2 * time.Second, 0, errors.New("no"), 0}, {0, 0, nil, 4},
+		} {
+			time.Sleep(step.after)
+			took, bad = step.took, step.err
+			if all, err := read(); err != step.err || all["ns/a"].Connections != step.want {
+				t.Errorf("%+v: %v, %v", step, all, err)
+			}
+		}
+	})
 }
 
 func TestTop(t *testing.T) {

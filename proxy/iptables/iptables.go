@@ -2,8 +2,9 @@
 //
 // The chains are named as kube-proxy's, so that whoever is on call finds them: KUBE-SERVICES leads by address to a service's KUBE-SVC-, or to its
 // KUBE-EXT- where it may be asked from outside, by KUBE-FW- where only some may ask; that chooses a KUBE-SEP- by chance, or, with affinity, the one
-// that the match "recent" knows the client from. KUBE-SVL- chooses among endpoints of this node. An empty chain KUBE-ORLOP beside them says that
-// they are ours and no kube-proxy's: without it they are neither written nor removed.
+// that the match "recent" knows the client from. KUBE-SVL- chooses among endpoints of this node. Only we have KUBE-REFUSE- and KUBE-DROP-, where those
+// end that are led to none, to be counted. An empty chain KUBE-ORLOP beside them says that they are ours and no kube-proxy's: without it they are
+// neither written nor removed.
 //
 // It runs the host's own iptables-restore, of the flavour that the host's rules are made by, with no more than the chains that have changed. A cluster
 // address is translated for clients outside, too, and masqueraded, as kube-proxy does.
@@ -142,6 +143,7 @@ type side struct {
 	units   map[portKey]*unit
 	live    map[string]*proxy.Group
 	checked time.Time
+	ledger  ledger
 }
 
 func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool) error {
@@ -154,7 +156,7 @@ func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool
 		s.units, s.live = map[portKey]*unit{}, map[string]*proxy.Group{}
 	}
 	stale := flows.Set{}
-	changed := s.regroup(model, stale) || due || fresh || len(lost) > 0 || len(gone) > 0 || len(s.have) == 0
+	changed := s.regroup(model, stale) || due || fresh || len(lost) > 0 || len(gone) > 0 || len(s.have) == 0 || s.ledger.settled()
 	if !changed {
 		return nil
 	}
@@ -164,6 +166,7 @@ func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool
 		}
 	}
 	want := s.whole(s.f.base(node, health, s.masquerade))
+	s.ledger.keep(s.have, want, s.units)
 	for c := range s.have {
 		gone[c] = true
 	}
@@ -173,6 +176,7 @@ func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool
 			return err
 		}
 	}
+	s.ledger.wrote(s.have, want, s.units)
 	s.have = want
 	return stale.End(s.f.v4, model, node.NodePorts, proxy.Everywhere)
 }
@@ -184,13 +188,20 @@ func (s *side) adopt() (gone map[chain]bool, lost []jump, err error) {
 	if s.have != nil && time.Since(s.checked) < check {
 		return gone, nil, nil
 	}
-	p, err := s.tool.present(s.f.v4)
+	var p present
+	err = s.ledger.read(func(add func(string, uint64)) (err error) { // what is written anew counts from nothing
+		p, err = s.tool.present(s.f.v4)
+		for name, packets := range p.counts {
+			add(name, packets)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	s.checked = time.Now()
-	for c := range s.have {
-		if !p.chains[c] {
+	for c, rules := range s.have {
+		if !p.chains[c] || p.rules[c] != len(rules) { // -F leaves chains with no rules
 			s.have = nil
 			break
 		}

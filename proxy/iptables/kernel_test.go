@@ -164,6 +164,18 @@ func TestKernelFlushedTablesComeBack(t *testing.T) {
 		if d := cmp.Diff(want, save()); d != "" {
 			t.Error(d)
 		}
+		if out, err := exec.Command("iptables-nft", "-t", nat, "-F").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		for _, s := range b.sides {
+			s.checked = s.checked.Add(-check)
+		}
+		if err := b.Set(model); err != nil {
+			return err
+		}
+		if d := cmp.Diff(want, save()); d != "" {
+			t.Errorf("with chains that have no rules: %s", d)
+		}
 		if out, err := exec.Command("iptables-nft", "-t", nat, "-F", "PREROUTING").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}

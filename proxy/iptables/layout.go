@@ -30,12 +30,19 @@ const (
 	forward     = "KUBE-FORWARD"
 	firewall    = "KUBE-PROXY-FIREWALL"
 	outsideMasq = "KUBE-MASQ-OUTSIDE" // marks what is from outside
-	refuse      = "KUBE-REFUSE"
-	owner       = "KUBE-ORLOP" // says that the chains of its table are ours
+	owner       = "KUBE-ORLOP"        // says that the chains of its table are ours
 )
 
-// prefixes are of the names of chains that a service has.
-var prefixes = []string{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-"}
+// The prefixes of the chains whose rules count clients.
+const (
+	endpoints = "KUBE-SEP-"
+	stayed    = "KUBE-DNAT-"
+	refusing  = "KUBE-REFUSE-"
+	dropping  = "KUBE-DROP-"
+)
+
+// prefixes are of the names of chains that a service has. The last is the name of one that all services had.
+var prefixes = []string{"KUBE-SVC-", "KUBE-SVL-", endpoints, stayed, "KUBE-EXT-", "KUBE-FW-", refusing, dropping, "KUBE-REFUSE"}
 
 const masqueradeMark = "0x4000" // kube-proxy's bit 14
 
@@ -72,7 +79,7 @@ func (j jump) rule() string {
 // owned are the chains of the names that we write, whoever has made them.
 func owned(c chain) bool {
 	switch c.name {
-	case services, nodePorts, postrouting, markMasq, external, forward, firewall, outsideMasq, refuse, owner, probeChain:
+	case services, nodePorts, postrouting, markMasq, external, forward, firewall, outsideMasq, owner, probeChain:
 		return true
 	}
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(c.name, p) })
@@ -99,7 +106,6 @@ func (f family) base(node proxy.Node, health []uint16, masquerade string) layout
 			"-j MARK --xor-mark " + masqueradeMark,
 			masquerade,
 		},
-		{filter, refuse}: {"-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT"},
 		{filter, forward}: { // where a host drops what it forwards
 			"-m mark --mark " + masqueradeMark + "/" + masqueradeMark + " -j ACCEPT",
 			"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -144,7 +150,7 @@ func (k portKey) protocol() string {
 	return "tcp"
 }
 
-func (k portKey) endpoint(b netip.AddrPort) string { return "KUBE-SEP-" + k.hash(b.String()) }
+func (k portKey) endpoint(b netip.AddrPort) string { return endpoints + k.hash(b.String()) }
 
 // unit is one port of a service, and what it has in the tables.
 type unit struct {
@@ -241,7 +247,7 @@ func (u *unit) lead(f family, fr front, from, match string, node proxy.Node) {
 			}
 			u.share(nat, from, match+" -j "+to.name)
 		} else {
-			u.share(filter, services, match+" -j "+refuse)
+			u.share(filter, services, match+" -j "+u.refuse())
 		}
 		return
 	}
@@ -256,18 +262,36 @@ func (u *unit) lead(f family, fr front, from, match string, node proxy.Node) {
 		u.share(nat, from, match+" -j "+to)
 	}
 	if !full(fr.in) && fr.in != nil {
-		for _, rule := range f.inside(node, "-j "+refuse) {
+		for _, rule := range f.inside(node, "-j "+u.refuse()) {
 			u.share(filter, external, match+" "+rule)
 		}
 	}
 	switch {
 	case len(fr.out.Sources) > 0 && full(fr.out):
-		u.share(filter, firewall, match+" -j DROP") // what the chain of nat did not admit
+		u.share(filter, firewall, match+" -j "+u.drop()) // what the chain of nat did not admit
 	case !full(fr.out) && fr.out.KeepSource:
-		u.share(filter, external, match+" -j DROP")
+		u.share(filter, external, match+" -j "+u.drop())
 	case !full(fr.out):
-		u.share(filter, external, match+" -j "+refuse)
+		u.share(filter, external, match+" -j "+u.refuse())
 	}
+}
+
+// refuse writes the chain that refuses a unit's clients and counts them, and returns its name. It is the unit's own, because those that services share
+// are written anew, and count from nothing, as soon as any service changes.
+func (u *unit) refuse() string {
+	rule := "-j REJECT"
+	if u.key.proto == proxy.TCP {
+		rule = "-p tcp -j REJECT --reject-with tcp-reset"
+	}
+	return u.end(refusing, rule)
+}
+
+func (u *unit) drop() string { return u.end(dropping, "-j DROP") }
+
+func (u *unit) end(prefix, rule string) string {
+	name := prefix + u.key.hash("")
+	u.own[chain{filter, name}] = []string{rule}
+	return name
 }
 
 // external is the rules of what is asked for from outside, too.
@@ -299,7 +323,7 @@ func (f family) admit(ranges []netip.Prefix, verdict string) (out []string) {
 	return out
 }
 
-// choose writes the chain that chooses among a group's backends, and a chain for each of them. A client that has been to a backend within the
+// choose writes the chain that chooses among a group's backends, and a chain for each of them, or two with affinity. A client that has been to a backend within the
 // group's timeout goes there again.
 func (u *unit) choose(at chain, g *proxy.Group) {
 	if len(u.own[at]) > 0 {
@@ -313,7 +337,10 @@ func (u *unit) choose(at chain, g *proxy.Group) {
 		dnat := fmt.Sprintf("-p %s -j DNAT --to-destination %s", u.key.protocol(), b)
 		if g.Affinity > 0 {
 			rules = append(rules, fmt.Sprintf("-m recent --name %s --rcheck --seconds %d --reap -j %s", sep, seconds(g.Affinity), sep))
-			dnat = fmt.Sprintf("-m recent --name %s --set %s", sep, dnat)
+			// The kernel knows the clients as long as there is the rule that notes them, so that is not in the chain that counts, which may outlive the backend.
+			to := stayed + strings.TrimPrefix(sep, endpoints)
+			u.own[chain{nat, to}] = []string{dnat}
+			dnat = fmt.Sprintf("-m recent --name %s --set -j %s", sep, to)
 		}
 		u.own[chain{nat, sep}] = append(own, dnat)
 	}

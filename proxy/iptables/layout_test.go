@@ -168,7 +168,7 @@ func TestRemovalTakesOurChainsAndTheRulesThatLeadToThem(t *testing.T) {
 -A KUBE-SERVICES -d 10.96.0.9/32 -j KUBE-SVC-A
 COMMIT
 `
-	p := present{map[chain]bool{}, map[jump]bool{}}
+	p := nothing()
 	p.parse(nat, saved)
 	want := `*nat
 :KUBE-ORLOP - [0:0]

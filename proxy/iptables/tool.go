@@ -1,9 +1,11 @@
 package iptables
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,18 +84,51 @@ func (t tool) program(v4 bool, verb string) string {
 	return name + verb
 }
 
-func (t tool) run(input, program string, args ...string) (string, error) {
+func (t tool) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(t.dir, program), args...)
 	cmd.Env, cmd.Dir = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "/"
 	if t.root != "" {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: t.root}
 	}
+	return cmd
+}
+
+func (t tool) run(input, program string, args ...string) (string, error) {
+	cmd := t.command(program, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", program, err, firstLine(stderr.String()))
 	}
 	return stdout.String(), nil
+}
+
+// lines tells fn what iptables-save says of a table, with counters, a line at a time: of many services it is some 40 MB.
+func (t tool) lines(v4 bool, table string, fn func(line string)) error {
+	program := t.program(v4, "save")
+	cmd := t.command(program, "-c", "-t", table)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", program, err)
+	}
+	scan := bufio.NewScanner(stdout)
+	scan.Buffer(nil, 1<<20)
+	for scan.Scan() {
+		fn(scan.Text())
+	}
+	_, _ = io.Copy(io.Discard, stdout) // what follows a line that is too long
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w: %s", program, err, firstLine(stderr.String()))
+	}
+	if err := scan.Err(); err != nil {
+		return fmt.Errorf("read what %s says: %w", program, err)
+	}
+	return nil
 }
 
 func firstLine(s string) string {
@@ -117,18 +152,21 @@ func (t tool) save(v4 bool, table string) (string, error) {
 
 // present reads what there is of ours. Asking legacy programs for a table makes it, so that they are asked only for those there are.
 func (t tool) present(v4 bool) (present, error) {
-	p := present{map[chain]bool{}, map[jump]bool{}}
+	p := nothing()
+	return p, t.each(v4, p.line)
+}
+
+// each tells fn the lines of the tables that hold our chains.
+func (t tool) each(v4 bool, fn func(table, line string)) error {
 	for _, table := range []string{nat, filter} {
 		if t.flavour == Legacy && !legacyTable(v4, table) {
 			continue
 		}
-		text, err := t.save(v4, table)
-		if err != nil {
-			return p, err
+		if err := t.lines(v4, table, func(line string) { fn(table, line) }); err != nil {
+			return err
 		}
-		p.parse(table, text)
 	}
-	return p, nil
+	return nil
 }
 
 // legacyTable tells whether the kernel has made a table of the legacy flavour in the calling thread's network namespace.
