@@ -189,12 +189,9 @@ func (s *side) adopt() (gone map[chain]bool, lost []jump, err error) {
 		return gone, nil, nil
 	}
 	var p present
-	err = s.ledger.read(func(add func(string, uint64)) (err error) { // what is written anew counts from nothing
+	err = s.ledger.read(func() (_ map[string]uint64, err error) { // what is written anew counts from nothing
 		p, err = s.tool.present(s.f.v4)
-		for name, packets := range p.counts {
-			add(name, packets)
-		}
-		return err
+		return p.counts, err
 	})
 	if err != nil {
 		return nil, nil, err

@@ -169,7 +169,9 @@ func TestRemovalTakesOurChainsAndTheRulesThatLeadToThem(t *testing.T) {
 COMMIT
 `
 	p := nothing()
-	p.parse(nat, saved)
+	for line := range strings.Lines(saved) {
+		p.sees().line(nat, strings.TrimSpace(strings.Replace(line, "-A ", "[0:0] -A ", 1)))
+	}
 	want := `*nat
 :KUBE-ORLOP - [0:0]
 :KUBE-SERVICES - [0:0]

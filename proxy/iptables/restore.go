@@ -19,35 +19,25 @@ func nothing() present {
 	return present{map[chain]bool{}, map[chain]int{}, map[jump]bool{}, map[string]uint64{}}
 }
 
-// parse reads what iptables-save says of a table: the chains of our names, the rules that lead to them, and what theirs have counted.
-func (p present) parse(table, text string) {
-	for line := range strings.Lines(text) {
-		p.line(table, line)
-	}
-}
-
-func (p present) line(table, line string) {
-	if name, packets, ok := count(line); ok {
-		p.counts[name] += packets
-	}
-	if strings.HasPrefix(line, "[") {
-		_, line, _ = strings.Cut(line, "] ")
-	}
-	fields := strings.Fields(line)
-	switch {
-	case strings.HasPrefix(line, ":") && len(fields) > 0:
-		if c := (chain{table, strings.TrimPrefix(fields[0], ":")}); owned(c) {
-			p.chains[c] = true
-		}
-	case len(fields) > 3 && fields[0] == "-A":
-		from := chain{table, fields[1]}
-		if owned(from) {
-			p.rules[from]++
-			return
-		}
-		if i := slices.Index(fields, "-j"); i > 0 && i+1 < len(fields) && owned(chain{table, fields[i+1]}) {
-			p.jumps[jump{table, fields[1], fields[i+1], ""}] = true
-		}
+// sees notes what it is told of: the chains of our names, the rules that lead to them, and what theirs have counted.
+func (p present) sees() visitor {
+	return visitor{
+		chain: func(c chain) {
+			if owned(c) {
+				p.chains[c] = true
+			}
+		},
+		rule: func(r rule) {
+			switch {
+			case owned(r.at):
+				p.rules[r.at]++
+				if r.counts() {
+					p.counts[r.at.name] += r.packets
+				}
+			case r.to != "" && owned(chain{r.at.table, r.to}):
+				p.jumps[jump{r.at.table, r.at.name, r.to, ""}] = true
+			}
+		},
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
 )
 
 // Flavour is which part of the kernel iptables talks to.
@@ -152,21 +154,37 @@ func (t tool) save(v4 bool, table string) (string, error) {
 
 // present reads what there is of ours. Asking legacy programs for a table makes it, so that they are asked only for those there are.
 func (t tool) present(v4 bool) (present, error) {
-	p := nothing()
-	return p, t.each(v4, p.line)
+	var p present
+	err := t.visit(v4, func() visitor {
+		p = nothing()
+		return p.sees()
+	})
+	return p, err
 }
 
-// each tells fn the lines of the tables that hold our chains.
-func (t tool) each(v4 bool, fn func(table, line string)) error {
-	for _, table := range []string{nat, filter} {
-		if t.flavour == Legacy && !legacyTable(v4, table) {
-			continue
+// tries is how often tables are read that change meanwhile.
+const tries = 10
+
+// visit reads the tables that hold our chains. Where they change meanwhile, it asks for another visitor and begins again.
+func (t tool) visit(v4 bool, begin func() visitor) (err error) {
+	for range tries {
+		v := begin()
+		for _, table := range []string{nat, filter} {
+			switch {
+			case t.flavour == NFT:
+				err = dump(v4, table, v)
+			case legacyTable(v4, table):
+				err = t.lines(v4, table, func(line string) { v.line(table, line) })
+			}
+			if err != nil {
+				break
+			}
 		}
-		if err := t.lines(v4, table, func(line string) { fn(table, line) }); err != nil {
+		if !errors.Is(err, nl.ErrDumpInterrupted) {
 			return err
 		}
 	}
-	return nil
+	return err
 }
 
 // legacyTable tells whether the kernel has made a table of the legacy flavour in the calling thread's network namespace.

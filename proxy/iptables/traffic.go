@@ -4,55 +4,50 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/orlop-io/orlop/proxy"
 )
 
-// Traffic returns what became of clients since the chains were first written by this process, by the service's port they asked for. It may be called at any time. It reads all rules by
-// iptables-save, which with many services takes seconds.
+// Traffic returns what became of clients since the chains were first written by this process, by the service's port they asked for. It may be called at any time. It reads all rules, which with many
+// services takes seconds.
 func (b *Backend) Traffic() (map[string]proxy.Traffic, error) {
 	out := map[string]proxy.Traffic{}
 	var errs []error
 	for _, s := range b.sides {
-		errs = append(errs, s.ledger.read(func(add func(string, uint64)) error {
-			return s.tool.each(s.f.v4, func(_, line string) {
-				if name, packets, ok := count(line); ok {
-					add(name, packets)
-				}
+		errs = append(errs, s.ledger.read(func() (map[string]uint64, error) {
+			var found map[string]uint64
+			err := s.tool.visit(s.f.v4, func() visitor {
+				found = map[string]uint64{}
+				return visitor{func(chain) {}, func(r rule) {
+					if r.packets > 0 && r.counts() {
+						found[r.at.name] += r.packets
+					}
+				}}
 			})
+			return found, err
 		}))
 		s.ledger.sum(out)
 	}
 	return out, errors.Join(errs...)
 }
 
-// count reads from a line of iptables-save -c how many packets a rule has led to an endpoint, or to none, and of which chain it is. Only the first packet of a connection comes to the table nat,
-// and to our rules in filter.
-func count(line string) (name string, packets uint64, ok bool) {
-	counters, rule, ok := strings.Cut(line, "] -A ")
-	if !ok || strings.HasPrefix(line, "[0:") {
-		return "", 0, false
+// counts tells whether a rule counts clients: the one of an endpoint's chain that leads to no other chain, and those of chains where the others end. Only the first packet of a connection comes to the
+// table nat, and to our rules in filter.
+func (r rule) counts() bool {
+	switch {
+	case strings.HasPrefix(r.at.name, endpoints):
+		return r.to == ""
+	case strings.HasPrefix(r.at.name, stayed), strings.HasPrefix(r.at.name, refusing), strings.HasPrefix(r.at.name, dropping):
+		return true
 	}
-	name, rule, _ = strings.Cut(rule, " ")
-	if !counts(name, rule) {
-		return "", 0, false
-	}
-	text, _, _ := strings.Cut(strings.TrimPrefix(counters, "["), ":")
-	packets, err := strconv.ParseUint(text, 10, 64)
-	return name, packets, err == nil
-}
-
-// counts tells whether a rule of a chain of this name counts.
-func counts(name, rule string) bool {
-	return (strings.HasPrefix(name, endpoints) || strings.HasPrefix(name, stayed)) && strings.Contains(rule, "-j DNAT ") || strings.HasPrefix(name, refusing) || strings.HasPrefix(name, dropping)
+	return false
 }
 
 // counter tells whether a chain has a rule that counts: it is its last.
 func counter(c chain, rules []string) bool {
-	return len(rules) > 0 && counts(c.name, rules[len(rules)-1])
+	return len(rules) > 0 && ruleAs(c, rules[len(rules)-1]).counts()
 }
 
 // ledger is what the chains of a family have counted, beyond the times that they are written anew or go. A chain that nothing leads to any more goes only when it has been read since, so that nothing
@@ -80,15 +75,15 @@ type idle struct {
 	read  bool // whole
 }
 
-// read adds what has been counted since the last reading, as list tells it.
-func (l *ledger) read(list func(add func(name string, packets uint64)) error) error {
+// read adds what has been counted since the last reading, by the names of chains, as list tells it.
+func (l *ledger) read(list func() (map[string]uint64, error)) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	l.mu.Lock()
 	began := l.clock
 	l.mu.Unlock()
-	found := map[string]uint64{}
-	if err := list(func(name string, packets uint64) { found[name] += packets }); err != nil {
+	found, err := list()
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
