@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // bench is a node and the built plugin, driven as a runtime drives it.
@@ -486,4 +489,55 @@ func TestKernelMasqueradeAndHostPorts(t *testing.T) {
 	}
 	b.must("ADD", "c3", netnstest.New(t).Path(), map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{
 		{"hostPort": 8080, "containerPort": 81, "protocol": "tcp"}}}})
+}
+
+// However busy the process is, no goroutine finds itself in another namespace while one opens sockets there.
+func TestKernelVisitsAreNoticedByNobody(t *testing.T) {
+	netnstest.RequireRoot(t)
+	pod := netnstest.New(t)
+	pod.Bridge("visited")
+	ns, err := os.Open(pod.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	home := func() uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+			t.Error(err)
+		}
+		return st.Ino
+	}
+	want := home()
+	ctx, stop := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for range 4 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				if got := home(); got != want {
+					t.Errorf("a thread is in namespace %d, not %d", got, want)
+					return
+				}
+				runtime.GC() // which interrupts all goroutines
+			}
+		})
+	}
+	for range 300 {
+		sock, err := socketIn(int(ns.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := sock.link("visited"); l == nil || err != nil {
+			t.Fatalf("the socket is not in the other namespace: %v", err)
+		}
+		sock.close()
+		if got := home(); got != want {
+			t.Fatalf("came back to namespace %d, not %d", got, want)
+		}
+	}
+	stop()
+	others.Wait()
+	if _, err := socketIn(int(os.Stdin.Fd())); err == nil {
+		t.Error("entered what is no namespace")
+	}
 }

@@ -47,9 +47,13 @@ func openSocket() (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSocket(fd), nil
+}
+
+func newSocket(fd int) *socket {
 	// Lets a dump be of one link; older kernels than 4.20 list all.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	return &socket{fd: fd, buf: make([]byte, 8<<10)}, nil
+	return &socket{fd: fd, buf: make([]byte, 8<<10)}
 }
 
 func (s *socket) close() { unix.Close(s.fd) }
