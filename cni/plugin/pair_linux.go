@@ -12,7 +12,9 @@ import (
 // hardware address, down. It returns the node's end. The library takes three requests, each of which waits for the kernel's one lock on all
 // network configuration; under load that lock is what an ADD spends its time on.
 func (n *namespace) addPair(pod *namespace, bridge iface, mtu int, w wire) (*link, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	// The echo is the link as it was made. To look it up instead, which kernels before 6.2 leave to do, first brings the kernel's idea of its carrier up to
+	// date: off, for the other end is down, and to turn the queue off it waits for every processor. Soon after both ends are up.
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK|unix.NLM_F_ECHO)
 	host := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	host.Flags, host.Change = unix.IFF_UP, unix.IFF_UP
 	req.AddData(host)
@@ -36,11 +38,14 @@ func (n *namespace) addPair(pod *namespace, bridge iface, mtu int, w wire) (*lin
 		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
 	}
 	req.AddData(info)
-	answers := n.sock.ask(req, byName(w.host))
-	if err := answers[0].err; err != nil {
-		return nil, err
+	made := n.sock.ask(req)[0]
+	if made.err != nil {
+		return nil, made.err
 	}
-	l, err := linkIn(answers[1])
+	if len(made.messages) == 0 {
+		made = n.sock.ask(byName(w.host))[0]
+	}
+	l, err := linkIn(made)
 	if l == nil && err == nil {
 		err = errors.New("it is gone again")
 	}
