@@ -12,7 +12,6 @@
 package ipam
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,6 +24,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orlop-io/orlop/cni/digest"
+	"github.com/orlop-io/orlop/cni/jsonparts"
 	"golang.org/x/sys/unix"
 )
 
@@ -209,11 +210,7 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 		return fmt.Errorf("keep data of container %s %s: %w", att.ContainerID, att.IfName, err)
 	}
 	lease.Data = data
-	b, err := json.Marshal(lease)
-	if err != nil {
-		return fmt.Errorf("encode lease: %w", err)
-	}
-	err = writeFile(s.dataPath(), b)
+	err = writeFile(s.dataPath(), lease.encode())
 	if err == nil {
 		err = os.Rename(s.dataPath(), s.leasePath(att))
 	}
@@ -285,7 +282,7 @@ func (s *Store) Exclusive(f func() error) error {
 const tempPrefix = ".new-"
 
 func keyOf(att Attachment) string {
-	sum := sha256.Sum256([]byte(att.ContainerID + "\x00" + att.IfName))
+	sum := digest.Of(att.ContainerID + "\x00" + att.IfName)
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -397,11 +394,7 @@ func (s *Store) begin() error {
 
 // writeTemp writes a lease under the name that none is looked up by. It needs the lock.
 func (s *Store) writeTemp(l Lease) error {
-	b, err := json.Marshal(l)
-	if err != nil {
-		return fmt.Errorf("encode lease: %w", err)
-	}
-	if err := writeFile(s.tempPath(), b); err != nil {
+	if err := writeFile(s.tempPath(), l.encode()); err != nil {
 		return fmt.Errorf("write lease: %w", errors.Join(err, s.finish()))
 	}
 	return nil
@@ -495,8 +488,12 @@ func readLease(path string) (Lease, bool, error) {
 }
 
 func decode(b []byte) (Lease, error) {
-	var l Lease
-	err := json.Unmarshal(b, &l)
+	l, ok := plainLease(b)
+	var err error
+	if !ok {
+		l = Lease{}
+		err = json.Unmarshal(b, &l)
+	}
 	if err == nil && (l.ContainerID == "" || l.IfName == "" || slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return !a.IsValid() })) {
 		err = errors.New("names no attachment, or no valid address")
 	}
@@ -504,4 +501,55 @@ func decode(b []byte) (Lease, error) {
 		return Lease{Torn: true}, err
 	}
 	return l, nil
+}
+
+// plainLease reads what encode writes, unless it is odd.
+func plainLease(b []byte) (l Lease, ok bool) {
+	members, ok := jsonparts.Members(b)
+	for _, m := range members {
+		plain := true
+		switch m.Name {
+		case "containerID":
+			l.ContainerID, plain = jsonparts.Text(m.Value)
+		case "ifname":
+			l.IfName, plain = jsonparts.Text(m.Value)
+		case "addrs":
+			l.Addrs, plain = plainAddrs(m.Value)
+		case "data":
+			l.Data = slices.Clone(m.Value)
+		default:
+			plain = false
+		}
+		ok = ok && plain
+	}
+	return l, ok
+}
+
+func plainAddrs(b []byte) ([]netip.Addr, bool) {
+	texts, ok := jsonparts.Texts(b)
+	addrs := make([]netip.Addr, len(texts))
+	for i, text := range texts {
+		a, err := netip.ParseAddr(text)
+		addrs[i], ok = a, ok && err == nil
+	}
+	return addrs, ok
+}
+
+// encode gives what json.Marshal would, without that.
+func (l Lease) encode() []byte {
+	b := jsonparts.AppendText([]byte(`{"containerID":`), l.ContainerID)
+	b = jsonparts.AppendText(append(b, `,"ifname":`...), l.IfName)
+	if l.Addrs == nil {
+		b = append(b, `,"addrs":null`...)
+	} else {
+		texts := make([]string, 0, len(l.Addrs))
+		for _, a := range l.Addrs {
+			texts = append(texts, a.String())
+		}
+		b = jsonparts.AppendTexts(append(b, `,"addrs":`...), texts)
+	}
+	if len(l.Data) > 0 {
+		b = append(append(b, `,"data":`...), l.Data...)
+	}
+	return append(b, '}')
 }

@@ -8,7 +8,6 @@ package nat
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/orlop-io/orlop/cni/digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -303,7 +303,7 @@ const (
 
 func markerOf(cfg Config, f family) string {
 	text := fmt.Sprintf("%s %d %s %v %v %v", rulesVersion, f.table, cfg.Bridge, cfg.Subnets, cfg.Masquerade, cfg.Direct)
-	sum := sha256.Sum256([]byte(text))
+	sum := digest.Of(text)
 	return markerPrefix + hex.EncodeToString(sum[:8])
 }
 

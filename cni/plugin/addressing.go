@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/orlop-io/orlop/cni/ipam"
+	"github.com/orlop-io/orlop/cni/jsonparts"
 )
 
 // addressing is where a container's addresses come from.
@@ -130,7 +132,7 @@ func readCIDRs(path string) ([]netip.Prefix, error) {
 	var file struct {
 		PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	}
-	if err == nil {
+	if m, ok := jsonparts.Members(b); err == nil && !(ok && len(m) == 1 && m[0].Name == "podCIDRs" && plainPrefixes(&file.PodCIDRs, m[0].Value)) {
 		err = json.Unmarshal(b, &file)
 	}
 	if err == nil && len(file.PodCIDRs) == 0 {
@@ -146,13 +148,11 @@ func (c *Config) addressByIPAM() error {
 	if len(c.PodCIDRs) > 0 || c.PodCIDRsFile != "" {
 		return errors.New("podCIDRs and podCIDRsFile are for configurations without ipam")
 	}
-	var kind struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(c.IPAM, &kind); err != nil {
+	kind, err := typeOf(c.IPAM)
+	if err != nil {
 		return errors.New("ipam is not an object with a type that is a string")
 	}
-	switch kind.Type {
+	switch kind {
 	case "host-local", "orlop-cni":
 	case "":
 		if s := strings.ReplaceAll(string(c.IPAM), " ", ""); s != "{}" {
@@ -160,10 +160,10 @@ func (c *Config) addressByIPAM() error {
 		}
 		return nil // a link without addresses
 	default:
-		if strings.ContainsAny(kind.Type, "/\x00") {
-			return fmt.Errorf("ipam.type %q is not a file name", kind.Type)
+		if strings.ContainsAny(kind, "/\x00") {
+			return fmt.Errorf("ipam.type %q is not a file name", kind)
 		}
-		c.delegate = kind.Type
+		c.delegate = kind
 		return nil
 	}
 	var conf ipamConfig
@@ -171,6 +171,21 @@ func (c *Config) addressByIPAM() error {
 		return err
 	}
 	return c.take(conf)
+}
+
+func typeOf(raw []byte) (string, error) {
+	members, _ := jsonparts.Members(raw)
+	members = slices.DeleteFunc(members, func(m jsonparts.Member) bool { return !strings.EqualFold(m.Name, "type") })
+	if len(members) == 1 && members[0].Name == "type" {
+		if text, ok := jsonparts.Text(members[0].Value); ok {
+			return text, nil
+		}
+	}
+	var kind struct {
+		Type string `json:"type"`
+	}
+	err := json.Unmarshal(raw, &kind)
+	return kind.Type, err
 }
 
 // take turns ipam into sets.

@@ -27,7 +27,7 @@ func addLoopback(args *Args) error {
 	if err := pod.loopback(); err != nil {
 		return coded(errNetwork, err)
 	}
-	return types.PrintResult(&current.Result{
+	return printResult(&current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{{Name: args.IfName, Mac: "00:00:00:00:00:00", Sandbox: args.Netns}},
 	}, v)

@@ -11,7 +11,6 @@
 package plugin
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -24,7 +23,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/orlop-io/orlop/cni/digest"
 	"github.com/orlop-io/orlop/cni/ipam"
+	"github.com/orlop-io/orlop/cni/jsonparts"
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/sysctl"
 )
@@ -56,8 +57,7 @@ type holding struct {
 	Limited bool // there is a device orb<hash>
 }
 
-// written is a holding as it is kept. The parts that few containers have are raw, for the library prepares to encode every type it might
-// meet.
+// written is a holding as it is kept.
 type written struct {
 	Netns   string          `json:"netns,omitempty"`
 	Pod     string          `json:"pod,omitempty"`
@@ -67,25 +67,55 @@ type written struct {
 	Limited bool            `json:"limited,omitempty"`
 }
 
+// encode gives what json.Marshal would of a written. The parts that few containers have are left to that.
 func (h holding) encode() (json.RawMessage, error) {
-	w := written{Netns: h.Netns, Pod: h.Pod, Aliases: h.Aliases, Limited: h.Limited}
-	var err error
+	b := []byte{'{'}
+	key := func(name string) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(jsonparts.AppendText(b, name), ':')
+	}
+	for _, f := range []struct{ name, text string }{{"netns", h.Netns}, {"pod", h.Pod}} {
+		if f.text != "" {
+			key(f.name)
+			b = jsonparts.AppendText(b, f.text)
+		}
+	}
+	if len(h.Aliases) > 0 {
+		key("aliases")
+		b = jsonparts.AppendTexts(b, h.Aliases)
+	}
 	if len(h.Ports) > 0 {
-		w.Ports, err = json.Marshal(h.Ports)
+		ports, err := json.Marshal(h.Ports)
+		if err != nil {
+			return nil, err
+		}
+		key("ports")
+		b = append(b, ports...)
 	}
-	if err == nil && h.Guard != nil {
-		w.Guard, err = json.Marshal(h.Guard)
+	if h.Guard != nil {
+		guard, err := json.Marshal(h.Guard)
+		if err != nil {
+			return nil, err
+		}
+		key("guard")
+		b = append(b, guard...)
 	}
-	if err != nil {
-		return nil, err
+	if h.Limited {
+		key("limited")
+		b = append(b, "true"...)
 	}
-	return json.Marshal(w)
+	return append(b, '}'), nil
 }
 
 // holdingOf reads what encode wrote. What cannot be read is a torn lease, which has no data.
 func holdingOf(l ipam.Lease) holding {
-	var w written
-	_ = json.Unmarshal(l.Data, &w)
+	w, ok := plainlyWritten(l.Data)
+	if !ok {
+		w = written{}
+		_ = json.Unmarshal(l.Data, &w)
+	}
 	h := holding{Netns: w.Netns, Pod: w.Pod, Aliases: w.Aliases, Limited: w.Limited}
 	if len(w.Ports) > 0 {
 		_ = json.Unmarshal(w.Ports, &h.Ports)
@@ -94,6 +124,15 @@ func holdingOf(l ipam.Lease) holding {
 		_ = json.Unmarshal(w.Guard, &h.Guard)
 	}
 	return h
+}
+
+func plainlyWritten(data []byte) (w written, ok bool) {
+	fields := fields{"netns": &w.Netns, "pod": &w.Pod, "aliases": &w.Aliases, "ports": &w.Ports, "guard": &w.Guard, "limited": &w.Limited}
+	members, ok := jsonparts.Members(data)
+	for _, m := range members {
+		ok = ok && plain(fields[m.Name], m.Value)
+	}
+	return w, ok
 }
 
 // attachment is one run of a verb that has an attachment.
@@ -130,7 +169,7 @@ func Add(args *Args) error {
 	if err != nil {
 		return err
 	}
-	return types.PrintResult(result, a.conf.CNIVersion)
+	return printResult(result, a.conf.CNIVersion)
 }
 
 func (a *attachment) add() (_ *current.Result, err error) {
@@ -375,7 +414,7 @@ func storeOf(conf *Config) (*ipam.Store, error) {
 
 // hostName is the name of the node's end of an attachment's link.
 func hostName(att ipam.Attachment) string {
-	sum := sha256.Sum256([]byte(att.ContainerID + "\x00" + att.IfName))
+	sum := digest.Of(att.ContainerID + "\x00" + att.IfName)
 	return hostPrefix + hex.EncodeToString(sum[:6])
 }
 
@@ -393,7 +432,7 @@ func macOf(a netip.Addr) net.HardwareAddr {
 }
 
 func macOfName(s string) net.HardwareAddr {
-	sum := sha256.Sum256([]byte(s))
+	sum := digest.Of(s)
 	return append(net.HardwareAddr{0x0a, 0x59}, sum[:4]...)
 }
 

@@ -129,11 +129,11 @@ func argsOf(c Call, v verb) (*Args, *types.Error) {
 // speaks says whether the configuration has a name and is of a version that both sides know, and that has the command.
 func speaks(command string, stdin []byte, v verb, versions version.PluginInfo) *types.Error {
 	var conf struct{ CNIVersion, Name string }
-	var values map[string]json.RawMessage // as object does; a struct would have the library look at its type
-	err := json.Unmarshal(stdin, &values)
-	for key, to := range map[string]*string{"cniVersion": &conf.CNIVersion, "name": &conf.Name} {
-		if raw, ok := values[key]; ok && err == nil {
-			err = json.Unmarshal(raw, to)
+	members, err := membersOf(stdin)
+	for _, m := range members {
+		to := map[string]*string{"cniVersion": &conf.CNIVersion, "name": &conf.Name}[m.Name]
+		if to != nil && err == nil && !plain(to, m.Value) {
+			err = json.Unmarshal(m.Value, to)
 		}
 	}
 	if err != nil {
