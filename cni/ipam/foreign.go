@@ -12,7 +12,7 @@ import (
 
 // foreignPath is where the plugin host-local says that an address is taken: a file whose first line is the container, the second
 // its interface.
-func (s *Store) foreignPath(a netip.Addr) string { return filepath.Join(s.network, a.String()) }
+func (s *Store) foreignPath(a netip.Addr) string { return s.network + "/" + a.String() }
 
 // releaseForeign gives back what host-local gave att before this plugin took its place. Usually there is nothing to read.
 func (s *Store) releaseForeign(att Attachment) error {

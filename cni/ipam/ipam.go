@@ -26,7 +26,6 @@ import (
 
 	"github.com/orlop-io/orlop/cni/digest"
 	"github.com/orlop-io/orlop/cni/jsonparts"
-	"golang.org/x/sys/unix"
 )
 
 // Errors that callers branch on.
@@ -109,17 +108,17 @@ const (
 
 // Reserve gives an address of each set. It returns ErrReserved, ErrExhausted or ErrTaken, holding nothing new.
 func (s *Store) Reserve(req Request) (lease Lease, err error) {
-	unlock, err := s.lock()
+	held, err := s.lock()
 	if err != nil {
 		return Lease{}, err
 	}
-	defer unlock()
+	defer held.unlock()
 	att := req.Attachment
-	if _, err := os.Lstat(s.leasePath(att)); err == nil {
+	if there, err := exists(s.leasePath(att)); there && err == nil {
 		return Lease{}, fmt.Errorf("reserve for container %s %s: %w", att.ContainerID, att.IfName, ErrReserved)
 	}
 	lease = Lease{Attachment: att, key: keyOf(att)}
-	if lease.Addrs, err = s.choose(req); err != nil {
+	if lease.Addrs, err = s.choose(held, req); err != nil {
 		return Lease{}, err
 	}
 	if req.Data != nil {
@@ -135,24 +134,23 @@ func (s *Store) Reserve(req Request) (lease Lease, err error) {
 			return Lease{}, errors.Join(fmt.Errorf("take address %s: %w", addr, err), s.finish())
 		}
 	}
-	if err := os.Rename(s.tempPath(), s.leasePath(att)); err != nil {
+	if err := rename(s.tempPath(), s.leasePath(att)); err != nil {
 		return Lease{}, errors.Join(fmt.Errorf("write lease: %w", err), s.finish())
 	}
 	for i := range req.Sets {
-		// Only a hint where to look next: a torn or lost one costs a few more lookups.
-		_ = overwrite(s.cursorPath(i), fmt.Appendf(nil, "%-*s", cursorSize, lease.Addrs[i]))
+		held.setCursor(i, lease.Addrs[i])
 	}
 	return lease, nil
 }
 
-// choose picks an address of each set. It needs the lock.
-func (s *Store) choose(req Request) ([]netip.Addr, error) {
+// choose picks an address of each set.
+func (s *Store) choose(held grip, req Request) ([]netip.Addr, error) {
 	left := slices.Clone(req.Wanted)
 	var out []netip.Addr
 	for i, set := range req.Sets {
 		j := slices.IndexFunc(left, func(a netip.Addr) bool { _, ok := set.of(a); return ok })
 		if j < 0 {
-			a, err := set.search(s.cursor(i), req.Reserved, s.free)
+			a, err := set.search(s.cursor(held, i), req.Reserved, s.free)
 			if err != nil {
 				return nil, err
 			}
@@ -181,14 +179,14 @@ func (s *Store) Release(att Attachment) error { return s.drop(keyOf(att), att) }
 func (s *Store) Drop(l Lease) error { return s.drop(l.key, l.Attachment) }
 
 func (s *Store) drop(key string, att Attachment) error {
-	if _, err := os.Lstat(s.network); errors.Is(err, fs.ErrNotExist) {
+	if there, err := exists(s.network); !there && err == nil {
 		return nil
 	}
-	unlock, err := s.lock()
+	held, err := s.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.unlock()
 	if err := s.release(key); err != nil {
 		return err
 	}
@@ -197,11 +195,11 @@ func (s *Store) drop(key string, att Attachment) error {
 
 // SetData replaces what is kept beside the lease of att, which must hold one.
 func (s *Store) SetData(att Attachment, data json.RawMessage) error {
-	unlock, err := s.lock()
+	held, err := s.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.unlock()
 	lease, ok, err := readLease(s.leasePath(att))
 	if err == nil && !ok {
 		err = fs.ErrNotExist
@@ -212,7 +210,7 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 	lease.Data = data
 	err = writeFile(s.dataPath(), lease.encode())
 	if err == nil {
-		err = os.Rename(s.dataPath(), s.leasePath(att))
+		err = rename(s.dataPath(), s.leasePath(att))
 	}
 	if err != nil {
 		return fmt.Errorf("write lease: %w", err)
@@ -256,13 +254,13 @@ func (s *Store) List() ([]Lease, error) {
 
 // Check says whether Reserve would find an address in each set; it returns ErrExhausted when not.
 func (s *Store) Check(sets []Set, reserved []netip.Prefix) error {
-	unlock, err := s.lock()
+	held, err := s.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.unlock()
 	for i, set := range sets {
-		if _, err := set.search(s.cursor(i), reserved, s.free); err != nil {
+		if _, err := set.search(s.cursor(held, i), reserved, s.free); err != nil {
 			return err
 		}
 	}
@@ -271,11 +269,11 @@ func (s *Store) Check(sets []Set, reserved []netip.Prefix) error {
 
 // Exclusive runs f while no other process changes the network's leases.
 func (s *Store) Exclusive(f func() error) error {
-	unlock, err := s.lock()
+	held, err := s.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.unlock()
 	return f()
 }
 
@@ -286,28 +284,20 @@ func keyOf(att Attachment) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (s *Store) leasePath(att Attachment) string { return filepath.Join(s.boot, leasesDir, keyOf(att)) }
+func (s *Store) leasePath(att Attachment) string { return s.boot + "/" + leasesDir + "/" + keyOf(att) }
 
-func (s *Store) tempPath() string { return filepath.Join(s.boot, leasesDir, tempPrefix+"lease") }
+func (s *Store) tempPath() string { return s.boot + "/" + leasesDir + "/" + tempPrefix + "lease" }
 
 // dataPath is where SetData writes: what a process leaves there has no addresses to free.
-func (s *Store) dataPath() string { return filepath.Join(s.boot, leasesDir, tempPrefix+"data") }
+func (s *Store) dataPath() string { return s.boot + "/" + leasesDir + "/" + tempPrefix + "data" }
 
-func (s *Store) addrPath(a netip.Addr) string { return filepath.Join(s.boot, addrsDir, a.String()) }
-
-// cursorPath is outside the boot's folder: after a reboot, too, the addresses that were given last come last.
-func (s *Store) cursorPath(set int) string {
-	return filepath.Join(s.network, fmt.Sprintf("next.%d", set))
-}
-
-// cursorSize has room for any address: what is written over an older one leaves nothing of it.
-const cursorSize = 40
+func (s *Store) addrPath(a netip.Addr) string { return s.boot + "/" + addrsDir + "/" + a.String() }
 
 // cursor is the address of a set that was given last; zero when that is not known.
-func (s *Store) cursor(set int) netip.Addr {
-	b, _, err := readFile(s.cursorPath(set))
-	if err != nil {
-		return netip.Addr{}
+func (s *Store) cursor(held grip, set int) netip.Addr {
+	b := held.cursor(set)
+	if b == nil { // an older plugin had a file for each
+		b, _, _ = readFile(filepath.Join(s.network, fmt.Sprintf("next.%d", set)))
 	}
 	a, _ := netip.ParseAddr(strings.TrimRight(string(b), " "))
 	return a
@@ -315,12 +305,12 @@ func (s *Store) cursor(set int) netip.Addr {
 
 func (s *Store) free(a netip.Addr) (bool, error) {
 	for _, p := range []string{s.addrPath(a), s.foreignPath(a)} {
-		_, err := os.Lstat(p)
-		if err == nil {
-			return false, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		there, err := exists(p)
+		if err != nil {
 			return false, fmt.Errorf("look up address %s: %w", a, err)
+		}
+		if there {
+			return false, nil
 		}
 	}
 	return true, nil
@@ -335,40 +325,27 @@ func (s *Store) holder(a netip.Addr) string {
 }
 
 // lock makes the folders of this boot, drops those of others, and holds the network's lock until unlock.
-func (s *Store) lock() (unlock func(), err error) {
-	name := filepath.Join(s.network, lockName)
-	const flags = unix.O_CREAT | unix.O_RDWR | unix.O_CLOEXEC
-	fd, err := unix.Open(name, flags, 0o600)
+func (s *Store) lock() (grip, error) {
+	held, err := take(s.network + "/" + lockName)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.network, 0o700); err != nil {
-			return nil, fmt.Errorf("make IPAM folder: %w", err)
+			return grip{}, fmt.Errorf("make IPAM folder: %w", err)
 		}
-		fd, err = unix.Open(name, flags, 0o600)
+		held, err = take(s.network + "/" + lockName)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open IPAM lock %s: %w", name, err)
+		return grip{}, err
 	}
-	for {
-		err = unix.Flock(fd, unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	unlock = func() { unix.Close(fd) }
-	if _, err = os.Lstat(filepath.Join(s.boot, notesDir)); err != nil {
+	if there, terr := exists(s.boot + "/" + notesDir); !there || terr != nil {
 		err = s.begin()
-	} else if _, lerr := os.Lstat(s.tempPath()); lerr == nil {
+	} else if there, terr := exists(s.tempPath()); there && terr == nil {
 		err = s.finish()
 	}
 	if err != nil {
-		unlock()
-		return nil, err
+		held.unlock()
+		return grip{}, err
 	}
-	return unlock, nil
+	return held, nil
 }
 
 // begin makes this boot's folders, after those of earlier boots are gone.
@@ -402,7 +379,7 @@ func (s *Store) writeTemp(l Lease) error {
 
 // release needs the lock.
 func (s *Store) release(key string) error {
-	err := os.Rename(filepath.Join(s.boot, leasesDir, key), s.tempPath())
+	err := rename(filepath.Join(s.boot, leasesDir, key), s.tempPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

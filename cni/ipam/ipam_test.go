@@ -309,7 +309,8 @@ func TestPointerAfterAShorterAddress(t *testing.T) {
 	s := newStore(t, t.TempDir(), "b1")
 	for i, want := range []string{"10.1.2.9", "10.1.2.10", "10.1.2.11", "10.1.2.9", "10.1.2.10", "10.1.2.9"} {
 		if i == 5 {
-			if err := os.WriteFile(s.cursorPath(0), []byte("10.1.2"), 0o600); err != nil {
+			torn := fmt.Appendf(nil, "%-*s", cursorSize, "10.1.2")
+			if err := os.WriteFile(filepath.Join(s.network, lockName), torn, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -317,11 +318,48 @@ func TestPointerAfterAShorterAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := l.Addrs[0].String(); got != want || s.cursor(0) != l.Addrs[0] {
-			t.Errorf("reservation %d: got %s, want %s; the pointer is %s", i, got, want, s.cursor(0))
+		if got, pointer := l.Addrs[0].String(), pointer(t, s); got != want || pointer != l.Addrs[0] {
+			t.Errorf("reservation %d: got %s, want %s; the pointer is %s", i, got, want, pointer)
 		}
 		if err := s.Release(att(i)); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func pointer(t *testing.T, s *Store) netip.Addr {
+	t.Helper()
+	held, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.unlock()
+	return s.cursor(held, 0)
+}
+
+// A plugin that takes the place of an older one goes on behind the address that that one gave last, and each set has a pointer of its own.
+func TestPointersOfSetsAndOfAnOlderPlugin(t *testing.T) {
+	var sets []Set
+	for _, p := range []string{"10.1.2.0/24", "fd00::/64"} {
+		set, err := Set{RangeOf(netip.MustParsePrefix(p))}.Normal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, set)
+	}
+	s := newStore(t, t.TempDir(), "b1")
+	if err := os.MkdirAll(s.network, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range []string{"10.1.2.77", "fd00::ff"} {
+		if err := os.WriteFile(filepath.Join(s.network, fmt.Sprint("next.", i)), fmt.Appendf(nil, "%-40s", a), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range []string{"[10.1.2.78 fd00::100]", "[10.1.2.79 fd00::101]"} {
+		l, err := s.Reserve(Request{Attachment: att(i), Sets: sets})
+		if got := fmt.Sprint(l.Addrs); got != want || err != nil {
+			t.Errorf("got %s, want %s; %v", got, want, err)
 		}
 	}
 }

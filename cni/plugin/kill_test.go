@@ -234,7 +234,7 @@ func isEffect(thread int) bool {
 		return true
 	case unix.SYS_OPENAT:
 		return info.args[2]&(unix.O_CREAT|unix.O_TRUNC) != 0
-	case unix.SYS_WRITE:
+	case unix.SYS_WRITE, unix.SYS_PWRITE64:
 		return info.args[0] > 2
 	}
 	return false
