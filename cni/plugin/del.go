@@ -37,6 +37,7 @@ func Del(args *Args) error {
 		return err
 	}
 	if held {
+		defer a.forget(node)
 		lease.Attachment = a.Attachment // a torn one does not tell
 		return coded(errNetwork, a.undoLease(node, lease, unlink))
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/cni/ipam"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -335,6 +337,54 @@ func TestKernelADDAgainInTheSameNamespace(t *testing.T) {
 	b.must("GC", "", "", nil)
 	if n := b.allLinks(); n != 0 {
 		t.Errorf("%d links after GC", n)
+	}
+}
+
+// A link that DEL left goes with its namespace, and a later DEL forgets it; an ADD deletes it if the namespace has lived on for long.
+func TestKernelLinksThatDELLeft(t *testing.T) {
+	b := newBench(t)
+	name := func(id string) string { return hostName(ipam.Attachment{ContainerID: id, IfName: "eth0"}) }
+	leave := func(t *testing.T, id string) {
+		pod := netnstest.New(t)
+		b.must("ADD", id, pod.Path(), nil)
+		b.must("DEL", id, pod.Path(), nil)
+	}
+	leave(t, "lives-on")
+	t.Run("ends", func(t *testing.T) { leave(t, "ends") })
+	gone := func() bool { _, err := b.node.NL.LinkByName(name("ends")); return err != nil }
+	for i := 0; !gone() && i < 500; i++ {
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.wantNotes(0, name("lives-on"), name("ends"))
+	leave(t, "soon-after")
+	b.wantNotes(2*time.Second, name("lives-on"), name("ends"), name("soon-after"))
+	leave(t, "later")
+	b.wantNotes(12*time.Second, name("lives-on"), name("soon-after"), name("later"))
+	before := b.allLinks()
+	b.must("ADD", "last", netnstest.New(t).Path(), nil)
+	if n := b.allLinks(); n != before { // one more, one less: deleting takes long
+		t.Errorf("%d links after an ADD, %d before", n, before)
+	}
+}
+
+// wantNotes says what DELs have noted, and then makes that older.
+func (b *bench) wantNotes(older time.Duration, want ...string) {
+	b.t.Helper()
+	paths, err := filepath.Glob(filepath.Join(b.conf["stateDir"].(string), "test", "*", "notes", "*"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var got []string
+	for _, p := range paths {
+		got = append(got, filepath.Base(p))
+		when := time.Now().Add(-older)
+		if err := os.Chtimes(p, when, when); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		b.t.Errorf("noted are %v, not %v", got, want)
 	}
 }
 

@@ -360,21 +360,26 @@ func (a *attachment) unguard(port string) error {
 	return errors.Join(errs...)
 }
 
-// sweep deletes a link that DEL left to a namespace which has lived on since, and forgets those whose namespace took them along. It is
-// nobody's failure: what it cannot do now the next ADD or GC does.
+// patience is how long a link that DEL left may wait for its namespace: a runtime that removes that does so at once.
+const patience = 10 * time.Second
+
+// sweep deletes a link that DEL left to a namespace which has lived on since. It is nobody's failure: what it cannot do now the next
+// ADD or GC does. Usually there is nothing old, for other DELs have forgotten it, and then the kernel is not asked.
 func (a *attachment) sweep(node *namespace) {
-	const patience = 10 * time.Second // a runtime that removes the namespace does so at once
 	notes, err := a.store.Notes()
 	if err != nil {
 		return
 	}
 	deleted := false
 	for _, n := range notes {
+		if time.Since(n.Written) < patience {
+			continue
+		}
 		l, err := node.link(n.Name)
 		if err != nil {
 			return
 		}
-		if l != nil && (deleted || time.Since(n.Written) < patience || l.master != 0) {
+		if l != nil && (deleted || l.master != 0) {
 			continue // in use by an ADD again, or for another time: deleting one costs as much as ten ADDs
 		}
 		if l != nil {
@@ -385,6 +390,24 @@ func (a *attachment) sweep(node *namespace) {
 		}
 		if a.store.Forget(n.Name) != nil {
 			return
+		}
+	}
+}
+
+// forget forgets the links that earlier DELs left and that are gone with their namespaces. That is a DEL's work, because nobody waits for one
+// as for an ADD. What cannot be done now is for the next DEL, ADD or GC.
+func (a *attachment) forget(node *namespace) {
+	const settled = time.Second // before that a namespace is likely to be there still
+	notes, err := a.store.Notes()
+	if err != nil {
+		return
+	}
+	for _, n := range notes {
+		if time.Since(n.Written) < settled {
+			continue
+		}
+		if l, err := node.link(n.Name); l == nil && err == nil {
+			_ = a.store.Forget(n.Name)
 		}
 	}
 }
