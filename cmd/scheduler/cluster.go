@@ -26,6 +26,8 @@ type cluster struct {
 	budgetByKey map[string]Budget
 	budgets     []Budget
 	storage     *Storage
+	// images counts the nodes that have an image, by its name.
+	images map[string]int
 }
 
 // nomination is a pod and the node where room is made for it.
@@ -37,7 +39,7 @@ type nomination struct {
 func newCluster() *cluster {
 	return &cluster{
 		byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, namespaces: map[string]labels.Set{},
-		nominated: map[types.UID]nomination{}, budgetByKey: map[string]Budget{}, storage: newStorage(),
+		nominated: map[types.UID]nomination{}, budgetByKey: map[string]Budget{}, storage: newStorage(), images: map[string]int{},
 	}
 }
 
@@ -47,8 +49,19 @@ func compareName(n *Node, name string) int { return cmp.Compare(n.Name, name) }
 func (c *cluster) setNode(n *corev1.Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nodeLocked(n.Name).set(n)
+	node := c.nodeLocked(n.Name)
+	c.countImagesLocked(node, -1)
+	node.set(n)
+	c.countImagesLocked(node, 1)
 	c.listLocked(n.Name)
+}
+
+func (c *cluster) countImagesLocked(node *Node, sign int) {
+	for name := range node.images {
+		if c.images[name] += sign; c.images[name] == 0 {
+			delete(c.images, name)
+		}
+	}
 }
 
 // nodeLocked returns the node of that name. Pods may arrive before their node does: then
@@ -76,7 +89,13 @@ func (c *cluster) dropNode(name string) {
 	if i, found := slices.BinarySearchFunc(c.nodes, name, compareName); found {
 		c.nodes = slices.Delete(c.nodes, i, i+1)
 	}
-	if node := c.byName[name]; node != nil && len(node.pods) == 0 {
+	node := c.byName[name]
+	if node == nil {
+		return
+	}
+	c.countImagesLocked(node, -1)
+	node.images = nil
+	if len(node.pods) == 0 {
 		delete(c.byName, name)
 	}
 }
@@ -192,7 +211,7 @@ func (c *cluster) place(req *Request) (verdict Verdict, moved []*Pod) {
 	if len(c.nodes) > 0 {
 		c.turn %= len(c.nodes)
 	}
-	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn, Budgets: c.budgets, Storage: c.storage, Nominated: c.rivalsLocked()}
+	snap := &Snapshot{Nodes: c.nodes, NamespaceLabels: c.namespaces, Turn: c.turn, Budgets: c.budgets, Storage: c.storage, Nominated: c.rivalsLocked(), Images: c.images}
 	if n, ok := c.nominated[req.UID]; ok && n.node != req.Status.NominatedNodeName {
 		req = req.nominatedTo(n.node)
 	}

@@ -112,6 +112,7 @@ func (d *decision) point(name string) (done func(fits bool)) {
 func (d *decision) look(verdict *Verdict, enough int) (feasible []*Node, seen int) {
 	total := len(d.snap.Nodes)
 	counts := map[string]int{}
+	feasible = make([]*Node, 0, min(enough, total))
 	for ; seen < total && len(feasible) < enough; seen++ {
 		node := d.snap.Nodes[(d.snap.Turn+seen)%total]
 		misfits := d.admit(node)

@@ -16,13 +16,12 @@ func bytes(n int64) *resource.Quantity { return resource.NewQuantity(n, resource
 
 // rank returns the score of each of nodes, by the profile's weights.
 func (d *decision) rank(nodes []*Node) []int64 {
-	total := make([]int64, len(nodes))
+	total, scores := make([]int64, len(nodes)), make([]int64, len(nodes))
 	add := func(plugin string, score func(*Node) int64, normalize func([]int64)) {
 		weight := d.profile.weights[plugin]
 		if weight == 0 {
 			return
 		}
-		scores := make([]int64, len(nodes))
 		for i, node := range nodes {
 			if d.req.Timing == nil {
 				scores[i] = score(node)
@@ -72,7 +71,12 @@ func (d *decision) imageScorer() func(*Node) int64 {
 	containers := int64(len(d.req.Spec.Containers))
 	names := make([]string, 0, containers)
 	for _, c := range d.req.Spec.Containers {
-		names = append(names, withTag(c.Image))
+		if name := withTag(c.Image); d.snap.Images == nil || d.snap.Images[name] > 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return func(*Node) int64 { return 0 }
 	}
 	return func(node *Node) int64 {
 		var sum int64

@@ -307,6 +307,8 @@ type Snapshot struct {
 	Budgets []Budget
 	// Storage is what is known of volumes; nil knows nothing, and lets every node take them.
 	Storage *Storage
+	// Images says, by name, how many nodes have an image; nil says nothing.
+	Images map[string]int
 }
 
 func (s *Snapshot) node(name string) *Node {
