@@ -40,7 +40,7 @@ func NewCommand(programVersion string) *cobra.Command {
 				return fmt.Errorf("set up logging: %w", err)
 			}
 			if os.Getenv("GOGC") == "" {
-				defer inBackground(cmd.Context(), func(ctx context.Context) { memory.Pace(ctx, collection(machineMemory())) })()
+				defer inBackground(cmd.Context(), func(ctx context.Context) { memory.Pace(ctx, collection(memory.Machine())) })()
 			}
 			// The library offers no other way than this variable. It reads one small file; a rotation waits for it three times.
 			encryptionconfigcontroller.EncryptionConfigFileChangePollDuration = keyPoll

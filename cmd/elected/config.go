@@ -36,6 +36,8 @@ type Config struct {
 	// QPS and Burst bound the requests per second.
 	QPS   float32
 	Burst int
+	// Room, in bytes, is how far the heap may grow while the program is busy before garbage is collected; little costs time.
+	Room uint64
 	// Verbosity above 1 logs decisions too.
 	Verbosity int
 }
@@ -68,7 +70,7 @@ func Defaults(name string, port int) Config {
 		Name: name, BindAddress: "0.0.0.0", SecurePort: port,
 		LeaderElect: true, LeaseNamespace: "kube-system", LeaseName: name,
 		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-		QPS: 200, Burst: 400,
+		QPS: 200, Burst: 400, Room: 64 << 20,
 	}
 }
 

@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Work) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.run(gctx) })
 	if os.Getenv("GOGC") == "" {
-		g.Go(func() error { memory.Pace(gctx, memory.Waiting(64<<20)); return nil })
+		g.Go(func() error { memory.Pace(gctx, memory.Waiting(cfg.Room)); return nil })
 	}
 	g.Go(func() error {
 		if err := waitForAPI(gctx, api, log); err != nil {

@@ -15,6 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Machine is how many bytes of memory the machine has, 0 if it does not say.
+func Machine() uint64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return uint64(info.Totalram) * uint64(info.Unit)
+}
+
 // releaseProgram lets go of the pages of the program's file that are mapped: its start reads most of them, as it
 // initializes every part of a program that has five, and what follows needs few, which come back when they are used.
 func releaseProgram() error {

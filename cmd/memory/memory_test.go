@@ -20,6 +20,12 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+func TestMachine(t *testing.T) {
+	if Machine() < 64<<20 {
+		t.Errorf("the machine has %d bytes", Machine())
+	}
+}
+
 // The program goes on after it has let its pages go.
 func TestReleaseProgram(t *testing.T) {
 	for range 2 {

@@ -17,12 +17,14 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/orlop-io/orlop/cmd/elected"
+	"github.com/orlop-io/orlop/cmd/memory"
 )
 
 // NewCommand returns kube-scheduler with upstream's flags.
 func NewCommand(version string) *cobra.Command {
 	cfg := elected.Defaults("kube-scheduler", 10259)
 	cfg.QPS, cfg.Burst = 5000, 10000 // two requests a pod; the API server's own fairness protects it
+	cfg.Room = room(memory.Machine())
 	path := ""
 	cmd := &cobra.Command{
 		Use: "kube-scheduler", Short: "Give every pod a node",
@@ -53,6 +55,10 @@ func NewCommand(version string) *cobra.Command {
 	cmd.Flags().StringVar(&path, "config", "", "file with a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1; flags go before what it says")
 	return cmd
 }
+
+// room is how far the heap may grow while many pods wait, on a machine with so many bytes of memory. What stays is some tens of
+// megabytes, and each pod makes 60 KB of garbage.
+func room(machine uint64) uint64 { return max(64<<20, min(256<<20, machine/64)) }
 
 func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) error {
 	client, err := kubernetes.NewForConfig(api)
