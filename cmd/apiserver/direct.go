@@ -10,14 +10,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
-// readable is storage that one can list and watch.
+// readable is storage of pods that one can get, list and watch.
 type readable interface {
+	rest.Getter
 	rest.Lister
 	rest.Watcher
 }
@@ -67,10 +69,22 @@ func (d *direct) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
 		// What several watch comes with room for its encoded forms.
 		if shared, ok := e.Object.(runtime.CacheableObject); ok {
-			e.Object = shared.GetObject()
+			e.Object = d.unwrap(ctx, e.Type, shared)
 		}
 		return e, true
 	}), nil
+}
+
+// unwrap is the pod that a shared event tells of. The event itself would give a copy of all of it; the pod in the watch cache,
+// which is there before its event, is mostly the same one, and the informer needs no copy of what it does not change.
+func (d *direct) unwrap(ctx context.Context, what watch.EventType, shared runtime.CacheableObject) runtime.Object {
+	if m, ok := shared.(metav1.Object); ok && what != watch.Deleted {
+		now, err := d.storage.Get(apirequest.WithNamespace(ctx, m.GetNamespace()), m.GetName(), &metav1.GetOptions{ResourceVersion: "0"})
+		if pod, is := now.(*corev1.Pod); err == nil && is && pod.UID == m.GetUID() && pod.ResourceVersion == m.GetResourceVersion() {
+			return pod
+		}
+	}
+	return shared.GetObject()
 }
 
 // internalOptions has what reflectors say; they do not select here.

@@ -12,7 +12,9 @@ import (
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
@@ -22,6 +24,7 @@ import (
 // podsInMemory is storage with some pods, and changes to them.
 type podsInMemory struct {
 	rest.Lister
+	cached  map[string]*corev1.Pod // by namespace/name, as a get of version 0 gives them
 	list    corev1.PodList
 	changes *watch.FakeWatcher
 	watched atomic.Pointer[metainternalversion.ListOptions]
@@ -37,6 +40,14 @@ func (p *podsInMemory) Watch(_ context.Context, o *metainternalversion.ListOptio
 	}
 	p.watched.Store(o)
 	return p.changes, nil
+}
+
+func (p *podsInMemory) Get(ctx context.Context, name string, o *metav1.GetOptions) (runtime.Object, error) {
+	if pod := p.cached[apirequest.NamespaceValue(ctx)+"/"+name]; pod != nil && o.ResourceVersion == "0" {
+		shallow := *pod
+		return &shallow, nil
+	}
+	return nil, errors.New("not there")
 }
 
 // sharedObject is how the watch cache hands on what several watch.
@@ -86,6 +97,38 @@ func TestPodsAreReadDirectly(t *testing.T) {
 	}
 	if o := storage.watched.Load(); o.ResourceVersion != "7" || !o.AllowWatchBookmarks {
 		t.Errorf("watched with %+v", o)
+	}
+}
+
+// A pod of which an event tells is taken from the watch cache, whole, where it is the very one; else the event gives its copy.
+func TestSharedEventsAreNotCopied(t *testing.T) {
+	pod := func(uid types.UID, version string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "a", UID: uid, ResourceVersion: version, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}}},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	}
+	cached, d := pod("1", "9"), newDirect()
+	d.open(&podsInMemory{cached: map[string]*corev1.Pod{"n/a": cached}})
+	for _, tc := range []struct {
+		name string
+		what watch.EventType
+		told *corev1.Pod
+		want *corev1.Pod // whose containers are had
+	}{
+		{"the same", watch.Modified, pod("1", "9"), cached},
+		{"an older one", watch.Modified, pod("1", "8"), nil},
+		{"another of that name", watch.Added, pod("2", "9"), nil},
+		{"one that is gone", watch.Deleted, pod("1", "9"), nil},
+	} {
+		if tc.want == nil {
+			tc.want = tc.told
+		}
+		got := d.unwrap(t.Context(), tc.what, sharedObject{tc.told}).(*corev1.Pod)
+		if got.ResourceVersion != tc.told.ResourceVersion || got.UID != tc.told.UID || &got.Spec.Containers[0] != &tc.want.Spec.Containers[0] {
+			t.Errorf("%s: got version %s of %s", tc.name, got.ResourceVersion, got.UID)
+		}
+		if _, err := forgetFieldOwners(got); err != nil || len(cached.ManagedFields) == 0 {
+			t.Errorf("%s: the informer changed what is cached: %v", tc.name, err)
+		}
 	}
 }
 
