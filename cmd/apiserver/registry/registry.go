@@ -198,7 +198,9 @@ func (b *builder) pods() error {
 	}
 	b.kubelets = kubelets
 	streams := pods.NewStreams(main, kubelets.Kubelet)
-	b.binding = pods.NewBinding(main)
+	if b.binding, err = pods.NewBinding(main); err != nil {
+		return err
+	}
 	for name, s := range map[string]rest.Storage{
 		"bindings":                 pods.LegacyBinding{Binding: b.binding},
 		"pods/binding":             b.binding,

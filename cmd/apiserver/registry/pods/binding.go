@@ -21,19 +21,25 @@ import (
 )
 
 // Binding serves pods/binding: the only way in which a pod gets a node.
-type Binding struct{ store *registry.Store }
+type Binding struct {
+	store *registry.Store
+	close func()
+}
 
 // NewBinding returns pods/binding over the storage of pods.
-func NewBinding(s *store.Storage) *Binding {
-	bind := *s.Store
+func NewBinding(s *store.Storage) (*Binding, error) {
+	bind, closeStore, err := s.Unread()
+	if err != nil {
+		return nil, err
+	}
 	bind.UpdateStrategy = bindStrategy{s.Strategy()}
-	return &Binding{&bind}
+	return &Binding{bind, closeStore}, nil
 }
 
 func (b *Binding) New() runtime.Object { return &corev1.Binding{} }
 
-// Destroy does nothing: the store belongs to pods.
-func (b *Binding) Destroy() {}
+// Destroy closes what bindings alone write with. It may be called twice: bindings have two names.
+func (b *Binding) Destroy() { b.close() }
 
 // PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate keeps the UID and version that a binding asks for.
 func (b *Binding) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
@@ -65,8 +71,8 @@ func (b *Binding) Create(ctx context.Context, name string, obj runtime.Object, v
 		pod := *old.(*corev1.Pod) // what is not bind's to change, both have
 		return &pod, bind(&pod, binding)
 	})
-	_, _, err := b.store.Update(ctx, name, withPreconditions{change, preconditions}, rest.ValidateAllObjectFunc,
-		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{DryRun: o.DryRun})
+	// Who validates what a binding makes of the pod would be given copies of the pod before and after; there is nobody.
+	_, _, err := b.store.Update(ctx, name, withPreconditions{change, preconditions}, nil, nil, false, &metav1.UpdateOptions{DryRun: o.DryRun})
 	if err != nil {
 		return nil, err
 	}
