@@ -46,6 +46,13 @@ func (f *Field) links() (far netns.NsHandle, err error) {
 	w.up(farLinks, "lo")
 	w.up(outLinks, "lo")
 	w.join("pods0", "169.254.1.1/32", far, farLinks, "eth0", "169.254.1.2/32")
+	pods, err := farLinks.LinkByName("eth0")
+	w.note(err)
+	for _, a := range f.cfg.Pods {
+		if err == nil {
+			w.note(farLinks.AddrAdd(pods, &netlink.Addr{IPNet: parse(a.String() + "/32")}))
+		}
+	}
 	w.join("net0", "198.51.100.1/24", far, farLinks, "eth1", "198.51.100.2/24")
 	w.join("up0", Address+"/24", f.Outside, outLinks, "eth0", "192.0.2.254/24")
 	w.route(node, "169.254.1.2/32", "", "pods0", 0)
@@ -169,8 +176,45 @@ func within(ns netns.NsHandle, fn func() error) error {
 	return <-done
 }
 
-// FromOutside runs fn as the client outside; sockets that it makes are there.
-func (f *Field) FromOutside(fn func() error) error { return within(f.Outside, fn) }
+// clients is how many may be outside at once.
+const clients = 32
+
+// errand is what a client outside is to do.
+type errand struct {
+	fn   func() error
+	done chan<- error
+}
+
+// settle makes threads that are outside for good: in the namespace, and in the cgroup that no program of the agent's sees the sockets of.
+func (f *Field) settle() error {
+	f.errands = make(chan errand)
+	ready := make(chan error)
+	for range clients {
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			err := netns.Set(f.Outside)
+			if err == nil {
+				err = moveThread(outsideCgroup())
+			}
+			ready <- err
+			for e := range f.errands {
+				e.done <- e.fn()
+			}
+		}()
+	}
+	var errs []error
+	for range clients {
+		errs = append(errs, <-ready)
+	}
+	return errors.Join(errs...)
+}
+
+// FromOutside runs fn as a client outside; sockets that it makes are there.
+func (f *Field) FromOutside(fn func() error) error {
+	done := make(chan error)
+	f.errands <- errand{fn, done}
+	return <-done
+}
 
 // serve answers by TCP and UDP, at every address of the namespace, with that address. The server closes, and so has what TCP keeps of a connection.
 func serve(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -46,6 +47,9 @@ const variable = "ORLOP_FIELD"
 // there it returns at once with again false. It needs root.
 func Private(args ...string) (code int, again bool, err error) {
 	if os.Getenv(variable) != "" {
+		if err := divideCgroup(); err != nil {
+			return 1, true, err
+		}
 		return 0, false, nil
 	}
 	dir, err := makeCgroup()
@@ -82,7 +86,7 @@ func makeCgroup() (string, error) {
 			root := strings.Fields(left)[4]
 			old, _ := filepath.Glob(filepath.Join(root, "orlop-field-*"))
 			for _, dir := range old { // of runs that were killed; one that is in use stays
-				_ = os.Remove(dir)
+				_ = removeParts(dir)
 			}
 			dir := filepath.Join(root, fmt.Sprintf("orlop-field-%d", os.Getpid()))
 			if err := os.Mkdir(dir, 0o755); err != nil {
@@ -98,11 +102,63 @@ func makeCgroup() (string, error) {
 func removeCgroup(dir string) error {
 	_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) // the folder cannot be removed where that failed
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := os.Remove(dir)
+		err := removeParts(dir)
 		if err == nil || time.Now().After(end) {
 			return err
 		}
 	}
+}
+
+func removeParts(dir string) error {
+	for _, part := range []string{nodePart, outsidePart} {
+		if err := os.Remove(filepath.Join(dir, part)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
+// The parts of the cgroup: of the node, which the agent's programs are for, and of clients outside, whose sockets are another machine's.
+const (
+	nodePart    = "node"
+	outsidePart = "outside"
+)
+
+func nodeCgroup() string    { return filepath.Join(os.Getenv(variable), nodePart) }
+func outsideCgroup() string { return filepath.Join(os.Getenv(variable), outsidePart) }
+
+// divideCgroup makes both parts, which share this process, and puts all its threads into the node's; those that they start follow.
+func divideCgroup() error {
+	for _, part := range []string{nodeCgroup(), outsideCgroup()} {
+		if err := os.Mkdir(part, 0o755); err != nil {
+			return fmt.Errorf("make part of the cgroup: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(part, "cgroup.type"), []byte("threaded"), 0); err != nil {
+			return fmt.Errorf("have threads divided among parts of the cgroup: %w", err)
+		}
+	}
+	for {
+		left, err := os.ReadFile(filepath.Join(os.Getenv(variable), "cgroup.threads"))
+		if err != nil {
+			return fmt.Errorf("list threads: %w", err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		for _, thread := range strings.Fields(string(left)) {
+			if err := os.WriteFile(filepath.Join(nodeCgroup(), "cgroup.threads"), []byte(thread), 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("move a thread to the node's part of the cgroup: %w", err)
+			}
+		}
+	}
+}
+
+// moveThread moves the calling thread.
+func moveThread(cgroup string) error {
+	if err := os.WriteFile(filepath.Join(cgroup, "cgroup.threads"), []byte(fmt.Sprint(unix.Gettid())), 0); err != nil {
+		return fmt.Errorf("move a thread to another part of the cgroup: %w", err)
+	}
+	return nil
 }
 
 // Config says what to build a field from.
@@ -111,6 +167,8 @@ type Config struct {
 	Dir  string   // an empty folder
 	Mode string   // --proxy-mode of the agent
 	Args []string // more of the agent's arguments
+	// Pods are those of the node's own endpoints that are addresses of a pod's link, so that packets can go straight into the pod.
+	Pods []netip.Addr
 	// Agent is the program of the agent; "" is Bin's.
 	Agent string
 }
@@ -121,6 +179,7 @@ type Field struct {
 	Client  *kubernetes.Clientset // protobuf, without a limit on requests
 	Outside netns.NsHandle        // where the client outside is
 	cfg     Config
+	errands chan errand
 	agent   *exec.Cmd
 	log     *os.File
 }
@@ -135,15 +194,18 @@ func New(ctx context.Context, cfg Config) (*Field, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make links: %w", err)
 	}
+	if err := f.settle(); err != nil {
+		return nil, fmt.Errorf("make clients outside: %w", err)
+	}
 	if err := within(far, func() error { return serve(ctx) }); err != nil {
 		return nil, fmt.Errorf("serve as endpoints: %w", err)
 	}
-	for _, dir := range []string{"api", "bpf", "run", "data", "proc/kernel/random"} {
+	for _, dir := range []string{"api", "bpf", "run", "data", "netns", "proc/kernel/random"} {
 		if err := os.MkdirAll(f.path(dir), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if err := errors.Join(f.mountBPF(), f.newBoot()); err != nil {
+	if err := errors.Join(f.mountBPF(), f.newBoot(), f.showPods(far)); err != nil {
 		return nil, err
 	}
 	if f.log, err = os.Create(f.path("agent.log")); err != nil {
@@ -178,6 +240,21 @@ func (f *Field) mountBPF() error {
 	return nil
 }
 
+// showPods has the agent find the namespace of the node's own endpoints where runtimes have pods'.
+func (f *Field) showPods(ns netns.NsHandle) error {
+	const runtimes = "/run/netns"
+	if err := os.MkdirAll(runtimes, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)), f.path("netns/pods")); err != nil {
+		return err
+	}
+	if err := unix.Mount(f.path("netns"), runtimes, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("show pods' namespaces at %s: %w", runtimes, err)
+	}
+	return nil
+}
+
 // newBoot gives the node another boot id.
 func (f *Field) newBoot() error {
 	id := fmt.Sprintf("00000000-0000-4000-8000-%012x\n", time.Now().UnixNano()&0xffffffffffff)
@@ -187,7 +264,7 @@ func (f *Field) newBoot() error {
 // StartAgent starts a process of the agent. There must be none.
 func (f *Field) StartAgent() error {
 	cmd := exec.Command(cmp.Or(f.cfg.Agent, filepath.Join(f.cfg.Bin, "orlop-agent")), append([]string{
-		"--kubeconfig=" + f.API.Kubeconfig, "--node-name=" + Node, "--cni=false", "--proxy-mode=" + f.cfg.Mode, "--cgroup-root=" + os.Getenv(variable),
+		"--kubeconfig=" + f.API.Kubeconfig, "--node-name=" + Node, "--cni=false", "--proxy-mode=" + f.cfg.Mode, "--cgroup-root=" + nodeCgroup(),
 		"--cluster-cidr=10.128.0.0/9", "--pin-dir=" + f.path("bpf/orlop"), "--run-dir=" + f.path("run"), "--data-dir=" + f.path("data"),
 		"--proc-sys=" + f.path("proc"), "--cni-state-dir=" + f.path("cni"), "--healthz-bind-address=127.0.0.1:10256",
 	}, f.cfg.Args...)...)

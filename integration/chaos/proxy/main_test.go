@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ var (
 	length   = flag.Duration("for", 10*time.Minute, "how long there is load, in all")
 	upgrades = flag.Int("upgrades", 100, "how often the agent is upgraded")
 	mode     = flag.String("proxy-mode", "ebpf", "how services are translated: ebpf, nftables or iptables; userspace ends connections with its agent")
+	redirect = flag.String("pod-redirect", "peer", "how packets from outside reach the node's own endpoints: peer, past its stack, or stack")
 	old      = flag.String("old", "", "the program of an orlop-agent of another version, to upgrade from; empty: none")
 	flips    = flag.Int("flips", 1000, "endpoints that come or go each second")
 )
@@ -58,11 +60,21 @@ func bin(t *testing.T) string {
 	return dir
 }
 
+// own are the node's endpoints.
+func own() (out []netip.Addr) {
+	for s := range services {
+		for e := 0; e < endpoints; e += 2 {
+			out = append(out, endpoint(s, e))
+		}
+	}
+	return out
+}
+
 // TestServices divides the time between the parts.
 func TestServices(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f, err := proxyfield.New(ctx, proxyfield.Config{Bin: bin(t), Dir: t.TempDir(), Mode: *mode})
+	f, err := proxyfield.New(ctx, proxyfield.Config{Bin: bin(t), Dir: t.TempDir(), Mode: *mode, Args: []string{"--pod-redirect=" + *redirect}, Pods: own()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +90,9 @@ func TestServices(t *testing.T) {
 	w.make(ctx)
 	must(t, f.StartAgent())
 	w.serving(ctx)
+	if *mode == "ebpf" && *redirect == "peer" {
+		w.past()
+	}
 	w.load(ctx)
 	type part struct {
 		name string

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -264,6 +265,43 @@ func (w *world) change(ctx context.Context) {
 		}
 		w.changing.Unlock()
 	}
+}
+
+// past waits until the node's stack sees nothing of what clients outside ask its own endpoints.
+func (w *world) past() {
+	const table = "table ip seen {\n chain forward {\n type filter hook forward priority 0;\n iifname up0 oifname pods0 counter\n }\n}\n"
+	run := func(script string) string {
+		cmd := exec.Command("nft", "-f", "-")
+		if script == "" {
+			cmd = exec.Command("nft", "list", "table", "ip", "seen")
+		}
+		cmd.Stdin = strings.NewReader(script)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			w.t.Fatalf("nft %s: %v: %s", script, err, out)
+		}
+		return string(out)
+	}
+	seen := ""
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
+		run(table)
+		own := 0
+		for s := range services {
+			must(w.t, w.f.FromOutside(func() error {
+				who, err := proxyfield.Ask("tcp", fmt.Sprintf("%s:%d", proxyfield.Address, firstNode+s), patience)
+				if _, e := serviceOf(who); err == nil && e%2 == 0 {
+					own++
+				}
+				return err
+			}))
+		}
+		seen = run("")
+		run("delete table ip seen\n")
+		if own > 0 && strings.Contains(seen, "counter packets 0 ") {
+			return
+		}
+	}
+	w.t.Fatalf("packets from outside to the node's own endpoints go by its stack: %s", seen)
 }
 
 // calm ends the load, and wants all of a service's ready endpoints to answer and no other, everywhere, soon.
