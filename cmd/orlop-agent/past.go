@@ -137,22 +137,26 @@ func (s *shortcut) once(anew bool) error {
 	for link, w := range why {
 		s.log.Debug("a pod is reached by the node's stack", "link", link, "why", w)
 	}
+	seen, err := listChains()
+	if err != nil {
+		return err
+	}
 	missed := ""
 	switch s.o.podRedirect {
 	case redirectStack:
 		missed = "--pod-redirect=stack"
 	case redirectAuto:
-		if missed, err = s.missed(shapes, on); err != nil {
+		if missed, err = s.missed(shapes, on, seen); err != nil {
 			return err
 		}
 	}
 	untouched := missed
 	if untouched == "" {
-		if untouched, err = s.translated(); err != nil {
+		if untouched, err = s.translated(seen); err != nil {
 			return err
 		}
 	}
-	tunnel, unseen, err := s.tunnel(untouched)
+	tunnel, unseen, err := s.tunnel(untouched, seen)
 	if err != nil {
 		return err
 	}
@@ -164,7 +168,7 @@ func (s *shortcut) once(anew bool) error {
 }
 
 // tunnel is that to other nodes, for packets that go past its device, or nil and what keeps them from it.
-func (s *shortcut) tunnel(untouched string) (*packetlb.Tunnel, string, error) {
+func (s *shortcut) tunnel(untouched string, seen nftChains) (*packetlb.Tunnel, string, error) {
 	if untouched != "" {
 		return nil, untouched, nil
 	}
@@ -178,7 +182,7 @@ func (s *shortcut) tunnel(untouched string) (*packetlb.Tunnel, string, error) {
 	if !ok {
 		return nil, "its device works out checksums", nil
 	}
-	what, err := chainOf(func(c *nftables.Chain) bool { return seesTunnel(c) && c.Table.Name != networkName })
+	what, err := seen.one(func(c *nftables.Chain) bool { return seesTunnel(c) && c.Table.Name != networkName })
 	if err != nil || what != "" {
 		return nil, what, err
 	}
@@ -214,11 +218,11 @@ func (s *shortcut) why() (out [len(wayNames)]string) {
 }
 
 // translated says what on the node may give packets of pods other addresses, which the way past its stack would not; "": nothing.
-func (s *shortcut) translated() (string, error) {
+func (s *shortcut) translated(seen nftChains) (string, error) {
 	if !s.o.cni {
 		return "pods' network is another's", nil
 	}
-	what, err := chainOf(func(c *nftables.Chain) bool { return translatesForwarded(c) && c.Table.Name != networkName })
+	what, err := seen.one(func(c *nftables.Chain) bool { return translatesForwarded(c) && c.Table.Name != networkName })
 	if err != nil || what != "" {
 		return what, err
 	}
@@ -226,7 +230,7 @@ func (s *shortcut) translated() (string, error) {
 }
 
 // missed says what on the node would miss packets that go past its stack; "": nothing.
-func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string, error) {
+func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device, seen nftChains) (string, error) {
 	if !s.o.cni {
 		return "pods' network is another's", nil
 	}
@@ -238,7 +242,7 @@ func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string
 		}
 	}
 	for _, look := range []func() (string, error){
-		func() (string, error) { return chainOf(seesForwarded) },
+		func() (string, error) { return seen.one(seesForwarded) },
 		func() (string, error) { return legacyTables(func(table string) bool { return table != "nat" }) },
 		transforms,
 	} {
@@ -249,24 +253,31 @@ func (s *shortcut) missed(shapes []packetlb.Shape, on []packetlb.Device) (string
 	return "", nil
 }
 
-// chainOf finds a chain of nftables, of iptables by nftables, or of the bridge, that is one of those asked for and does anything.
-func chainOf(wanted func(*nftables.Chain) bool) (string, error) {
+// nftChains are those of nftables, of iptables by nftables, and of the bridge.
+type nftChains struct {
+	conn *nftables.Conn
+	all  []*nftables.Chain
+}
+
+func listChains() (nftChains, error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return "", fmt.Errorf("open netfilter socket: %w", err)
+		return nftChains{}, fmt.Errorf("open netfilter socket: %w", err)
 	}
 	list, err := conn.ListChains()
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
-		return "", nil // no nftables
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPROTONOSUPPORT) { // no nftables
+		return nftChains{}, fmt.Errorf("list nftables chains: %w", err)
 	}
-	if err != nil {
-		return "", fmt.Errorf("list nftables chains: %w", err)
-	}
-	for _, c := range list {
+	return nftChains{conn, list}, nil
+}
+
+// one finds a chain that is wanted and does anything, and says so of it; "": there is none.
+func (l nftChains) one(wanted func(*nftables.Chain) bool) (string, error) {
+	for _, c := range l.all {
 		if !wanted(c) {
 			continue
 		}
-		rules, err := conn.GetRules(c.Table, c)
+		rules, err := l.conn.GetRules(c.Table, c)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
