@@ -66,7 +66,8 @@ func Limits() []Limit {
 		{Feature: LateAnswers, Modes: []string{ModeNftables, ModeIptables, ModeUserspace},
 			Instead: "an answer of UDP comes from the endpoint's own address, so that a socket that has connected never has it (by userspace it does not come): ask again, and another endpoint answers"},
 		{Feature: RefusalCounts, Modes: []string{ModeUserspace}, Instead: "they are not counted: nobody listens, and the kernel refuses"},
-		{Feature: PacketCounts, Modes: []string{ModeNftables, ModeIptables, ModeUserspace}, Instead: "they are not counted"},
+		{Feature: PacketCounts, Modes: []string{ModeNftables}, Where: "without `--count-packets`", Instead: "they are not counted: a request over TCP would cost 5 % more"},
+		{Feature: PacketCounts, Modes: []string{ModeIptables, ModeUserspace}, Instead: "they are not counted: `iptables` would ask each packet for each Service, `userspace` sees no packets"},
 		{ClusterOnly, []string{ModeIptables, ModeUserspace}, "who routes cluster addresses to a node is answered, too, as by kube-proxy", "", nil},
 	}
 }

@@ -56,6 +56,7 @@ type options struct {
 	socketOptOut         []string // label selectors
 	netnsDir             string
 	podRedirect          string
+	countPackets         bool
 	hostRoot             string
 	cni, proxy           bool
 	procSys              string
@@ -118,6 +119,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.sockets, "sockets", socketsAll, "whose sockets are translated in ebpf mode: all, or those of the node's own network namespace only (node): what pods send is then translated at their links")
 	f.StringArrayVar(&o.socketOptOut, "socket-opt-out", []string{optOut}, "labels of pods whose sockets are left as they are in ebpf mode, as service meshes want it; what they send is translated at their links. It can be given several times")
 	o.netnsDir = netnsDir
+	f.BoolVar(&o.countPackets, "count-packets", false, "where packets are translated by nftables, count those of each service, and their bytes, which costs each packet something; programs always count theirs")
 	f.StringVar(&o.podRedirect, "pod-redirect", redirectAuto, "how packets from outside that are translated by programs, and those of TCP from other nodes' pods, reach pods of this node: straight (peer), by the node's stack with its filters (stack), or straight where nothing on the node would miss them (auto)")
 	f.StringVar(&o.pinDir, "pin-dir", "/sys/fs/bpf/orlop", "folder for pinned BPF links and maps")
 	f.StringVar(&o.healthz, "healthz-bind-address", ":10256", "address of /healthz and /livez for balancers, as kube-proxy has it; while somebody else has it, it is told and tried again; not served when empty")

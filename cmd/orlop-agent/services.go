@@ -97,7 +97,7 @@ func (s *services) open() error {
 		s.sockets.EndSockets(s.endings.run)
 		return nil
 	case modeNftables:
-		s.packets = nft.New(proxy.Everywhere)
+		s.packets = s.table(proxy.Everywhere)
 		return nft.Probe()
 	case modeIptables:
 		tables, err := iptables.Open(iptables.Config{Root: s.o.hostRoot, Log: s.log})
@@ -112,6 +112,15 @@ func (s *services) open() error {
 		s.packets = s.relay
 		return err
 	}
+}
+
+// table translates packets of a scope by nftables.
+func (s *services) table(of proxy.Scope) *nft.Backend {
+	b := nft.New(of)
+	if s.o.countPackets {
+		b.CountPackets()
+	}
+	return b
 }
 
 // openPackets decides how packets are translated that no hook in sockets sees.
@@ -129,7 +138,7 @@ func (s *services) openPackets(o options) (err error) {
 		s.Close()
 		return fmt.Errorf("packets from outside: %w", err)
 	}
-	s.sockets, s.packets = ebpf.New(s.lb, proxy.Inside), nft.New(proxy.Outside)
+	s.sockets, s.packets = ebpf.New(s.lb, proxy.Inside), s.table(proxy.Outside)
 	s.sockets.Unfit = s.refused.unfit
 	return nil
 }

@@ -62,7 +62,7 @@ func (s *side) make() error {
 	}
 	conn.AddTable(s.tab) // so that there is something to delete
 	conn.DelTable(s.tab)
-	writer{conn, s.tab, s.f}.table()
+	writer{conn, s.tab, s.f, s.packets}.table()
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("make rules: %w", err)
 	}

@@ -93,7 +93,7 @@ func (c *change) flush() error {
 	for _, g := range c.stays {
 		if name := stayChain(g); !c.chains[name] && !chains[name] {
 			chains[name] = true
-			writer{conn, c.tab, c.f}.stay(g)
+			writer{conn, c.tab, c.f, c.packets}.stay(g)
 		}
 	}
 	for p, e := range c.put {
@@ -103,7 +103,7 @@ func (c *change) flush() error {
 		added[p.set] = append(added[p.set], e.nft())
 		if ch, ok := chooserOf(e.chain); ok && !c.chains[e.chain] && !chains[e.chain] {
 			chains[e.chain] = true
-			writer{conn, c.tab, c.f}.chooser(ch)
+			writer{conn, c.tab, c.f, c.packets}.chooser(ch)
 		}
 	}
 	for name, list := range removed {

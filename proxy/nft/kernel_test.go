@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -170,4 +171,115 @@ func TestKernelProbeLeavesNothing(t *testing.T) {
 	r := &rig{Rig: &proxytest.Rig{T: t, Node: netnstest.New(t)}}
 	r.Must(r.Node.Do(Probe))
 	r.noTables("a probe")
+}
+
+// Each packet is counted once, each way, with its length, whoever asks and wherever the endpoint is, and whatever the process before counted.
+func TestKernelPackets(t *testing.T) {
+	r := newRig(t, proxy.Everywhere)
+	r.set(proxytest.Service(nil, 1))
+	ask := func(ns *netnstest.NS, addr string) {
+		t.Helper()
+		if out := r.Ask(ns, "udp", addr, 5); len(out.Failed) > 0 {
+			t.Fatalf("%s: %+v", addr, out)
+		}
+	}
+	counted := func() (out proxy.Traffic) {
+		t.Helper()
+		r.Must(r.Node.Do(func() error {
+			all, err := r.b.Traffic()
+			out = all["default/web:http"]
+			return err
+		}))
+		return out
+	}
+	ask(r.Pods[0], proxytest.VIP+":80")
+	if got := counted(); got != (proxy.Traffic{Connections: 5}) {
+		t.Errorf("%+v: packets are counted that nobody wants counted", got)
+	}
+	counting := func() {
+		r.b = New(proxy.Everywhere)
+		r.b.CountPackets()
+		r.b.SetNode(proxytest.NodeOf())
+	}
+	counting()
+	r.set(proxytest.Service(nil, 1))
+	before := counted()
+	const question = 20 + 8 + 1 // headers of IP and UDP, and a byte
+	if before != (proxy.Traffic{Connections: 5, PacketsIn: 5, BytesIn: 5 * question}) {
+		t.Errorf("%+v: want what was counted to stay", before)
+	}
+	want := func(step string, times, length uint64) {
+		t.Helper()
+		now := counted()
+		got := now.Minus(before)
+		before = now
+		if got.Connections != times || got.PacketsIn != times || got.PacketsOut != times || got.BytesIn != times*length || got.BytesOut <= times*length || got.BytesOut > times*100 {
+			t.Errorf("%s: %+v", step, got)
+		}
+	}
+	for name, ns := range map[string]*netnstest.NS{"a pod": r.Pods[1], "itself": r.Pods[0], "the node": r.Node} {
+		ask(ns, proxytest.VIP+":80")
+		want(name, 5, question)
+	}
+	ask(r.Pods[1], "["+proxytest.VIP6+"]:80")
+	want("IPv6", 5, question+20)
+	r.set(proxytest.Service(nil, 3))
+	ask(r.Outside, "192.0.2.1:30080")
+	want("from outside to another node", 5, question)
+	here := proxytest.Service(nil)
+	here["4/UDP"].Backends, here["4/UDP"].Here = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:7070")}, []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	r.set(here)
+	stop := r.echo("192.0.2.1:7070")
+	ask(r.Node, proxytest.VIP+":80")
+	stop()
+	want("from the node to itself", 5, question)
+	if out := r.Ask(r.Pods[1], "udp", "10.10.0.1:8080", 5); len(out.Failed) > 0 || counted() != before {
+		t.Errorf("%+v: what asks no service is counted", counted())
+	}
+	r.set(proxytest.Service(nil, 1))
+	r.Ask(r.Pods[1], "tcp", proxytest.VIP+":80", 5)
+	if got := counted().Minus(before); got.Connections != 5 || got.PacketsIn < 15 || got.PacketsOut < 10 || got.BytesIn < 15*40 {
+		t.Errorf("TCP: %+v", got)
+	}
+	before = counted()
+	counting() // a restart
+	r.set(proxytest.Service(nil, 1))
+	if got := counted(); got != before {
+		t.Errorf("after a restart %+v, want %+v", got, before)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command("nft", "list", "ruleset")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	r.Must(r.Node.Start(cmd))
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "ct direction reply") {
+		t.Errorf("nft list ruleset: %v: %s", err, out.String())
+	}
+	r.open(proxy.Everywhere) // without it again
+	r.set(proxytest.Service(nil, 1))
+	ask(r.Pods[1], proxytest.VIP+":80")
+	if got := counted().Minus(before); got.PacketsIn != 0 || got.Connections != 5 {
+		t.Errorf("%+v: packets are counted that nobody wants counted any more", got)
+	}
+}
+
+// echo answers datagrams on the node until stop is called.
+func (r *rig) echo(at string) (stop func()) {
+	var c net.PacketConn
+	r.Must(r.Node.Do(func() (err error) {
+		c, err = net.ListenPacket("udp", at)
+		return err
+	}))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 10)
+		for {
+			_, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo([]byte("here"), from)
+		}
+	}()
+	return func() { c.Close(); <-done }
 }

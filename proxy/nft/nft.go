@@ -50,6 +50,13 @@ func New(only proxy.Scope) *Backend {
 	return &Backend{only: only, due: true, sides: []*side{{f: ipv4}, {f: ipv6}}}
 }
 
+// CountPackets has all packets counted that are translated. It is called before the first Set.
+func (b *Backend) CountPackets() {
+	for _, s := range b.sides {
+		s.packets = true
+	}
+}
+
 // SetNode says what the node is now. It is in force after the next Set.
 func (b *Backend) SetNode(n proxy.Node) (changed bool) {
 	b.mu.Lock()
@@ -103,9 +110,10 @@ func Remove() error {
 
 // side is the table of one family, and a mirror of what it holds.
 type side struct {
-	f    family
-	tab  *nftables.Table
-	sets map[string]*nftables.Set
+	f       family
+	packets bool // are counted
+	tab     *nftables.Table
+	sets    map[string]*nftables.Set
 
 	have   map[place]element // in the kernel; nil while not known
 	made   bool              // the table is there
@@ -131,7 +139,7 @@ func (s *side) set(model proxy.Model, node proxy.Node, due bool, only proxy.Scop
 		}
 	}
 	if s.made && (due || fresh) {
-		if err := s.setInside(node.Inside); err != nil {
+		if err := errors.Join(s.setInside(node.Inside), s.setCounting()); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ func Probe() error {
 			return fmt.Errorf("open netfilter socket: %w", err)
 		}
 		tab := &nftables.Table{Name: Table + "-probe", Family: f.table}
-		w := writer{conn, tab, f}
+		w := writer{conn, tab, f, true}
 		w.table()
 		w.chooser(chooser{inside, 1})
 		conn.DelTable(tab)

@@ -39,6 +39,8 @@ type writer struct {
 	conn *nftables.Conn
 	tab  *nftables.Table
 	f    family
+	// packets says that all packets are counted.
+	packets bool
 }
 
 func (w writer) chain(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
@@ -64,6 +66,9 @@ func (w writer) table() {
 	_ = w.conn.AddSet(f.counts(w.tab, connectionsSet), nil)
 	_ = w.conn.AddSet(f.counts(w.tab, failuresSet), nil)
 	w.chain(version, "", nil, nil)
+	if w.packets {
+		w.countPackets()
+	}
 
 	drop := w.chain(dropChain, "", nil, nil)
 	w.rule(drop, f.count(failuresSet))
