@@ -15,7 +15,10 @@ import (
 // ensureBridge makes the bridge, or makes the one there the way the configuration wants it, with the gateways as its addresses. Any
 // number of processes may do so at once.
 func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, error) {
-	l, err := n.link(conf.Bridge)
+	l, err := n.sock.bridge(conf.Bridge), error(nil)
+	if l == nil {
+		l, err = n.link(conf.Bridge)
+	}
 	if err == nil && l == nil {
 		l, err = n.makeBridge(conf, gateways)
 	}

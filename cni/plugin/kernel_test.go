@@ -541,6 +541,48 @@ func TestKernelMasqueradeAndHostPorts(t *testing.T) {
 		{"hostPort": 8080, "containerPort": 81, "protocol": "tcp"}}}})
 }
 
+// What old calls and netlink say of a bridge is the same; they are not for other links.
+func TestKernelBridgeByOldCalls(t *testing.T) {
+	netnstest.RequireRoot(t)
+	ns := netnstest.New(t)
+	ns.Bridge("br0", "10.0.0.1/24")
+	ns.Must(ns.NL.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "v0", MTU: 1400}, PeerName: "v1"}))
+	err := ns.Do(func() error {
+		sock, err := openSocket()
+		if err != nil {
+			return err
+		}
+		defer sock.close()
+		for _, promiscuous := range []bool{false, true} {
+			br, err := sock.link("br0")
+			if err != nil {
+				return err
+			}
+			if promiscuous {
+				if err := sock.tell(nil, setFlags(br.index, unix.IFF_PROMISC, unix.IFF_PROMISC)); err != nil {
+					return err
+				}
+				if br, err = sock.link("br0"); err != nil {
+					return err
+				}
+			}
+			br.flags &= 0xffff // the rest is of a later time
+			if got := sock.bridge("br0"); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", br) {
+				t.Errorf("got %+v, want %+v", got, br)
+			}
+		}
+		for _, name := range []string{"v0", "lo", "nothing", "../all"} {
+			if got := sock.bridge(name); got != nil {
+				t.Errorf("%s: got %+v", name, got)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // However busy the process is, no goroutine finds itself in another namespace while one opens sockets there.
 func TestKernelVisitsAreNoticedByNobody(t *testing.T) {
 	netnstest.RequireRoot(t)
