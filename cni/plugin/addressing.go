@@ -42,12 +42,10 @@ type ipamConfig struct {
 type ipRange struct{ Subnet, RangeStart, RangeEnd, Gateway string }
 
 func (c *ipamConfig) fields() fields {
-	out := c.ipRange.fields()
-	out["type"], out["ranges"], out["dataDir"], out["resolvConf"], out["reserved"] = &c.Type, ranges(&c.Ranges), &c.DataDir, &c.ResolvConf, &c.Reserved
-	out["routes"] = list(func(path string, raw []byte) error {
+	routes := list(func(path string, raw []byte) error {
 		// The library's form of a route reads more than it says; its names are checked here.
 		var ignored json.RawMessage
-		names := fields{"dst": &ignored, "gw": &ignored, "mtu": &ignored, "advmss": &ignored, "priority": &ignored, "table": &ignored, "scope": &ignored}
+		names := fields{{"dst", &ignored}, {"gw", &ignored}, {"mtu", &ignored}, {"advmss", &ignored}, {"priority", &ignored}, {"table", &ignored}, {"scope", &ignored}}
 		if err := object(path, raw, names); err != nil {
 			return err
 		}
@@ -55,11 +53,13 @@ func (c *ipamConfig) fields() fields {
 		c.Routes = append(c.Routes, route)
 		return into(route)(path, raw)
 	})
-	return out
+	return append(c.ipRange.fields(), fields{
+		{"type", &c.Type}, {"ranges", ranges(&c.Ranges)}, {"dataDir", &c.DataDir}, {"resolvConf", &c.ResolvConf}, {"reserved", &c.Reserved}, {"routes", routes},
+	}...)
 }
 
 func (r *ipRange) fields() fields {
-	return fields{"subnet": &r.Subnet, "rangeStart": &r.RangeStart, "rangeEnd": &r.RangeEnd, "gateway": &r.Gateway}
+	return fields{{"subnet", &r.Subnet}, {"rangeStart", &r.RangeStart}, {"rangeEnd", &r.RangeEnd}, {"gateway", &r.Gateway}}
 }
 
 // ranges reads a list of sets.

@@ -111,35 +111,41 @@ type requested struct {
 
 func (c *Config) fields() fields {
 	return fields{
-		"cniVersion": &c.CNIVersion, "name": &c.Name, "type": &c.Type, "capabilities": &c.Capabilities, "ipam": &c.IPAM,
-		"prevResult": &c.RawPrev, "args": &c.Args, "cni.dev/valid-attachments": &c.ValidAttachments,
-		"dns":    part(fields{"nameservers": &c.DNS.Nameservers, "domain": &c.DNS.Domain, "search": &c.DNS.Search, "options": &c.DNS.Options}),
-		"bridge": &c.Bridge, "isGateway": &c.IsGateway, "isDefaultGateway": &c.IsDefaultGateway, "forceAddress": &c.ForceAddress,
-		"ipMasq": &c.IPMasq, "ipMasqBackend": &c.IPMasqBackend, "mtu": &c.MTU, "routeMTU": &c.RouteMTU, "hairpinMode": &c.HairpinMode, "promiscMode": &c.PromiscMode,
-		"vlan": &c.VLAN, "vlanTrunk": objects(&c.VLANTrunk, (*trunk).fields), "preserveDefaultVlan": &c.PreserveDefaultVLAN,
-		"macspoofchk": &c.MacSpoofChk, "disableContainerInterface": &c.DisableContainerInterface, "portIsolation": &c.PortIsolation,
-		"enabledad": &c.EnableDAD, "podCIDRs": &c.PodCIDRs, "podCIDRsFile": &c.PodCIDRsFile, "directCIDRs": &c.DirectCIDRs,
-		"bridgeNetfilter": &c.BridgeNetfilter, "stateDir": &c.StateDir, "sysctl": &c.Sysctl, "runtimeConfig": part(c.RuntimeConfig.fields()),
+		{"cniVersion", &c.CNIVersion}, {"name", &c.Name}, {"type", &c.Type}, {"capabilities", &c.Capabilities}, {"ipam", &c.IPAM},
+		{"prevResult", &c.RawPrev}, {"args", &c.Args}, {"cni.dev/valid-attachments", &c.ValidAttachments},
+		{"dns", part(func() fields {
+			return fields{{"nameservers", &c.DNS.Nameservers}, {"domain", &c.DNS.Domain}, {"search", &c.DNS.Search}, {"options", &c.DNS.Options}}
+		})},
+		{"bridge", &c.Bridge}, {"isGateway", &c.IsGateway}, {"isDefaultGateway", &c.IsDefaultGateway}, {"forceAddress", &c.ForceAddress},
+		{"ipMasq", &c.IPMasq}, {"ipMasqBackend", &c.IPMasqBackend}, {"mtu", &c.MTU}, {"routeMTU", &c.RouteMTU}, {"hairpinMode", &c.HairpinMode}, {"promiscMode", &c.PromiscMode},
+		{"vlan", &c.VLAN}, {"vlanTrunk", objects(&c.VLANTrunk, (*trunk).fields)}, {"preserveDefaultVlan", &c.PreserveDefaultVLAN},
+		{"macspoofchk", &c.MacSpoofChk}, {"disableContainerInterface", &c.DisableContainerInterface}, {"portIsolation", &c.PortIsolation},
+		{"enabledad", &c.EnableDAD}, {"podCIDRs", &c.PodCIDRs}, {"podCIDRsFile", &c.PodCIDRsFile}, {"directCIDRs", &c.DirectCIDRs},
+		{"bridgeNetfilter", &c.BridgeNetfilter}, {"stateDir", &c.StateDir}, {"sysctl", &c.Sysctl}, {"runtimeConfig", part(c.RuntimeConfig.fields)},
 	}
 }
 
 func (r *runtimeConfig) fields() fields {
 	return fields{
-		"portMappings": objects(&r.PortMappings, (*portMapping).fields), "bandwidth": part(r.Bandwidth.fields()),
-		"ips": &r.IPs, "mac": &r.MAC, "aliases": &r.Aliases,
-		"dns":      part(fields{"servers": &r.DNS.Nameservers, "searches": &r.DNS.Search, "options": &r.DNS.Options}),
-		"ipRanges": ranges(&r.IPRanges),
+		{"portMappings", objects(&r.PortMappings, (*portMapping).fields)}, {"bandwidth", part(r.Bandwidth.fields)},
+		{"ips", &r.IPs}, {"mac", &r.MAC}, {"aliases", &r.Aliases},
+		{"dns", part(func() fields {
+			return fields{{"servers", &r.DNS.Nameservers}, {"searches", &r.DNS.Search}, {"options", &r.DNS.Options}}
+		})},
+		{"ipRanges", ranges(&r.IPRanges)},
 	}
 }
 
 func (m *portMapping) fields() fields {
-	return fields{"hostPort": &m.HostPort, "containerPort": &m.ContainerPort, "protocol": &m.Protocol, "hostIP": &m.HostIP}
+	return fields{{"hostPort", &m.HostPort}, {"containerPort", &m.ContainerPort}, {"protocol", &m.Protocol}, {"hostIP", &m.HostIP}}
 }
 
-func (t *trunk) fields() fields { return fields{"id": &t.ID, "minID": &t.MinID, "maxID": &t.MaxID} }
+func (t *trunk) fields() fields {
+	return fields{{"id", &t.ID}, {"minID", &t.MinID}, {"maxID", &t.MaxID}}
+}
 
 func (b *bandwidth) fields() fields {
-	return fields{"ingressRate": &b.IngressRate, "ingressBurst": &b.IngressBurst, "egressRate": &b.EgressRate, "egressBurst": &b.EgressBurst}
+	return fields{{"ingressRate", &b.IngressRate}, {"ingressBurst", &b.IngressBurst}, {"egressRate", &b.EgressRate}, {"egressBurst", &b.EgressBurst}}
 }
 
 // Parse reads a configuration and refuses what the plugin cannot do. Its errors carry the specification's codes.

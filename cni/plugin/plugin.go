@@ -127,10 +127,11 @@ func holdingOf(l ipam.Lease) holding {
 }
 
 func plainlyWritten(data []byte) (w written, ok bool) {
-	fields := fields{"netns": &w.Netns, "pod": &w.Pod, "aliases": &w.Aliases, "ports": &w.Ports, "guard": &w.Guard, "limited": &w.Limited}
+	fields := fields{{"netns", &w.Netns}, {"pod", &w.Pod}, {"aliases", &w.Aliases}, {"ports", &w.Ports}, {"guard", &w.Guard}, {"limited", &w.Limited}}
 	members, ok := jsonparts.Members(data)
 	for _, m := range members {
-		ok = ok && plain(fields[m.Name], m.Value)
+		to, _ := fields.of("", m.Name)
+		ok = ok && plain(to, m.Value)
 	}
 	return w, ok
 }

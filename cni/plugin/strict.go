@@ -19,16 +19,23 @@ import (
 //
 // It takes the place of struct tags, because the library that reads them ignores what it does not know, matches names in any case, and
 // spends a good part of a start on the types of fields that are not there.
-type fields map[string]any
+type fields []field
+
+type field struct {
+	name string
+	to   any
+}
 
 // of finds a field of the object at path. In what a runtime gives any case will do: containerd's port mappings have Go's names.
 func (f fields) of(path, name string) (any, bool) {
-	if to, ok := f[name]; ok || !strings.HasPrefix(path, "runtimeConfig") {
-		return to, ok
+	for _, known := range f {
+		if known.name == name {
+			return known.to, true
+		}
 	}
-	for known, to := range f {
-		if strings.EqualFold(known, name) {
-			return to, true
+	for _, known := range f {
+		if strings.HasPrefix(path, "runtimeConfig") && strings.EqualFold(known.name, name) {
+			return known.to, true
 		}
 	}
 	return nil, false
@@ -86,9 +93,9 @@ func membersOf(raw []byte) ([]jsonparts.Member, error) {
 
 func unsupported(path string, raw []byte, known fields) error {
 	var allowed []string
-	for name := range known {
-		if !strings.HasPrefix(name, "cni.dev/") {
-			allowed = append(allowed, name)
+	for _, f := range known {
+		if !strings.HasPrefix(f.name, "cni.dev/") {
+			allowed = append(allowed, f.name)
 		}
 	}
 	slices.Sort(allowed)
@@ -131,8 +138,8 @@ func objects[T any](out *[]T, known func(*T) fields) reader {
 }
 
 // part reads an object.
-func part(known fields) reader {
-	return func(path string, raw []byte) error { return object(path, raw, known) }
+func part(known func() fields) reader {
+	return func(path string, raw []byte) error { return object(path, raw, known()) }
 }
 
 func into(to any) reader {

@@ -131,7 +131,13 @@ func speaks(command string, stdin []byte, v verb, versions version.PluginInfo) *
 	var conf struct{ CNIVersion, Name string }
 	members, err := membersOf(stdin)
 	for _, m := range members {
-		to := map[string]*string{"cniVersion": &conf.CNIVersion, "name": &conf.Name}[m.Name]
+		var to *string
+		switch m.Name {
+		case "cniVersion":
+			to = &conf.CNIVersion
+		case "name":
+			to = &conf.Name
+		}
 		if to != nil && err == nil && !plain(to, m.Value) {
 			err = json.Unmarshal(m.Value, to)
 		}
