@@ -70,6 +70,7 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (*Connection, er
 	rc.UserAgent = "kubelet/orlop"
 	rc.ContentType = "application/vnd.kubernetes.protobuf"
 	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	rc.DisableCompression = true // each event of a watch would be a compressed stream of its own, for some hundred bytes less
 	if cfg.Rotate && rc.CertFile == current(cfg) {
 		if err := rotate(ctx, cfg, rc, log); err != nil {
 			return nil, err

@@ -100,7 +100,8 @@ func runScheduler(ctx context.Context, bin string, choice choice, out io.Writer)
 	}
 	defer func() { err = errors.Join(err, b.server.Stop()) }()
 	config := rest.CopyConfig(b.server.Config)
-	config.ContentType, config.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"
+	// As kubelets ask.
+	config.ContentType, config.AcceptContentTypes, config.DisableCompression = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf", true
 	if b.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
