@@ -84,6 +84,12 @@ func (f *field) talkers(to map[*netnstest.NS]string) func(when string, size int)
 	}
 }
 
+// narrow has the nodes' network take shorter packets. What is too long is the stack's, which says so.
+func (f *field) narrow() {
+	f.node.SetMTU("up", 1300)
+	f.other.SetMTU("up", 1300)
+}
+
 // Connections stay on their way, with bulk both ways, while the way of others changes and the agent restarts; and the kernel goes on to find out whether the next hop is
 // who it was.
 func TestKernelPairsStayOnTheirWay(t *testing.T) {
@@ -120,6 +126,6 @@ func TestKernelPairsStayOnTheirWay(t *testing.T) {
 	if n := next(); n.State == netlink.NUD_STALE {
 		t.Errorf("nobody asks whether the next hop still is who it was: %v", n)
 	}
-	f.node.SetMTU("up", 1300) // what is too long is the stack's, which says so
+	f.narrow()
 	talk("through a narrow link", 1<<20)
 }

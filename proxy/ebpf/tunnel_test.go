@@ -88,7 +88,7 @@ func TestKernelPairsPastTheTunnel(t *testing.T) {
 		}
 		f.pairs(true)
 		f.pass(f.through)
-		f.node.SetMTU("up", 1300)
+		f.narrow()
 		f.talkers(to)("through a device that is too narrow for the tunnel", 1<<20)
 	})
 }
