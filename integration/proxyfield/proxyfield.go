@@ -277,8 +277,8 @@ func (f *Field) StartAgent() error {
 	return nil
 }
 
-// Use makes program the agent's from its next start on; "" is Bin's.
-func (f *Field) Use(program string) { f.cfg.Agent = program }
+// Use makes program the agent's from its next start on, with more arguments in place of Config's; "" is Bin's.
+func (f *Field) Use(program string, args ...string) { f.cfg.Agent, f.cfg.Args = program, args }
 
 // PID is the agent's.
 func (f *Field) PID() int { return f.agent.Process.Pid }

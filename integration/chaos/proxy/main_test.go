@@ -60,6 +60,9 @@ func bin(t *testing.T) string {
 	return dir
 }
 
+// agentArgs are what the agent of this version is given besides.
+func agentArgs() []string { return []string{"--pod-redirect=" + *redirect} }
+
 // own are the node's endpoints.
 func own() (out []netip.Addr) {
 	for s := range services {
@@ -74,7 +77,7 @@ func own() (out []netip.Addr) {
 func TestServices(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f, err := proxyfield.New(ctx, proxyfield.Config{Bin: bin(t), Dir: t.TempDir(), Mode: *mode, Args: []string{"--pod-redirect=" + *redirect}, Pods: own()})
+	f, err := proxyfield.New(ctx, proxyfield.Config{Bin: bin(t), Dir: t.TempDir(), Mode: *mode, Args: agentArgs(), Pods: own()})
 	if err != nil {
 		t.Fatal(err)
 	}

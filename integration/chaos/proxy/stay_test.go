@@ -104,7 +104,7 @@ func (w *world) fromAnother(ctx context.Context, d time.Duration) {
 		w.changing.Unlock()
 		time.Sleep(max(time.Second, d/times/2))
 		must(w.t, w.f.EndAgent(syscall.SIGTERM))
-		w.f.Use("")
+		w.f.Use("", agentArgs()...)
 		must(w.t, w.f.StartAgent())
 		w.serving(ctx)
 		time.Sleep(max(time.Second, d/times/2))
