@@ -174,7 +174,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	group.Go(func() error { return a.keepNode(ctx) })
 	group.Go(func() error { return serveProbes(ctx, o.probes, a.healthHandler(m.kube)) })
 	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(m.kube), o.config.hardFail, log) })
-	group.Go(func() error { return serve(ctx, o.metrics, m.handler(), o.config.hardFail, log) })
+	group.Go(func() error { return serve(ctx, o.metrics, m.handler(log), o.config.hardFail, log) })
 	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode, "proxyExternal", svc.external())
 	return group.Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -188,9 +189,10 @@ func (m *metrics) observe(s proxy.Sync) {
 	}
 }
 
-func (m *metrics) handler() http.Handler {
+func (m *metrics) handler(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	// A part that cannot be read now must not take the others away.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: errorLog{log}}))
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, m.mode)
 		if r.URL.Query().Has("verbose") {
@@ -204,6 +206,13 @@ func (m *metrics) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /proxyExternal", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, m.external) })
 	return mux
+}
+
+// errorLog has what could not be read told in the log.
+type errorLog struct{ log *slog.Logger }
+
+func (l errorLog) Println(v ...any) {
+	l.log.Warn("metrics", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 // counts reads programs' counters when asked.

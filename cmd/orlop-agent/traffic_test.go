@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -119,5 +123,18 @@ ns/new      0.0      1.0      0       0        0         0             2
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// What of the metrics cannot be read now does not take the others away.
+func TestMetricsWithoutAPart(t *testing.T) {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	there := prometheus.NewGauge(prometheus.GaugeOpts{Name: "there", Help: "It is."})
+	m.registry.MustRegister(there, newTraffic(func() (map[string]proxy.Traffic, error) { return nil, errors.New("no such map") }))
+	var log bytes.Buffer
+	w := httptest.NewRecorder()
+	m.handler(slog.New(slog.NewTextHandler(&log, nil))).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "there 0") || !strings.Contains(log.String(), "no such map") {
+		t.Errorf("%d: %s; log: %s", w.Code, w.Body, log.String())
 	}
 }
