@@ -13,7 +13,8 @@ import (
 // the kernel's one lock on network configuration; these calls of an older time read what is there.
 func (s *socket) bridge(name string) *link {
 	// They would have the kernel load a module for a link that is not there.
-	if unix.Access("/proc/sys/net/ipv4/conf/"+name, unix.F_OK) != nil {
+	var there unix.Stat_t
+	if unix.Stat("/proc/sys/net/ipv4/conf/"+name, &there) != nil {
 		return nil
 	}
 	info := unix.EthtoolDrvinfo{Cmd: unix.ETHTOOL_GDRVINFO}
