@@ -78,8 +78,8 @@ bench: images ## README's figures: seconds to ready, memory of each process
 	go test -v ./proxy/ebpf -run '^$$' -bench KernelNodePort -benchtime 1x
 	go test -v -timeout 60m ./proxy/modes -run '^$$' -bench KernelConnect -benchtime 1x
 
-chaos: images ## as root, an hour or more: what a cluster rests on breaks for as long as outages last
-	go test -count=1 -p 1 -v -timeout 60m ./integration/chaos/...
+chaos: images ## as root, two hours or more: what a cluster rests on breaks for as long as outages last
+	go test -count=1 -p 1 -v -timeout 240m ./integration/chaos/...
 	go test -count=1 -timeout 60m ./integration/simulation -run TestSimulation -seeds 20000
 
 check: ## generated files are fresh, code is formatted and vetted
