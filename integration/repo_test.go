@@ -46,7 +46,7 @@ func allowed(from, to string) bool {
 	case to == "cmd/elected": // a leaf of leader election, for the two that elect
 		return component(from) == "controllers" || component(from) == "scheduler"
 	case to == "cmd/memory": // a leaf of staying small while calm, for all programs that run for long
-		return component(from) == "elected" || component(from) == "apiserver" || component(from) == "etcd"
+		return component(from) == "elected" || component(from) == "apiserver" || component(from) == "etcd" || component(from) == "scheduler"
 	case to == "cmd/quota": // a leaf of what objects use, for the two that count
 		return component(from) == "apiserver" || component(from) == "controllers"
 	}
