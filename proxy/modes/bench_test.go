@@ -169,7 +169,7 @@ func (p *place) load(b *testing.B, n int) error {
 		t.SetNode(node)
 		return t.Set(manyServices(n))
 	case kubeNft:
-		return restore(kubeProxyNft(n), "nft", "-f", "-")
+		return loadKubeProxyNft(n)
 	case kubeIptables:
 		return restore(kubeProxyIptables(n), "iptables-legacy-restore")
 	}
@@ -293,41 +293,4 @@ func kubeProxyIptables(n int) string {
 	}
 	write(n-1, "udp")
 	return head.String() + body.String() + "COMMIT\n"
-}
-
-// kubeProxyNft is written as kube-proxy writes it in its mode nftables.
-func kubeProxyNft(n int) string {
-	var out, elements strings.Builder
-	out.WriteString(`add table ip kube-proxy
-add chain ip kube-proxy mark-for-masquerade
-add rule ip kube-proxy mark-for-masquerade mark set mark or 0x4000
-add chain ip kube-proxy masquerading
-add rule ip kube-proxy masquerading mark and 0x4000 == 0 return
-add rule ip kube-proxy masquerading mark set mark xor 0x4000
-add rule ip kube-proxy masquerading masquerade fully-random
-add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; }
-add chain ip kube-proxy services
-add rule ip kube-proxy services ip daddr . meta l4proto . th dport vmap @service-ips
-add chain ip kube-proxy nat-prerouting { type nat hook prerouting priority -100 ; }
-add rule ip kube-proxy nat-prerouting jump services
-add chain ip kube-proxy nat-output { type nat hook output priority -100 ; }
-add rule ip kube-proxy nat-output jump services
-add chain ip kube-proxy nat-postrouting { type nat hook postrouting priority 100 ; }
-add rule ip kube-proxy nat-postrouting jump masquerading
-`)
-	write := func(i int, proto string) {
-		id, ip := fmt.Sprintf("%010d-%s", i, proto), clusterIP(i)
-		fmt.Fprintf(&out, "add chain ip kube-proxy service-%s\nadd chain ip kube-proxy endpoint-%s-a\nadd chain ip kube-proxy endpoint-%s-b\n", id, id, id)
-		for j, e := range ends(i, n) {
-			fmt.Fprintf(&out, "add rule ip kube-proxy endpoint-%s-%c ip saddr %s jump mark-for-masquerade\nadd rule ip kube-proxy endpoint-%s-%c meta l4proto %s dnat to %s\n", id, 'a'+j, e.Addr(), id, 'a'+j, proto, e)
-		}
-		fmt.Fprintf(&out, "add rule ip kube-proxy service-%s ip daddr %s %s dport 80 ip saddr != 10.10.0.0/16 jump mark-for-masquerade\n", id, ip, proto)
-		fmt.Fprintf(&out, "add rule ip kube-proxy service-%s numgen random mod 2 vmap { 0 : goto endpoint-%s-a, 1 : goto endpoint-%s-b }\n", id, id, id)
-		fmt.Fprintf(&elements, "add element ip kube-proxy service-ips { %s . %s . 80 : goto service-%s }\n", ip, proto, id)
-	}
-	for i := range n {
-		write(i, "tcp")
-	}
-	write(n-1, "udp")
-	return out.String() + elements.String()
 }
