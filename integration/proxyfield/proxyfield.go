@@ -40,6 +40,9 @@ const (
 	PortStays = 8081
 )
 
+// runtimesNetns is where runtimes have pods' network namespaces.
+const runtimesNetns = "/run/netns"
+
 // variable is set to the cgroup's folder in the process that Private starts.
 const variable = "ORLOP_FIELD"
 
@@ -62,6 +65,9 @@ func Private(args ...string) (code int, again bool, err error) {
 		return 1, true, err
 	}
 	defer f.Close()
+	if os.Mkdir(runtimesNetns, 0o755) == nil { // else there is one, which is somebody's
+		defer func() { err = errors.Join(err, os.Remove(runtimesNetns)) }()
+	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), variable+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -242,15 +248,11 @@ func (f *Field) mountBPF() error {
 
 // showPods has the agent find the namespace of the node's own endpoints where runtimes have pods'.
 func (f *Field) showPods(ns netns.NsHandle) error {
-	const runtimes = "/run/netns"
-	if err := os.MkdirAll(runtimes, 0o755); err != nil {
-		return err
-	}
 	if err := os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)), f.path("netns/pods")); err != nil {
 		return err
 	}
-	if err := unix.Mount(f.path("netns"), runtimes, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("show pods' namespaces at %s: %w", runtimes, err)
+	if err := unix.Mount(f.path("netns"), runtimesNetns, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("show pods' namespaces at %s: %w", runtimesNetns, err)
 	}
 	return nil
 }
