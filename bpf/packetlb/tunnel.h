@@ -54,7 +54,7 @@ static __always_inline int into_tunnel(struct __sk_buff *skb, struct tunnel *t, 
 	};
 	long got;
 
-	if (!remote)
+	if (!remote || skb->len - ETH_HLEN > 0xffff - sizeof(o)) /* "big TCP": the headers outside cannot say such a length */
 		return PASS;
 	fib.ipv4_src = t->local;
 	fib.ipv4_dst = *remote;
