@@ -138,13 +138,7 @@ func TestKernelPodLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for _, h := range trees {
-			if err := c.removeTree(filepath.Join(h.Dir, prefix)); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	t.Cleanup(func() { removeAll(t, c, prefix) })
 	p := pod(v1.ResourceRequirements{Requests: list("500m", "64Mi"), Limits: list("500m", "64Mi")})
 	for range 2 { // the second time must find all as it should be
 		if err := c.EnsureRoot(list("1", "512Mi")); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,21 @@ func TestContainerID(t *testing.T) {
 	for dir, want := range map[string]string{"0a1b": "0a1b", "cri-containerd-0a1b.scope": "0a1b"} {
 		if got := containerID(dir); got != want {
 			t.Errorf("%s is the cgroup of %q, want %q", dir, got, want)
+		}
+	}
+}
+
+// removeAll ends what a test left under prefix in every tree. The kernel needs a moment with a process that was killed.
+func removeAll(t *testing.T, c *Cgroups, prefix string) {
+	t.Helper()
+	for _, h := range c.cfg.Hierarchies {
+		err := c.removeTree(filepath.Join(h.Dir, prefix))
+		for end := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+			err = c.removeTree(filepath.Join(h.Dir, prefix))
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -34,13 +50,7 @@ func TestKernelUsage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for _, h := range trees {
-			if err := c.removeTree(filepath.Join(h.Dir, prefix)); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	t.Cleanup(func() { removeAll(t, c, prefix) })
 	p := pod(v1.ResourceRequirements{Requests: list("500m", "64Mi")})
 	if all, each, err := c.PodUsage(p); err != nil || all != (Usage{}) || len(each) != 0 {
 		t.Errorf("a pod without a cgroup holds %+v %v, %v", all, each, err)
@@ -48,12 +58,16 @@ func TestKernelUsage(t *testing.T) {
 	if err := c.EnsurePod(p); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "x=$(head -c 8000000 /dev/zero | tr '\\0' x); read y")
-	wait, err := cmd.StdinPipe()
+	cmd := exec.Command("sh", "-c", "read x; x=$(head -c 8000000 /dev/zero | tr '\\0' x); echo; read x") // it takes its memory in the cgroup
+	orders, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer wait.Close()
+	defer orders.Close()
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,15 +84,14 @@ func TestKernelUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var all Usage
-	var each map[string]Usage
-	for range 100 { // the shell may have used its memory before it was moved: its children count
-		if all, each, err = c.PodUsage(p); err != nil || all.Pids > 0 && all.Memory > 0 {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	if _, err := orders.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
 	}
-	if err != nil || all.Pids < 1 || all.Memory < 1<<12 || each["0a1b"].Pids != all.Pids {
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	all, each, err := c.PodUsage(p)
+	if err != nil || all.Pids != 1 || all.Memory < 4_000_000 || each["0a1b"].Pids != all.Pids {
 		t.Errorf("the pod holds %+v, its container %+v, %v", all, each, err)
 	}
 	if err := c.Bound("/"+prefix, list("1", "1Gi")); err != nil {
