@@ -14,7 +14,8 @@ import (
 func TestChangesAreToldOnceInForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []Sync
-		r := &recorder{fail: 2}
+		r := &recorder{}
+		r.fail.Store(2)
 		p, err := New(Config{
 			Synced: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler), Observe: func(s Sync) { told = append(told, s) },
 		}, r)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,8 +22,8 @@ import (
 type recorder struct {
 	model Model
 	sets  int
-	fail  int
-	count int // groups of the last change
+	fail  atomic.Int64 // also told while a change is applied
+	count int          // groups of the last change
 }
 
 func (r *recorder) Apply(c Change) error {
@@ -34,8 +35,8 @@ func (r *recorder) Apply(c Change) error {
 	for range c.Groups {
 		r.count++
 	}
-	if r.sets++; r.fail > 0 {
-		r.fail--
+	r.sets++
+	if r.fail.Add(-1) >= 0 {
 		r.model = Model{"half": {}}
 		return errors.New("the kernel is full")
 	}
@@ -119,7 +120,8 @@ func TestProxyGivesNothingAwayBeforeItIsSynced(t *testing.T) {
 
 func TestProxyTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{fail: 2}
+		r := &recorder{}
+		r.fail.Store(2)
 		p := start(t, r, func(context.Context) error { return nil })
 		p.SetService("ns/web", web.Pack())
 		time.Sleep(5 * time.Second)
@@ -179,7 +181,7 @@ func TestChangesAreSmallAndConverge(t *testing.T) {
 			}
 			p.SetService(key, want[key])
 			p.SetSlice(slice, given[slice])
-			r.fail = max(0, rnd.IntN(8)-6)
+			r.fail.Store(int64(rnd.IntN(8) - 6))
 			if rnd.IntN(2) == 0 {
 				synctest.Wait()
 			}
