@@ -25,6 +25,8 @@ var (
 	redirect = flag.String("pod-redirect", "peer", "how packets from outside reach the node's own endpoints: peer, past its stack, or stack")
 	old      = flag.String("old", "", "the program of an orlop-agent of another version, to upgrade from; empty: none")
 	flips    = flag.Int("flips", 1000, "endpoints that come or go each second")
+	away     = flag.Duration("away", 2*time.Minute, "how long there is no agent in the end, besides -for; in mode userspace, and with 0, there is always one")
+	pace     = flag.Duration("pace", 5*time.Millisecond, "between requests of one kind: so few that ports do not run out")
 )
 
 func TestMain(m *testing.M) {
@@ -106,6 +108,9 @@ func TestServices(t *testing.T) {
 		{"only endpoints change", w.wait, *length / 10}, {"the agent is killed every second", w.killed, *length * 4 / 10}, {"upgrades", w.upgraded, *length * 2 / 10},
 		{"no API server, and the agent is killed", w.cutOff, *length * 2 / 10}, {"the host boots without an API server", w.booted, *length / 10},
 	}
+	if *away > 0 && *mode != "userspace" {
+		parts = append(parts, part{"no agent", w.away, *away})
+	}
 	if *old != "" {
 		parts = append(parts, part{"upgrades from another version", w.fromAnother, *length / 10})
 	}
@@ -118,7 +123,7 @@ func TestServices(t *testing.T) {
 	if bad := w.count.bad.Load(); bad > 0 {
 		t.Errorf("%d requests failed or were misdirected", bad)
 	}
-	if w.count.good.Load() < int64(length.Seconds())*10 {
+	if w.count.good.Load() < int64(length.Seconds()/max(1, pace.Seconds()/0.05))*10 {
 		t.Errorf("only %d requests went well: that is no load", w.count.good.Load())
 	}
 }
@@ -164,6 +169,18 @@ func (w *world) cutOff(ctx context.Context, d time.Duration) {
 	w.killed(ctx, d)
 	must(w.t, w.f.API.StartAPI(ctx))
 	w.changing.Unlock()
+	w.serving(ctx)
+}
+
+// away leaves what the agent made without one. Nobody changes endpoints meanwhile: what is asked for is what was left.
+func (w *world) away(ctx context.Context, d time.Duration) {
+	w.serving(ctx)
+	w.changing.Lock()
+	defer w.changing.Unlock()
+	time.Sleep(2 * time.Second) // what has changed is in force
+	must(w.t, w.f.EndAgent(syscall.SIGKILL))
+	time.Sleep(d)
+	must(w.t, w.f.StartAgent())
 	w.serving(ctx)
 }
 

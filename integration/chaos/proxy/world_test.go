@@ -165,10 +165,7 @@ func (w *world) load(ctx context.Context) {
 	}
 }
 
-const (
-	patience = 5 * time.Second
-	pace     = 5 * time.Millisecond // between requests of one kind: so few that ports do not run out
-)
+const patience = 5 * time.Second
 
 func (w *world) ask(ctx context.Context, kind string, ask func(s int) (netip.Addr, error)) {
 	for s := 0; ctx.Err() == nil; s = (s + 1) % services {
@@ -177,7 +174,7 @@ func (w *world) ask(ctx context.Context, kind string, ask func(s int) (netip.Add
 		who, err := ask(s)
 		w.asking.RUnlock()
 		w.count.note(kind, s, who, err, time.Since(began))
-		time.Sleep(pace)
+		time.Sleep(*pace)
 	}
 }
 
