@@ -19,7 +19,6 @@ import (
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/proxy"
-	"github.com/vishvananda/netlink"
 )
 
 // order is what a client process does: a socket belongs to the cgroup of the process that makes it, so clients are this
@@ -205,27 +204,13 @@ func newRigOf(t testing.TB, entries, limit uint32) *rig {
 			t.Error(err)
 		}
 	})
-	lo, err := r.node.NL.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i := range 3 {
 		for _, s := range []string{fmt.Sprintf("10.10.0.%d/32", i+1), fmt.Sprintf("fd10::%d/128", i+1)} {
-			a, err := netlink.ParseAddr(s)
-			if err == nil {
-				a.Flags = syscall.IFA_F_NODAD
-				err = r.node.NL.AddrAdd(lo, a)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			r.node.Addrs("lo", s) // waits for the route, which the kernel may make later
 			r.serve(netip.AddrPortFrom(netip.MustParsePrefix(s).Addr(), 8080))
 		}
 	}
-	a, _ := netlink.ParseAddr("192.0.2.1/32")
-	if err := r.node.NL.AddrAdd(lo, a); err != nil {
-		t.Fatal(err)
-	}
+	r.node.Addrs("lo", "192.0.2.1/32")
 	r.open()
 	return r
 }
