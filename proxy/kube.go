@@ -15,7 +15,7 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
 		return Service{}, false
 	}
-	if _, other := s.Labels["service.kubernetes.io/service-proxy-name"]; other {
+	if notOurs(s.Labels) {
 		return Service{}, false
 	}
 	ips := s.Spec.ClusterIPs
@@ -50,6 +50,13 @@ func FromService(s *corev1.Service) (_ Service, ok bool) {
 	return out, true
 }
 
+// notOurs tells by the labels of a Service, or of a slice, which has its Service's, that it is another proxy's, or headless whatever address it has.
+func notOurs(labels map[string]string) bool {
+	_, other := labels["service.kubernetes.io/service-proxy-name"]
+	_, headless := labels[corev1.IsHeadlessService]
+	return other || headless
+}
+
 // sourceRanges are those of the spec, or of the annotation that was there before it. A range that cannot be read admits nobody, rather than
 // everybody.
 func sourceRanges(s *corev1.Service) []netip.Prefix {
@@ -71,7 +78,7 @@ func sourceRanges(s *corev1.Service) []netip.Prefix {
 // FromSlice takes from an EndpointSlice what the model of a node needs; ok is false when it belongs to no service.
 func FromSlice(s *discoveryv1.EndpointSlice, node string) (_ Slice, ok bool) {
 	name := s.Labels[discoveryv1.LabelServiceName]
-	if name == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
+	if name == "" || s.AddressType == discoveryv1.AddressTypeFQDN || notOurs(s.Labels) {
 		return Slice{}, false
 	}
 	out := Slice{Service: s.Namespace + "/" + name}

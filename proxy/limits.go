@@ -53,7 +53,7 @@ func (l Limit) Refuses() bool { return l.refuse != nil }
 func Limits() []Limit {
 	return []Limit{
 		{SCTP, Modes(), "refused: the Service's ports of SCTP are not translated", "", refuseSCTP},
-		{ExternalIPs, Modes(), "refused: they are not translated, because whoever may write a Service could take any address over (CVE-2020-8554)", "", refuseExternalIPs},
+		{ExternalIPs, Modes(), "refused: they are not translated, because whoever may write a Service could take any address over (CVE-2020-8554)", "without `--external-ips`", refuseExternalIPs},
 		{ExternalLocal, []string{ModeUserspace},
 			"refused: the Service's node ports, balancer's and external addresses are not served, its cluster addresses are: endpoints would see this node as the client", "", refuseExternalLocal},
 		{ClientAddresses, []string{ModeUserspace}, "endpoints see the node as the client", "", nil},
