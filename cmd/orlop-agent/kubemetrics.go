@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/iptables"
+	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 // kubeMetrics are kube-proxy's by name, where they mean the same here: whoever watches a kube-proxy watches this.
@@ -16,9 +19,14 @@ type kubeMetrics struct {
 	took, whole, part, programming prometheus.Histogram
 	last                           prometheus.Gauge
 	failures                       prometheus.Counter // of the mode's own name; nil where kube-proxy has no such mode
+	partial, cleanup               prometheus.Counter // of those that came after the first synchronisation, by iptables; of chains that are not used any more, by nftables; else nil
+	ended                          *prometheus.CounterVec
+	looked                         *prometheus.HistogramVec
+	rules                          func() []iptables.Rules // nil in other modes
+	begun                          bool                    // all was in force once
 	healthz, livez                 *prometheus.CounterVec
 
-	queued, services, servicesPending, slices, slicesPending, lonely *prometheus.Desc
+	queued, services, servicesPending, slices, slicesPending, lonely, allRules, lastRules *prometheus.Desc
 }
 
 func newKubeMetrics(mode string) *kubeMetrics {
@@ -50,16 +58,39 @@ func newKubeMetrics(mode string) *kubeMetrics {
 		slicesPending:   desc("endpoint_changes_pending", "Changes of EndpointSlices that are not in force."),
 		lonely:          desc("no_local_endpoints_total", "Services with a traffic policy Local and endpoints, none of them on this node.", "traffic_policy"),
 	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "kubeproxy_sync_proxy_rules_" + name, Help: help})
+	}
+	switch mode {
+	case proxy.ModeNftables:
+		m.cleanup = counter("nftables_cleanup_failures_total", "Synchronisations that left chains which are not used any more.")
+	case proxy.ModeIptables:
+		m.partial = counter("iptables_partial_restore_failures_total", "Synchronisations that failed after the first that did not.")
+		m.allRules = desc("iptables_total", "Rules of ours.", "table", "ip_family")
+		m.lastRules = desc("iptables_last", "Rules of ours that the last synchronisation wrote.", "table", "ip_family")
+	}
 	if name := map[string]string{proxy.ModeNftables: "nftables_sync_failures_total", proxy.ModeIptables: "iptables_restore_failures_total"}[mode]; name != "" {
-		m.failures = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubeproxy_sync_proxy_rules_" + name, Help: "Synchronisations that failed."})
+		m.failures = counter(name, "Synchronisations that failed.")
+		m.ended = prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubeproxy_conntrack_reconciler_deleted_entries_total", Help: "The kernel's entries of flows of UDP that were deleted, as their endpoint had gone.",
+		}, []string{"ip_family"})
+		m.looked = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubeproxy_conntrack_reconciler_sync_duration_seconds", Help: "Time to look through the kernel's entries for flows of UDP whose endpoint has gone.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
+		}, []string{"ip_family"})
 	}
 	return m
 }
 
 func (m *kubeMetrics) parts() []prometheus.Collector {
 	list := []prometheus.Collector{m.took, m.whole, m.part, m.programming, m.last, m.healthz, m.livez}
-	if m.failures != nil {
-		list = append(list, m.failures)
+	for _, c := range []prometheus.Counter{m.failures, m.partial, m.cleanup} {
+		if c != nil {
+			list = append(list, c)
+		}
+	}
+	if m.ended != nil {
+		list = append(list, m.ended, m.looked)
 	}
 	return list
 }
@@ -69,8 +100,15 @@ func (m *kubeMetrics) observe(s proxy.Sync, now time.Time) {
 		if m.failures != nil {
 			m.failures.Inc()
 		}
+		if m.partial != nil && m.begun {
+			m.partial.Inc()
+		}
+		if m.cleanup != nil && errors.Is(s.Err, nft.ErrCleanup) {
+			m.cleanup.Inc()
+		}
 		return
 	}
+	m.begun = true
 	m.took.Observe(s.Took.Seconds())
 	if s.Whole {
 		m.whole.Observe(s.Took.Seconds())
@@ -83,13 +121,28 @@ func (m *kubeMetrics) observe(s proxy.Sync, now time.Time) {
 	m.last.Set(float64(now.UnixNano()) / 1e9)
 }
 
+// flows is told of the kernel's flows that a mode has ended.
+func (m *kubeMetrics) flows(v4 bool, ended uint, took time.Duration) {
+	m.ended.WithLabelValues(ipFamily(v4)).Add(float64(ended))
+	m.looked.WithLabelValues(ipFamily(v4)).Observe(took.Seconds())
+}
+
+func ipFamily(v4 bool) string {
+	if v4 {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
 // Describe implements prometheus.Collector.
 func (m *kubeMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.parts() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{m.queued, m.services, m.servicesPending, m.slices, m.slicesPending, m.lonely} {
-		ch <- d
+	for _, d := range []*prometheus.Desc{m.queued, m.services, m.servicesPending, m.slices, m.slicesPending, m.lonely, m.allRules, m.lastRules} {
+		if d != nil {
+			ch <- d
+		}
 	}
 }
 
@@ -98,14 +151,20 @@ func (m *kubeMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range m.parts() {
 		c.Collect(ch)
 	}
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	if m.rules != nil {
+		for _, r := range m.rules() {
+			send(m.allRules, prometheus.GaugeValue, float64(r.All), r.Table, ipFamily(r.V4))
+			send(m.lastRules, prometheus.GaugeValue, float64(r.Last), r.Table, ipFamily(r.V4))
+		}
+	}
 	p := m.changes.Load()
 	if p == nil {
 		return
 	}
 	c := p.Changes()
-	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
-	}
 	if !c.Queued.IsZero() {
 		send(m.queued, prometheus.GaugeValue, float64(c.Queued.UnixNano())/1e9)
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 // serve answers HTTP at addr until ctx ends; nowhere when addr is empty. While somebody else has the address it is told once, and tried again and
@@ -135,6 +136,13 @@ func newMetrics(s *services) *metrics {
 			Name: "orlop_proxy_change_wait_seconds", Help: "Time from a change being seen to its synchronisation.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 18),
 		}),
+	}
+	if s.tables != nil {
+		m.kube.rules = s.tables.Rules
+		s.tables.TellFlows(m.kube.flows)
+	}
+	if table, is := s.packets.(*nft.Backend); is && s.mode == modeNftables {
+		table.TellFlows(m.kube.flows)
 	}
 	if s.lb != nil {
 		m.registry.MustRegister(counts{s.lb.Counters, prometheus.NewDesc(

@@ -7,12 +7,16 @@ package flows
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/proxy"
 )
+
+// Told is told of each look through the kernel's connections of a family: how many it ended, and how long it took.
+type Told func(v4 bool, ended uint, took time.Duration)
 
 // Set is the frontends of UDP whose backends have changed, each with no scope.
 type Set map[proxy.Frontend]bool
@@ -32,7 +36,7 @@ func (fs Set) Add(before, after *proxy.Group) {
 
 // End deletes the connections of a family to noted frontends that lead to none of their backends. The next datagram is led anew. Node ports are
 // at each of nodes.
-func (fs Set) End(v4 bool, model proxy.Model, nodes []netip.Addr, only proxy.Scope) error {
+func (fs Set) End(v4 bool, model proxy.Model, nodes []netip.Addr, only proxy.Scope, told Told) error {
 	valid := fs.valid(v4, model, nodes, only)
 	if len(valid) == 0 {
 		return nil
@@ -41,7 +45,12 @@ func (fs Set) End(v4 bool, model proxy.Model, nodes []netip.Addr, only proxy.Sco
 	if !v4 {
 		family = unix.AF_INET6
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, valid); err != nil {
+	began := time.Now()
+	ended, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, valid)
+	if told != nil {
+		told(v4, ended, time.Since(began))
+	}
+	if err != nil {
 		return fmt.Errorf("end connections to backends that are gone: %w", err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +44,42 @@ type Backend struct {
 	node   proxy.Node
 	health []uint16
 	due    bool // node or health has changed since the chains were written
+	told   flows.Told
+	wrote  map[bool]written // by family, whether it is IPv4
 }
+
+// written is what is in force of a family, and what was written for it last.
+type written struct {
+	all  layout // not changed any more
+	last map[string]int
+}
+
+// Rules are those of ours in a table of a family.
+type Rules struct {
+	V4    bool
+	Table string
+	All   int
+	Last  int // of those, written by the last change
+}
+
+// Rules counts them.
+func (b *Backend) Rules() (out []Rules) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for v4, w := range b.wrote {
+		all := map[string]int{}
+		for c, rules := range w.all {
+			all[c.table] += len(rules)
+		}
+		for _, table := range []string{nat, filter} {
+			out = append(out, Rules{v4, table, all[table], w.last[table]})
+		}
+	}
+	return out
+}
+
+// TellFlows has f told of connections of UDP that are ended. It is called before the first Set.
+func (b *Backend) TellFlows(f flows.Told) { b.told = f }
 
 // Open finds the host's iptables and tries what it can do. What it leaves is as it was. The error names what is missing.
 func Open(cfg Config) (*Backend, error) {
@@ -66,7 +102,7 @@ func Open(cfg Config) (*Backend, error) {
 }
 
 func open(t tool, log *slog.Logger) (*Backend, error) {
-	b := &Backend{tool: t, log: log, due: true}
+	b := &Backend{tool: t, log: log, due: true, wrote: map[bool]written{}}
 	for _, f := range []family{{true, 32}, {false, 128}} {
 		if !f.v4 && !hasIPv6() {
 			continue
@@ -117,7 +153,13 @@ func (b *Backend) Set(model proxy.Model) error {
 	b.mu.Unlock()
 	var errs []error
 	for _, s := range b.sides {
-		if err := s.set(model, node, health, due); err != nil {
+		last, err := s.set(model, node, health, due, b.told)
+		if last != nil {
+			b.mu.Lock()
+			b.wrote[s.f.v4] = written{s.have, last}
+			b.mu.Unlock()
+		}
+		if err != nil {
 			s.have = nil // what is there is not known any more
 			errs = append(errs, fmt.Errorf("set rules: %w", err))
 		}
@@ -146,10 +188,11 @@ type side struct {
 	ledger  ledger
 }
 
-func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool) error {
+// set returns how many rules it has written into each table; nil where nothing had changed, or nothing is in force.
+func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool, told flows.Told) (last map[string]int, err error) {
 	gone, lost, err := s.adopt()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fresh := s.units == nil
 	if s.units == nil {
@@ -158,7 +201,7 @@ func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool
 	stale := flows.Set{}
 	changed := s.regroup(model, stale) || due || fresh || len(lost) > 0 || len(gone) > 0 || len(s.have) == 0 || s.ledger.settled()
 	if !changed {
-		return nil
+		return nil, nil
 	}
 	for _, u := range s.units {
 		if u.own == nil || due {
@@ -170,15 +213,20 @@ func (s *side) set(model proxy.Model, node proxy.Node, health []uint16, due bool
 	for c := range s.have {
 		gone[c] = true
 	}
-	input := change(nat, s.have, want, gone, lost) + change(filter, s.have, want, gone, lost)
+	input, last := "", map[string]int{}
+	for _, table := range []string{nat, filter} {
+		part := change(table, s.have, want, gone, lost)
+		last[table] = strings.Count(part, "\n-A ") + strings.Count(part, "\n-I ")
+		input += part
+	}
 	if input != "" {
 		if err := s.tool.restore(s.f.v4, input); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	s.ledger.wrote(s.have, want, s.units)
 	s.have = want
-	return stale.End(s.f.v4, model, node.NodePorts, proxy.Everywhere)
+	return last, stale.End(s.f.v4, model, node.NodePorts, proxy.Everywhere, told)
 }
 
 // adopt reads what there is, at the first time, and now and then later, as somebody may have flushed it: gone are the chains of ours that are there

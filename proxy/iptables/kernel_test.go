@@ -142,6 +142,15 @@ func TestKernelFlushedTablesComeBack(t *testing.T) {
 		if n := strings.Count(want, "-A PREROUTING "); n != 1 {
 			t.Errorf("%d rules lead to ours from PREROUTING", n)
 		}
+		told, last := 0, 0
+		for _, r := range b.Rules() {
+			if r.V4 {
+				told, last = told+r.All, last+r.Last
+			}
+		}
+		if ours := strings.Count(want, "\n-A KUBE-"); told != ours || last != strings.Count(want, "\n-A ") {
+			t.Errorf("it counts %d rules, and %d just written, of %d in chains of ours in\n%s", told, last, ours, want)
+		}
 		for _, table := range []string{nat, filter} {
 			for _, do := range []string{"-F", "-X"} {
 				if out, err := exec.Command("iptables-nft", "-t", table, do).CombinedOutput(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 func TestKernelIptables(t *testing.T) {
 	for _, flavour := range []iptables.Flavour{iptables.NFT, iptables.Legacy} {
 		t.Run(string(flavour), func(t *testing.T) {
-			first := true
+			first, ended := true, uint(0)
 			proxytest.Suite(t, proxytest.Mode{
 				Name: proxy.ModeIptables, Changes: 20, Lacks: proxy.Lacks(proxy.ModeIptables),
 				Open: func(r *proxytest.Rig) proxytest.Backend {
@@ -46,11 +47,15 @@ func TestKernelIptables(t *testing.T) {
 						r.T.Fatalf("uses flavour %s, want the kubelet's, %s", b.Flavour(), flavour)
 					}
 					b.SetNode(proxytest.NodeOf())
+					b.TellFlows(func(_ bool, n uint, _ time.Duration) { ended += n })
 					return b
 				},
 				Remove: func(*proxytest.Rig) error { return iptables.Remove("") },
 				Left:   func(*proxytest.Rig) (string, error) { return saved(flavour) },
 			})
+			if ended == 0 {
+				t.Error("of no flow it was told that it ended")
+			}
 		})
 	}
 }
@@ -117,11 +122,13 @@ func TestKernelUserspace(t *testing.T) {
 func TestKernelNftables(t *testing.T) {
 	lacks := proxy.Lacks(proxy.ModeNftables)
 	lacks[proxy.PacketCounts] = true // where nobody wants them; where somebody does is tested in package nft
+	ended := uint(0)
 	proxytest.Suite(t, proxytest.Mode{
 		Name: proxy.ModeNftables, Changes: 100, Lacks: lacks,
 		Open: func(*proxytest.Rig) proxytest.Backend {
 			b := nft.New(proxy.Everywhere)
 			b.SetNode(proxytest.NodeOf())
+			b.TellFlows(func(_ bool, n uint, _ time.Duration) { ended += n })
 			return b
 		},
 		Remove: func(*proxytest.Rig) error { return nft.Remove() },
@@ -137,4 +144,7 @@ func TestKernelNftables(t *testing.T) {
 			return tables[0].Name, nil
 		},
 	})
+	if ended == 0 {
+		t.Error("of no flow it was told that it ended")
+	}
 }

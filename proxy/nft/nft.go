@@ -31,6 +31,9 @@ import (
 // Table is the name of the tables.
 const Table = "orlop-services"
 
+// ErrCleanup is returned by Set when all is in force, but chains that are not used any more could not be deleted.
+var ErrCleanup = errors.New("clean up")
+
 // batch is how many elements go into one transaction, so that its messages fit a socket's buffer. A service is never divided.
 const batch = 1000
 
@@ -54,6 +57,13 @@ func New(only proxy.Scope) *Backend {
 func (b *Backend) CountPackets() {
 	for _, s := range b.sides {
 		s.packets = true
+	}
+}
+
+// TellFlows has f told of connections of UDP that are ended. It is called before the first Set.
+func (b *Backend) TellFlows(f flows.Told) {
+	for _, s := range b.sides {
+		s.told = f
 	}
 }
 
@@ -112,6 +122,7 @@ func Remove() error {
 type side struct {
 	f       family
 	packets bool // are counted
+	told    flows.Told
 	tab     *nftables.Table
 	sets    map[string]*nftables.Set
 
@@ -185,9 +196,9 @@ func (s *side) set(model proxy.Model, node proxy.Node, due bool, only proxy.Scop
 		}
 	}
 	if err := s.dropChains(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrCleanup, err)
 	}
-	return errors.Join(stale.End(s.f.nfproto == unix.NFPROTO_IPV4, model, node.NodePorts, only), s.forget(lost))
+	return errors.Join(stale.End(s.f.nfproto == unix.NFPROTO_IPV4, model, node.NodePorts, only, s.told), s.forget(lost))
 }
 
 // setGroup queues what differs between a group and what the table holds of it, and returns what it was.
