@@ -59,6 +59,20 @@ func (p *Proxy) Changes() Changes {
 	return c
 }
 
+// Behind says for how long the oldest change waits that is not in force; 0: all are. It may be called at any time.
+func (p *Proxy) Behind(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since := p.pending.since
+	if !p.taken.IsZero() {
+		since = p.taken
+	}
+	if since.IsZero() {
+		return 0
+	}
+	return now.Sub(since)
+}
+
 // triggerLocked notes when a change of endpoints had happened, if the slice says so for the first time since this process began.
 func (p *Proxy) triggerLocked(key string, at time.Time) {
 	if !at.After(p.began) {

@@ -74,7 +74,8 @@ type Proxy struct {
 	lonely  map[string]lonely      // by service; those that are not, are not there
 	checks  map[string]HealthCheck // by service
 	pending pending
-	seen    Changes // but for what can be computed
+	taken   time.Time // since when the oldest change waits that the backend has in hand; zero: it has none
+	seen    Changes   // but for what can be computed
 	began   time.Time
 
 	begun bool // the backend has taken a model
@@ -248,10 +249,13 @@ func (p *Proxy) sync() (wait time.Duration, err error) {
 		p.cfg.Observe(done)
 	}
 	p.whole = err == nil
+	p.mu.Lock()
+	p.taken = time.Time{}
 	if err != nil {
-		p.mu.Lock()
 		p.pending = p.pending.with(taken)
-		p.mu.Unlock()
+	}
+	p.mu.Unlock()
+	if err != nil {
 		return time.Second, err
 	}
 	p.begun = true
@@ -268,6 +272,7 @@ func (p *Proxy) take() (change Change, taken pending, checks []HealthCheck) {
 	defer p.mu.Unlock()
 	dirty := p.dirty
 	taken = p.pending
+	p.taken = taken.since
 	p.pending, p.dirty = pending{}, map[string]bool{}
 	change.Whole = !p.whole
 	var gone []string

@@ -130,7 +130,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	past := newShortcut(o, svc, table, a.otherPods, log)
 	m.past, a.past = past, past
 	w := newWatch(client, o)
-	checks := healthcheck.New(a.inForce, log)
+	checks := healthcheck.New(a.healthy, log)
 	defer checks.Close()
 	p, err := proxy.New(proxy.Config{
 		Synced: func(ctx context.Context) error { return errors.Join(w.synced(ctx), a.nodeKnown(ctx)) }, Ready: func() { close(a.proxying) }, Observe: m.observe, Node: o.node, HealthChecks: func(list []proxy.HealthCheck) { svc.healthPorts(list); checks.Set(list) },
@@ -172,7 +172,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 		group.Go(func() error { return a.routes.Run(ctx) })
 	}
 	group.Go(func() error { return a.keepNode(ctx) })
-	group.Go(func() error { return serveProbes(ctx, o.probes, a.healthHandler(m.kube)) })
+	group.Go(func() error { return serveProbes(ctx, o.probes, a.probeHandler()) })
 	group.Go(func() error { return serve(ctx, o.healthz, a.healthHandler(m.kube), o.config.hardFail, log) })
 	group.Go(func() error { return serve(ctx, o.metrics, m.handler(log), o.config.hardFail, log) })
 	log.Info("agent started", "version", version, "node", o.node, "cni", o.cni, "proxyMode", svc.mode, "proxyExternal", svc.external())

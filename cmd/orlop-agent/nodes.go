@@ -18,9 +18,14 @@ type cluster struct {
 	view     routes.View    // of all nodes with InternalIPs
 	addrs    []netip.Addr   // of all nodes
 	allPods  []netip.Prefix // pods' ranges of all nodes
+	// leaving says that this node is about to go, so that balancers should send it nobody new: it is being deleted, or an autoscaler has said so.
+	leaving bool
 	// unavailable says that a cloud's route controller, or whoever, has marked this node's network as not configured.
 	unavailable bool
 }
+
+// leavingTaint is put by the cluster autoscaler on a node that it is going to remove (KEP-3836).
+const leavingTaint = "ToBeDeletedByClusterAutoscaler"
 
 func clusterOf(nodes []*corev1.Node, self string) cluster {
 	var c cluster
@@ -33,6 +38,7 @@ func clusterOf(nodes []*corev1.Node, self string) cluster {
 		if n.Name == self {
 			c.podCIDRs, c.own, c.inner, c.zone = cidrs, addrs, inner, n.Labels[corev1.LabelTopologyZone]
 			c.view.Self = asNode
+			c.leaving = !n.DeletionTimestamp.IsZero() || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == leavingTaint })
 			c.unavailable = slices.ContainsFunc(n.Status.Conditions, func(d corev1.NodeCondition) bool {
 				return d.Type == corev1.NodeNetworkUnavailable && d.Status != corev1.ConditionFalse
 			})

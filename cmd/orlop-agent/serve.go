@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,16 +92,57 @@ func serveProbes(ctx context.Context, addr string, h http.Handler) error {
 	return serveOn(ctx, l, h)
 }
 
-// healthHandler says healthy once services are in force.
-func (a *agent) healthHandler(m *kubeMetrics) http.Handler {
+// probeHandler is for the kubelet: the agent lives, and it is ready once services are in force.
+func (a *agent) probeHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /livez", promhttp.InstrumentHandlerCounter(m.livez, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })))
-	mux.Handle("GET /healthz", promhttp.InstrumentHandlerCounter(m.healthz, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if a.inForce() {
 			_, _ = io.WriteString(w, "ok\n")
 		} else {
 			http.Error(w, "services are not in force yet", http.StatusServiceUnavailable)
 		}
+	})
+	return mux
+}
+
+// tooLate is how long a change may wait to be in force before services are said not to be healthy, as kube-proxy has it: twice what it syncs in.
+const tooLate = time.Minute
+
+// healthy tells whether services are in force, and changes of them without much delay.
+func (a *agent) healthy() bool {
+	return a.inForce() && (a.proxy == nil || a.proxy.Behind(time.Now()) < tooLate)
+}
+
+// health is the body of an answer; the names are kube-proxy's.
+type health struct {
+	LastUpdated  string `json:"lastUpdated"`
+	CurrentTime  string `json:"currentTime"`
+	NodeEligible *bool  `json:"nodeEligible,omitempty"`
+}
+
+// healthHandler is for balancers, as kube-proxy has it: /livez says whether services are healthy, and /healthz that clients outside should be sent here,
+// which they should not be if the node is about to go.
+func (a *agent) healthHandler(m *kubeMetrics) http.Handler {
+	answer := func(w http.ResponseWriter, well bool, eligible *bool) {
+		now := time.Now()
+		h := health{CurrentTime: now.UTC().String(), NodeEligible: eligible, LastUpdated: now.UTC().String()}
+		if a.proxy != nil { // all that was asked for then is in force
+			h.LastUpdated = now.Add(-a.proxy.Behind(now)).UTC().String()
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if !well {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(h) // whoever asked has gone
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /livez", promhttp.InstrumentHandlerCounter(m.livez, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, a.healthy(), nil) })))
+	mux.Handle("GET /healthz", promhttp.InstrumentHandlerCounter(m.healthz, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c := a.cluster.Load()
+		eligible := c == nil || !c.leaving
+		answer(w, a.healthy() && eligible, &eligible)
 	})))
 	return mux
 }
