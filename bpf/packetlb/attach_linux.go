@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -117,7 +118,9 @@ func (l *LB) attachFilter(h hook) error {
 
 // isClsact makes sure that what is there is it, and not its older half, which would run the program for what leaves on what comes in.
 func (l *LB) isClsact(d Device) error {
-	list, err := l.nl.QdiscList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: d.Index}})
+	list, err := whole.List(func() ([]netlink.Qdisc, error) {
+		return l.nl.QdiscList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: d.Index}})
+	})
 	if err != nil {
 		return err
 	}
@@ -160,7 +163,7 @@ func (l *LB) detachOthers(keep []Device) error {
 
 // removeFilters deletes our filters from all devices but those to keep, and the qdisc where it has no others.
 func removeFilters(nl *netlink.Handle, keep func(index int) bool) error {
-	links, err := nl.LinkList()
+	links, err := whole.List(nl.LinkList)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -171,7 +174,7 @@ func removeFilters(nl *netlink.Handle, keep func(index int) bool) error {
 		}
 		ours, others := false, false
 		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-			list, err := nl.FilterList(lk, parent)
+			list, err := whole.List(func() ([]netlink.Filter, error) { return nl.FilterList(lk, parent) })
 			if err != nil {
 				continue // no such qdisc
 			}

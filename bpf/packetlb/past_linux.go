@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/orlop-io/orlop/bpf/podnet"
+	"github.com/orlop-io/orlop/bpf/whole"
 )
 
 // Peer is how a pod of this node is reached past the node's stack.
@@ -227,11 +228,11 @@ type Shape struct {
 
 // Shapes are those of all links.
 func (l *LB) Shapes() ([]Shape, error) {
-	links, err := l.nl.LinkList()
+	links, err := whole.List(l.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
-	queues, err := l.nl.QdiscList(nil)
+	queues, err := whole.List(func() ([]netlink.Qdisc, error) { return l.nl.QdiscList(nil) })
 	if err != nil {
 		return nil, fmt.Errorf("list queues of devices: %w", err)
 	}
@@ -263,7 +264,7 @@ func (l *LB) Shapes() ([]Shape, error) {
 
 // foreignFilters are those of others at what comes in.
 func (l *LB) foreignFilters(lk netlink.Link) (out []string) {
-	list, err := l.nl.FilterList(lk, netlink.HANDLE_MIN_INGRESS)
+	list, err := whole.List(func() ([]netlink.Filter, error) { return l.nl.FilterList(lk, netlink.HANDLE_MIN_INGRESS) })
 	if err != nil {
 		return nil // no such queue
 	}

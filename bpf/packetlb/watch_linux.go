@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -204,11 +205,11 @@ func (l *LB) Poke() {
 
 // list asks the kernel for all devices.
 func (l *LB) list() ([]Link, error) {
-	links, err := l.nl.LinkList()
+	links, err := whole.List(l.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
-	all, err := l.nl.AddrList(nil, netlink.FAMILY_ALL)
+	all, err := whole.List(func() ([]netlink.Addr, error) { return l.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop-io/orlop/bpf/socklb"
+	"github.com/orlop-io/orlop/bpf/whole"
 )
 
 // Config says where namespaces are found.
@@ -113,7 +114,7 @@ func homeOf() (h home, err error) {
 	if h.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return h, fmt.Errorf("open netlink socket: %w", err)
 	}
-	links, err := h.nl.LinkList()
+	links, err := whole.List(h.nl.LinkList)
 	if err != nil {
 		h.nl.Close()
 		return h, fmt.Errorf("list devices: %w", err)
@@ -156,11 +157,11 @@ func (h home) look(inode uint32, path string) (ns Namespace, err error) {
 		return ns, fmt.Errorf("open netlink socket: %w", err)
 	}
 	defer nl.Close()
-	links, err := nl.LinkList()
+	links, err := whole.List(nl.LinkList)
 	if err != nil {
 		return ns, fmt.Errorf("list devices: %w", err)
 	}
-	addrs, err := nl.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole.List(func() ([]netlink.Addr, error) { return nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return ns, fmt.Errorf("list addresses: %w", err)
 	}

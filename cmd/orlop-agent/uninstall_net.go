@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy/nft"
@@ -68,7 +69,9 @@ func familyName(f nftables.TableFamily) string {
 // routesAndRules are those that carry our tag, in all tables.
 func routesAndRules(options) (list []effect, err error) {
 	ours := &netlink.Route{Protocol: routes.Protocol, Table: unix.RT_TABLE_UNSPEC}
-	rts, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	rts, err := whole.List(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -80,7 +83,7 @@ func routesAndRules(options) (list []effect, err error) {
 			return nil
 		}})
 	}
-	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	rules, err := whole.List(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
 	if err != nil {
 		return list, fmt.Errorf("list routing rules: %w", err)
 	}
@@ -100,7 +103,7 @@ func routesAndRules(options) (list []effect, err error) {
 
 // links are the bridge, the node's ends of pods' links, what limits those, and the overlay's device.
 func links(o options) (list []effect, err error) {
-	all, err := netlink.LinkList()
+	all, err := whole.List(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -202,7 +203,7 @@ func (n *namespace) portsOf(bridge string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	links, err := lib.LinkList()
+	links, err := whole.List(lib.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

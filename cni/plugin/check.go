@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/vishvananda/netlink"
 )
@@ -127,7 +128,7 @@ func (n *namespace) checkPod(name string, addrs []address, routes []*types.Route
 	if err != nil {
 		return err
 	}
-	have, err := lib.AddrList(l.device(), netlink.FAMILY_ALL)
+	have, err := whole.List(func() ([]netlink.Addr, error) { return lib.AddrList(l.device(), netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s in the container: %w", name, err)
 	}
@@ -137,7 +138,9 @@ func (n *namespace) checkPod(name string, addrs []address, routes []*types.Route
 			return fmt.Errorf("%s in the container lacks address %s", name, want)
 		}
 	}
-	there, err := lib.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.index}, netlink.RT_FILTER_OIF)
+	there, err := whole.List(func() ([]netlink.Route, error) {
+		return lib.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.index}, netlink.RT_FILTER_OIF)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes of %s in the container: %w", name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -98,7 +99,7 @@ func (n *namespace) checkLimit(host string, in, out shape) error {
 		if err != nil {
 			return fmt.Errorf("look up %s: %w", name, err)
 		}
-		queues, err := lib.QdiscList(l)
+		queues, err := whole.List(func() ([]netlink.Qdisc, error) { return lib.QdiscList(l) })
 		if err != nil {
 			return fmt.Errorf("list queues of %s: %w", name, err)
 		}

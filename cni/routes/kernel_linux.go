@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -69,7 +70,9 @@ func (k *Kernel) State() (State, error) {
 		}
 	}
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
-	list, err := k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	list, err := whole.List(func() ([]netlink.Route, error) {
+		return k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -79,7 +82,7 @@ func (k *Kernel) State() (State, error) {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := k.nl.RuleList(family)
+		rules, err := whole.List(func() ([]netlink.Rule, error) { return k.nl.RuleList(family) })
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 			continue
 		}
@@ -111,7 +114,7 @@ func (k *Kernel) addTunnel(out State, name string) (index int, err error) {
 	a := vx.Attrs()
 	out.Put(Tunnel{name, uint32(vx.VxlanId), uint16(vx.Port), addrOf(vx.SrcAddr), macOf(a.HardwareAddr), a.MTU})
 	for _, family := range []int{unix.AF_BRIDGE, netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := k.nl.NeighList(a.Index, family)
+		list, err := whole.List(func() ([]netlink.Neigh, error) { return k.nl.NeighList(a.Index, family) })
 		if err != nil {
 			return 0, fmt.Errorf("list neighbours on %s: %w", name, err)
 		}
