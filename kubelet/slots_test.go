@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,7 @@ func TestACrowdEnds(t *testing.T) {
 		s := newEnds(4, newStarts(4))
 		begun := time.Now()
 		signalled, urgent := time.Duration(0), time.Duration(0)
+		var mu sync.Mutex
 		var group sync.WaitGroup
 		stop := func(what turn, grace time.Duration, at *time.Duration) {
 			group.Go(func() {
@@ -126,7 +128,9 @@ func TestACrowdEnds(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
 				*at = max(*at, time.Since(begun))
+				mu.Unlock()
 				time.Sleep(grace)
 				release()
 			})
@@ -158,7 +162,7 @@ func TestEndsGiveWayToStarts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signalled := 0
+		var signalled atomic.Int32
 		var group sync.WaitGroup
 		for range 100 {
 			group.Go(func() {
@@ -167,7 +171,7 @@ func TestEndsGiveWayToStarts(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				signalled++
+				signalled.Add(1)
 				time.Sleep(30 * time.Second)
 				release()
 			})
@@ -175,14 +179,14 @@ func TestEndsGiveWayToStarts(t *testing.T) {
 		}
 		time.Sleep(2*yielding - time.Millisecond)
 		synctest.Wait()
-		if signalled != 8 {
-			t.Errorf("%d of a hundred were signalled while a pod began for %v, want 8", signalled, 2*yielding)
+		if signalled.Load() != 8 {
+			t.Errorf("%d of a hundred were signalled while a pod began for %v, want 8", signalled.Load(), 2*yielding)
 		}
 		begun()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if signalled != 100 {
-			t.Errorf("%d of a hundred were signalled three seconds later", signalled)
+		if signalled.Load() != 100 {
+			t.Errorf("%d of a hundred were signalled three seconds later", signalled.Load())
 		}
 		group.Wait()
 		if starts.free != 4 || ends.free != 4 {

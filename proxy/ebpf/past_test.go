@@ -90,7 +90,7 @@ func TestKernelPastTheStack(t *testing.T) {
 		again.Route("default", "10.1.0.1")
 		again.Serve("10.1.0.2:8080")
 		rules(f.node, "delete table inet closed\n")
-		f.node.Meet("10.1.0.2:8080")
+		again.Meet("10.1.0.1:1") // its question has the node know the new link's address, as a pod's announcement does
 		f.set(published(nil, 1))
 		if got := f.client.Ask("tcp", "192.0.2.1:30080", 5); got.Who["10.1.0.2"] != 5 {
 			t.Errorf("the new pod: %+v %v", got, f.counters())
