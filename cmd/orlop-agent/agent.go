@@ -151,7 +151,7 @@ func work(ctx context.Context, o options, client kubernetes.Interface, servers *
 	if err != nil {
 		return err
 	}
-	w.recall(o.dataDir, boot, log)
+	w.recall(o.dataDir, boot, func() bool { return svc.mode == modeUserspace && away(ctx, client, o.node) }, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.run(ctx) })
 	group.Go(func() error { return w.keepState(ctx, o.dataDir, boot, log) })

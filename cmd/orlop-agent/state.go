@@ -11,17 +11,22 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
 // The last state is what a node that boots while the API server is away serves until that is back: all services, endpoint slices and nodes, as they were
-// seen last. Within a boot the kernel itself holds them, and the file is not read.
+// seen last. Within a boot the kernel itself holds them, and the file is not read; but in mode userspace it holds nothing, and the file is what an agent has that
+// starts while the API server does not answer.
 const (
 	stateName = "state"
 	stateHead = "orlop-agent 2 "
@@ -115,8 +120,8 @@ func decodeState(content []byte) (s state, err error) {
 	return s, nil
 }
 
-// recall gives the handlers of w what was seen before the node was booted. It is nothing where the kernel has it.
-func (w *watch) recall(dir, boot string, log *slog.Logger) {
+// recall gives the handlers of w what was seen before the node was booted. It is nothing where the kernel has it, unless that cannot be: needed tells.
+func (w *watch) recall(dir, boot string, needed func() bool, log *slog.Logger) {
 	content, err := os.ReadFile(filepath.Join(dir, stateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -129,11 +134,20 @@ func (w *watch) recall(dir, boot string, log *slog.Logger) {
 		log.Warn("read the last state: services wait for the API server", "err", err)
 		return
 	}
-	if last.boot == boot || len(last.nodes)+len(last.packed) == 0 {
+	if len(last.nodes)+len(last.packed) == 0 || last.boot == boot && !needed() {
 		return
 	}
 	w.prime(last)
-	log.Info("serving what was seen before this boot, until the API server says what is now", "objects", len(last.nodes)+len(last.packed))
+	log.Info("serving what was seen last, until the API server says what is now", "objects", len(last.nodes)+len(last.packed))
+}
+
+// away tells whether no API server answers now: then what is known of the cluster is what was seen last.
+func away(ctx context.Context, client kubernetes.Interface, node string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{ResourceVersion: "0"})
+	said, answered := errors.AsType[*apierrors.StatusError](err) // a refusal is an answer, too
+	return err != nil && (!answered || said.ErrStatus.Code >= http.StatusInternalServerError)
 }
 
 // keepState writes the last state after changes, until ctx ends.

@@ -103,3 +103,24 @@ func TestKernelBootsWithTheAPIAway(t *testing.T) {
 	_ = agent.Process.Kill()
 	_ = agent.Wait()
 }
+
+// In mode userspace nothing is in the kernel: an agent that starts again while the API server is away serves what was seen last, too.
+func TestKernelUserspaceStartsWithTheAPIAway(t *testing.T) {
+	ns, outside, dir, _ := hosted(t)
+	t.Setenv("ORLOP_TEST_MODE", modeUserspace)
+	serves := func() bool { return answer(outside, "192.0.2.1:30080", "/") == http.StatusOK }
+	agent := startAgent(t, ns, dir)
+	waitFor(t, "service and last state", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "data", stateName))
+		return err == nil && serves()
+	})
+	_ = agent.Process.Kill()
+	_ = agent.Wait()
+	waitFor(t, "no service without an agent: else the test shows nothing", func() bool { return !serves() })
+	t.Setenv("ORLOP_TEST_AWAY", "yes")
+	agent = startAgent(t, ns, dir)
+	waitFor(t, "service with the API away", serves)
+	waitFor(t, "healthy agent", func() bool { return healthy(ns) })
+	_ = agent.Process.Kill()
+	_ = agent.Wait()
+}
