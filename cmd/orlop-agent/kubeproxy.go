@@ -23,6 +23,8 @@ import (
 // What a KubeProxyConfiguration says beside what flags of the agent say too.
 type proxyConfiguration struct {
 	nodePorts      []netip.Prefix // node ports answer at this node's addresses in these; none: at its primary ones
+	primaryToo     bool           // and at its primary ones
+	loopbackToo    bool           // and at 127.0.0.1 and ::1: asked for by name
 	bind           netip.Addr     // this node's primary address of a family; not valid: the Node's
 	hardFail       bool           // a port that is taken ends the agent
 	jsonLog        bool
@@ -144,8 +146,7 @@ func (o *options) configure(c *kubeproxy.KubeProxyConfiguration, given func(flag
 			p.bind = netip.Addr{}
 		}
 	}
-	p.nodePorts, err = nodePortRanges(c.NodePortAddresses)
-	errs = append(errs, named("nodePortAddresses", err))
+	errs = append(errs, named("nodePortAddresses", p.answerAt(c.NodePortAddresses)))
 	p.conntrack = conntrackSettings(c.Conntrack, runtime.NumCPU())
 	return lost, errors.Join(errs...)
 }
@@ -175,22 +176,36 @@ func bindAddress(text, host string, port int) (string, error) {
 	return net.JoinHostPort(h, p), nil
 }
 
-// primaryAddresses is kube-proxy's word for a node's own addresses, as its Node has them.
-const primaryAddresses = "primary"
+// kube-proxy's words for addresses that node ports answer at.
+const (
+	primaryAddresses   = "primary" // the node's own, as its Node has them
+	localhostAddresses = "localhost"
+	allAddresses       = "all"
+)
 
-// nodePortRanges reads ranges of addresses, or the word for the primary ones.
-func nodePortRanges(list []string) (out []netip.Prefix, err error) {
-	if len(list) == 0 || len(list) == 1 && list[0] == primaryAddresses {
-		return nil, nil
-	}
+// answerAt reads ranges of addresses and words for some of them, in any combination.
+func (p *proxyConfiguration) answerAt(list []string) error {
+	p.nodePorts, p.primaryToo, p.loopbackToo = nil, false, false
 	for _, text := range list {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q: want ranges of addresses, or %q alone", text, primaryAddresses)
+		switch text {
+		case primaryAddresses:
+			p.primaryToo = true
+		case localhostAddresses:
+			p.loopbackToo = true
+		case allAddresses:
+			p.nodePorts = append(p.nodePorts, netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+		default:
+			r, err := netip.ParsePrefix(text)
+			if err != nil {
+				return fmt.Errorf("%q: want ranges of addresses, %s, %s or %s", text, primaryAddresses, localhostAddresses, allAddresses)
+			}
+			p.nodePorts = append(p.nodePorts, r.Masked())
 		}
-		out = append(out, p.Masked())
 	}
-	return out, nil
+	if p.loopbackToo && !p.primaryToo && len(p.nodePorts) == 0 { // and nowhere else
+		p.nodePorts = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	return nil
 }
 
 // conntrackSettings are the sysctls that are asked for. What is not named stays as it is; kube-proxy would set a default of its own.
@@ -223,11 +238,13 @@ func conntrackSettings(c kubeproxy.KubeProxyConntrackConfiguration, cpus int) (o
 
 // nodePortAddrs are where node ports answer from outside: the addresses of this node in the ranges that are given, or its primary ones of each family.
 func (p proxyConfiguration) nodePortAddrs(inner, local []netip.Addr) (out []netip.Addr) {
-	if len(p.nodePorts) == 0 {
+	if len(p.nodePorts) == 0 || p.primaryToo {
 		out = primary(inner)
 		if i := slices.IndexFunc(out, func(a netip.Addr) bool { return a.Is4() == p.bind.Is4() }); p.bind.IsValid() && i >= 0 {
 			out[i] = p.bind
 		}
+	}
+	if len(p.nodePorts) == 0 {
 		return out
 	}
 	for _, a := range local {

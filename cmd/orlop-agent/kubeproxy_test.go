@@ -93,7 +93,8 @@ func TestConfigurationIsRefusedByName(t *testing.T) {
 		"iptables: {localhostNodePorts: false}":                  "iptables.localhostNodePorts: false",
 		"oomScoreAdj: 0":                                         "oomScoreAdj: 0",
 		"featureGates: {X: true}":                                "featureGates",
-		"nodePortAddresses: [primary, 10.0.0.0/8]":               `nodePortAddresses: "primary"`,
+		"nodePortAddresses: [primary, some]":                     `nodePortAddresses: "some"`,
+		"nodePortAddresses: [10.0.0.1]":                          `nodePortAddresses: "10.0.0.1"`,
 		"healthzBindAddress: nowhere":                            "healthzBindAddress",
 		"clusterCIDR: 10.0.0.0/8;fd00::/8":                       "clusterCIDR",
 		"bindAddress: eth0":                                      "bindAddress",
@@ -133,6 +134,19 @@ func TestNodePortAddresses(t *testing.T) {
 	} {
 		if got := tt.c.nodePortAddrs(inner, local); !slices.Equal(got, tt.want) {
 			t.Errorf("%+v: %v, want %v", tt.c, got, tt.want)
+		}
+	}
+	for words, want := range map[string][]netip.Addr{ // as the file has them
+		"[]": a("192.0.2.1", "2001:db8::1"), "[primary]": a("192.0.2.1", "2001:db8::1"), "[all]": a("192.0.2.1", "198.51.100.1", "2001:db8::1"),
+		"[primary, localhost]": a("192.0.2.1", "2001:db8::1"), "[localhost]": nil, "[localhost, 198.51.100.0/24]": a("198.51.100.1"),
+		"[primary, 198.51.100.0/24]": a("192.0.2.1", "198.51.100.1", "2001:db8::1"), "[all, primary, localhost]": a("192.0.2.1", "198.51.100.1", "2001:db8::1"),
+	} {
+		o, _, err := configured(t, "nodePortAddresses: "+words, options{})
+		if got := o.config.nodePortAddrs(inner, local); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v; want %v", words, got, err, want)
+		}
+		if o.config.loopbackToo != strings.Contains(words, "localhost") {
+			t.Errorf("%s: at 127.0.0.1 by name: %v", words, o.config.loopbackToo)
 		}
 	}
 }

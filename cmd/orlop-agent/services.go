@@ -72,6 +72,9 @@ func openServices(o options, log *slog.Logger) (*services, error) {
 		log.Warn("services are not translated in a better mode", "mode", p.Mode, "why", p.Why, "used", mode)
 	}
 	s.passed = passed
+	if o.config.loopbackToo && proxy.Lacks(mode)[proxy.LoopbackNodePorts] {
+		log.Warn("nodePortAddresses names localhost, where this mode has no node ports: ask at the node's address", "mode", mode)
+	}
 	return s, nil
 }
 
