@@ -21,7 +21,7 @@ import (
 var (
 	length   = flag.Duration("for", 10*time.Minute, "how long there is load, in all")
 	upgrades = flag.Int("upgrades", 100, "how often the agent is upgraded")
-	mode     = flag.String("proxy-mode", "ebpf", "how services are translated: ebpf, nftables or iptables; userspace ends connections with its agent")
+	mode     = flag.String("proxy-mode", "ebpf", "how services are translated: ebpf, nftables, iptables or userspace")
 	redirect = flag.String("pod-redirect", "peer", "how packets from outside reach the node's own endpoints: peer, past its stack, or stack")
 	old      = flag.String("old", "", "the program of an orlop-agent of another version, to upgrade from; empty: none")
 	flips    = flag.Int("flips", 1000, "endpoints that come or go each second")
@@ -123,6 +123,9 @@ func TestServices(t *testing.T) {
 	if bad := w.count.bad.Load(); bad > 0 {
 		t.Errorf("%d requests failed or were misdirected", bad)
 	}
+	if late, good := w.count.late.Load(), w.count.good.Load(); late*200 > good {
+		t.Errorf("%d answers came late or not at all, of %d: that is no coincidence", late, good)
+	}
 	if w.count.good.Load() < int64(length.Seconds()/max(1, pace.Seconds()/0.05))*10 {
 		t.Errorf("only %d requests went well: that is no load", w.count.good.Load())
 	}
@@ -139,14 +142,26 @@ func must(t *testing.T, err error) {
 func (w *world) wait(_ context.Context, d time.Duration) { time.Sleep(d) }
 
 // killed kills the agent each second, in the middle of whatever it does, and starts it at once.
-func (w *world) killed(_ context.Context, d time.Duration) {
+func (w *world) killed(ctx context.Context, d time.Duration) {
 	n := 0
 	for end := time.Now().Add(d); time.Now().Before(end); n++ {
 		time.Sleep(time.Second)
-		must(w.t, w.f.EndAgent(syscall.SIGKILL))
-		must(w.t, w.f.StartAgent())
+		w.replaced(ctx, syscall.SIGKILL)
 	}
 	w.t.Logf("killed %d times", n)
+}
+
+// replaced ends the agent and starts another at once. In mode userspace Services are not there meanwhile, and connections end (proxy.Restart): it is waited for
+// the next one, and what is asked until then is counted by itself.
+func (w *world) replaced(ctx context.Context, s syscall.Signal) {
+	if *mode == "userspace" {
+		w.gap.begin()
+		defer w.gap.end()
+		defer w.boots.Add(1)
+		defer w.serving(ctx)
+	}
+	must(w.t, w.f.EndAgent(s))
+	must(w.t, w.f.StartAgent())
 }
 
 // upgraded ends the agent as a DaemonSet's rolling update does, and starts another as soon as it is gone.
@@ -154,8 +169,7 @@ func (w *world) upgraded(ctx context.Context, d time.Duration) {
 	w.serving(ctx)
 	end := time.Now().Add(d)
 	for range *upgrades {
-		must(w.t, w.f.EndAgent(syscall.SIGTERM))
-		must(w.t, w.f.StartAgent())
+		w.replaced(ctx, syscall.SIGTERM)
 		w.serving(ctx)
 	}
 	w.t.Logf("%d upgrades", *upgrades)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -121,7 +123,7 @@ func (e errLate) Error() string { return fmt.Sprintf("the answer comes from %s",
 // socket that does not connect has that from the endpoint's own address. Asked again, it must have its answer as any other.
 func (w *world) late(ask func(s int) (netip.Addr, error)) func(s int) (netip.Addr, error) {
 	return func(s int) (netip.Addr, error) {
-		who, err := ask(s)
+		who, err := w.patient(func() (netip.Addr, error) { return ask(s) })
 		late, ok := errors.AsType[errLate](err)
 		if !ok || *mode == "ebpf" || late.from != netip.AddrPortFrom(who, proxyfield.Port) {
 			return who, err
@@ -132,6 +134,42 @@ func (w *world) late(ask func(s int) (netip.Addr, error)) func(s int) (netip.Add
 		w.count.late.Add(1)
 		return ask(s)
 	}
+}
+
+// patient asks again by UDP in mode userspace, where an answer that is under way when its endpoint goes does not come (proxy.LateAnswers): the next one must.
+func (w *world) patient(ask func() (netip.Addr, error)) (netip.Addr, error) {
+	who, err := ask()
+	if *mode != "userspace" || !os.IsTimeout(err) {
+		return who, err
+	}
+	w.count.late.Add(1)
+	return ask()
+}
+
+// gap is when there was no agent last.
+type gap struct {
+	mu    sync.Mutex
+	ended time.Time // zero: never
+	now   bool      // there is none
+}
+
+func (g *gap) begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now = true
+}
+
+func (g *gap) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now, g.ended = false, time.Now()
+}
+
+// since tells whether there was no agent for some time after t.
+func (g *gap) since(t time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now || !t.After(g.ended)
 }
 
 // went says whether an endpoint has gone within the time that an agent may take to see it.

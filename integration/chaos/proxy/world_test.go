@@ -44,6 +44,7 @@ type world struct {
 	gone     [services][endpoints]atomic.Int64 // when an endpoint last ceased to be ready, ns since 1970
 	flipped  atomic.Int64
 	boots    atomic.Int64
+	gap      gap
 	count    counter
 	stop     context.CancelFunc // of who changes and who asks
 	done     sync.WaitGroup
@@ -154,7 +155,13 @@ func (w *world) load(ctx context.Context) {
 		w.done.Go(func() {
 			err := w.f.FromOutside(func() error {
 				w.ask(ctx, strings.ToUpper(network)+", a node port from outside", func(s int) (netip.Addr, error) {
-					return proxyfield.Ask(network, fmt.Sprintf("%s:%d", proxyfield.Address, firstNode+s), patience)
+					ask := func() (netip.Addr, error) {
+						return proxyfield.Ask(network, fmt.Sprintf("%s:%d", proxyfield.Address, firstNode+s), patience)
+					}
+					if network == "udp" {
+						return w.patient(ask)
+					}
+					return ask()
 				})
 				return nil
 			})
@@ -173,7 +180,11 @@ func (w *world) ask(ctx context.Context, kind string, ask func(s int) (netip.Add
 		began := time.Now()
 		who, err := ask(s)
 		w.asking.RUnlock()
-		w.count.note(kind, s, who, err, time.Since(began))
+		if err != nil && w.gap.since(began) {
+			w.count.without.Add(1)
+		} else {
+			w.count.note(kind, s, who, err, time.Since(began))
+		}
 		time.Sleep(*pace)
 	}
 }
@@ -181,7 +192,7 @@ func (w *world) ask(ctx context.Context, kind string, ask func(s int) (netip.Add
 // connected asks by a socket that connects. When its endpoint goes before the answer has come, the agent ends it, as it is to: that is counted by itself, and the
 // next socket, which is no such endpoint's any more, must have its answer.
 func (w *world) connected(s int) (netip.Addr, error) {
-	who, err := proxyfield.Ask("udp", vip(s)+":80", patience)
+	who, err := w.patient(func() (netip.Addr, error) { return proxyfield.Ask("udp", vip(s)+":80", patience) })
 	if errors.Is(err, syscall.ECONNABORTED) {
 		w.count.ended.Add(1)
 		who, err = proxyfield.Ask("udp", vip(s)+":80", patience)
@@ -348,7 +359,7 @@ func (w *world) calm(ctx context.Context) {
 
 // counter is what requests met.
 type counter struct {
-	good, bad, ended, late atomic.Int64
+	good, bad, ended, late, without atomic.Int64
 
 	mu   sync.Mutex
 	kind map[string]*tally
@@ -403,6 +414,9 @@ func (c *counter) take() string {
 		fmt.Fprintf(&out, "  %-36s %7d well, slowest %s, %d took over 0.9 s, failed %v\n", name, k.good, k.slowest.Round(time.Millisecond), k.slow, k.bad)
 	}
 	fmt.Fprintf(&out, "  sockets of UDP that ended with their endpoint, and asked again: %d so far; answers that came late, from an endpoint that went: %d so far\n", c.ended.Load(), c.late.Load())
+	if n := c.without.Load(); n > 0 {
+		fmt.Fprintf(&out, "  asked while the mode had no agent, and failed: %d so far\n", n)
+	}
 	c.kind = nil
 	return out.String()
 }
