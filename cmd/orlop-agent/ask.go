@@ -20,6 +20,7 @@ import (
 
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/proxy"
+	"github.com/orlop-io/orlop/proxy/nft"
 )
 
 // socketName is where, in the run folder, a running agent says what it does with services. Whoever may open it is root on the node.
@@ -34,14 +35,17 @@ type report struct {
 // service is one as it should be, and what the kernel has of it.
 type service struct {
 	proxy.Explained
-	// Kernel is what sockets are given at each address, read from the maps that programs read. Nil in other modes.
+	// Kernel is what clients inside and outside get at each address, read from the maps that programs and nftables read. Nil in other modes.
 	Kernel []inKernel `json:"kernel,omitempty"`
 }
 
 type inKernel struct {
+	known    bool
 	At       netip.AddrPort   `json:"at"`
 	Protocol string           `json:"protocol"`
+	From     string           `json:"from"`
 	There    bool             `json:"there"`
+	Stays    bool             `json:"stays,omitempty"` // by a chain whose backends are not read
 	Backends []netip.AddrPort `json:"backends"`
 }
 
@@ -96,39 +100,69 @@ func (a *agent) report(wanted func(string) bool) (report, error) {
 	for _, e := range a.proxy.Explain(wanted) {
 		rep.Services = append(rep.Services, service{Explained: e})
 	}
-	if a.svc.lb == nil {
-		return rep, nil
-	}
-	there, err := a.svc.lb.Frontends()
+	look, err := a.svc.held()
 	if err != nil {
 		return report{}, err
 	}
 	for i := range rep.Services {
-		rep.Services[i].Kernel = kernelOf(rep.Services[i].Explained, func(f socklb.Frontend) ([]netip.AddrPort, bool) {
-			e, ok := there[f]
-			if !ok {
-				return nil, false
-			}
-			list, _ := a.svc.lb.Backends(e.Generation, e.Count) // a generation that has gone meanwhile shows as none
-			var out []netip.AddrPort
-			for _, b := range list {
-				out = append(out, b.AddrPort)
-			}
-			return out, true
-		})
+		rep.Services[i].Kernel = kernelOf(rep.Services[i].Explained, look)
 	}
 	return rep, nil
 }
 
-// kernelOf looks up the addresses that sockets ask for.
-func kernelOf(e proxy.Explained, look func(socklb.Frontend) ([]netip.AddrPort, bool)) (out []inKernel) {
+// held reads what the kernel has, and returns how to look something of it up; nothing is known in modes that have no maps.
+func (s *services) held() (func(proxy.Frontend) inKernel, error) {
+	var sockets map[socklb.Frontend]socklb.Entry
+	var tables map[proxy.Frontend]nft.Held
+	var err error
+	of := proxy.Scope(0) // what the tables are for
+	table, _ := s.packets.(*nft.Backend)
+	if s.lb != nil {
+		sockets, err = s.lb.Frontends()
+	}
+	if err == nil && table != nil {
+		tables, err = table.Held()
+		if of = proxy.Outside; s.mode == modeNftables {
+			of = proxy.Everywhere
+		}
+	}
+	return func(f proxy.Frontend) (k inKernel) {
+		switch {
+		case f.Scope&of != 0:
+			if f.Addr.IsUnspecified() { // all of the node's addresses have the same
+				i := slices.IndexFunc(table.NodePorts(), func(a netip.Addr) bool { return a.Is4() == f.Addr.Is4() })
+				if i < 0 {
+					return k
+				}
+				f.Addr = table.NodePorts()[i]
+			}
+			h, there := tables[f]
+			return inKernel{known: true, There: there, Backends: h.Backends, Stays: h.Stays}
+		case s.lb != nil:
+			e, there := sockets[socklb.Frontend{Addr: f.Addr, Port: f.Port, Protocol: uint8(f.Protocol), Outside: f.Scope == proxy.Outside}]
+			list, _ := s.lb.Backends(e.Generation, e.Count) // a generation that has gone meanwhile shows as none
+			k = inKernel{known: true, There: there}
+			for _, b := range list {
+				k.Backends = append(k.Backends, b.AddrPort)
+			}
+		}
+		return k
+	}, err
+}
+
+// kernelOf looks up the addresses that clients ask for, inside and outside.
+func kernelOf(e proxy.Explained, look func(proxy.Frontend) inKernel) (out []inKernel) {
 	for _, d := range e.Groups {
 		for _, a := range d.Addresses {
-			if a.From == proxy.Outside.String() {
-				continue
+			for _, scope := range []proxy.Scope{proxy.Inside, proxy.Outside} {
+				if a.From != scope.String() && a.From != proxy.Everywhere.String() {
+					continue
+				}
+				k := look(proxy.Frontend{Addr: a.At.Addr(), Port: a.At.Port(), Protocol: proxy.Protocol(protocolNumber(a.Protocol)), Scope: scope})
+				if k.At, k.Protocol, k.From = a.At, a.Protocol, scope.String(); k.known {
+					out = append(out, k)
+				}
 			}
-			list, ok := look(socklb.Frontend{Addr: a.At.Addr(), Port: a.At.Port(), Protocol: protocolNumber(a.Protocol)})
-			out = append(out, inKernel{At: a.At, Protocol: a.Protocol, There: ok, Backends: list})
 		}
 	}
 	return out
@@ -143,20 +177,18 @@ func protocolNumber(name string) uint8 {
 
 // wrong says of a service where the kernel differs from what it should have; empty is as it should be.
 func (s service) wrong() string {
-	if s.Kernel == nil {
-		return ""
-	}
-	for _, d := range s.Groups {
-		for _, a := range d.Addresses {
-			if a.From == proxy.Outside.String() {
+	for _, k := range s.Kernel {
+		for _, d := range s.Groups {
+			if !slices.ContainsFunc(d.Addresses, func(a proxy.Address) bool {
+				return a.At == k.At && a.Protocol == k.Protocol && (a.From == k.From || a.From == proxy.Everywhere.String())
+			}) {
 				continue
 			}
-			i := slices.IndexFunc(s.Kernel, func(k inKernel) bool { return k.At == a.At && k.Protocol == a.Protocol })
-			if i < 0 || !s.Kernel[i].There {
-				return fmt.Sprintf("%s is not in the kernel", a.At)
+			if !k.There {
+				return fmt.Sprintf("%s from %s is not in the kernel", k.At, k.From)
 			}
-			if got := slices.SortedFunc(slices.Values(s.Kernel[i].Backends), netip.AddrPort.Compare); !slices.Equal(got, d.Used()) {
-				return fmt.Sprintf("the kernel sends %s to %s", a.At, join(got))
+			if got := slices.SortedFunc(slices.Values(k.Backends), netip.AddrPort.Compare); !k.Stays && !slices.Equal(got, d.Used()) {
+				return fmt.Sprintf("the kernel sends %s from %s to %s", k.At, k.From, join(got))
 			}
 		}
 	}

@@ -21,8 +21,9 @@ func asked() report {
 			Endpoints: []proxy.EndpointChoice{{At: at("10.1.0.2:8080"), Local: true, Used: true, Why: "ready"}, {At: at("10.1.1.3:8080"), Why: "not ready"}},
 		}}},
 		Kernel: []inKernel{
-			{At: at("10.96.0.9:80"), Protocol: "TCP", There: true, Backends: []netip.AddrPort{at("10.1.0.2:8080")}},
-			{At: at("0.0.0.0:30080"), Protocol: "TCP", There: true, Backends: []netip.AddrPort{at("10.1.0.2:8080")}},
+			{At: at("10.96.0.9:80"), Protocol: "TCP", From: "inside", There: true, Backends: []netip.AddrPort{at("10.1.0.2:8080")}},
+			{At: at("0.0.0.0:30080"), Protocol: "TCP", From: "inside", There: true, Backends: []netip.AddrPort{at("10.1.0.2:8080")}},
+			{At: at("0.0.0.0:30080"), Protocol: "TCP", From: "outside", There: true, Backends: []netip.AddrPort{at("10.1.0.2:8080")}},
 		},
 	}, {
 		Explained: proxy.Explained{Service: "ns/lb", Refused: []proxy.Refusal{{What: "externalIPs", Why: "off"}}, Groups: []proxy.Decision{{
@@ -34,13 +35,13 @@ func asked() report {
 
 func TestServicesAreListed(t *testing.T) {
 	rep := asked()
-	rep.Services[0].Kernel[1].Backends = nil
+	rep.Services[0].Kernel[2].Backends = nil
 	var b strings.Builder
 	if err := listServices(&b, rep); err != nil {
 		t.Fatal(err)
 	}
 	want := `SERVICE       ADDRESSES                              FROM      ENDPOINTS   HERE   AFFINITY   IN FORCE
-ns/web:http   10.96.0.9:80/TCP,node port 30080/TCP   inside    1 of 2      1      -          the kernel sends 0.0.0.0:30080 to none
+ns/web:http   10.96.0.9:80/TCP,node port 30080/TCP   inside    1 of 2      1      -          the kernel sends 0.0.0.0:30080 from outside to none
 ns/lb         198.51.100.7:80/TCP                    outside   0 of 0      0      -          as ebpf
 ns/lb         -                                      -         -           -      -          refused: externalIPs
 `

@@ -50,6 +50,14 @@ func TestKernelModesFollowOneAnother(t *testing.T) {
 		if body := get(t, ns, "127.0.0.1:10249", "/proxyMode"); body != mode {
 			t.Errorf("/proxyMode says %q in mode %s", body, mode)
 		}
+		seen := 0 // the cluster address from inside, the node port from inside and outside
+		if mode == modeEBPF || mode == modeNftables {
+			seen = 3
+		}
+		rep, err := askAgent(t.Context(), filepath.Join(dir, "run"), "default/web")
+		if err != nil || len(rep.Services) != 1 || rep.Services[0].wrong() != "" || len(rep.Services[0].Kernel) != seen {
+			t.Errorf("in mode %s the agent says of its services: %+v, %v; want %d addresses in the kernel", mode, rep, err, seen)
+		}
 		var said bytes.Buffer
 		if err := ns.Do(func() error { return cleanup(o, true, false, &said) }); err == nil || !strings.Contains(err.Error(), "an agent works on this node") {
 			t.Errorf("--cleanup while the agent works: %v", err)

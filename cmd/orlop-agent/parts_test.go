@@ -44,7 +44,7 @@ func TestKernelProxyAloneBesideAnother(t *testing.T) {
 		t.Errorf("the service's node port answers a client outside with %d", code)
 	}
 	rep, err := askAgent(t.Context(), filepath.Join(dir, "run"), "default/web")
-	if err != nil || len(rep.Services) != 1 || rep.Services[0].wrong() != "" || len(rep.Services[0].Kernel) != 2 || len(rep.Services[0].Kernel[0].Backends) != 1 {
+	if err != nil || len(rep.Services) != 1 || rep.Services[0].wrong() != "" || len(rep.Services[0].Kernel) != 3 || len(rep.Services[0].Kernel[0].Backends) != 1 {
 		t.Errorf("the agent says of its services: %+v, %v", rep, err)
 	}
 	for _, path := range []string{"bin/orlop-cni", "net.d/10-orlop.conflist"} {

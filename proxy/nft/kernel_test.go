@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/nftables"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
@@ -282,4 +284,61 @@ func (r *rig) echo(at string) (stop func()) {
 		}
 	}()
 	return func() { c.Close(); <-done }
+}
+
+// What the tables lead to is read from the kernel, whatever was asked for.
+func TestKernelHeldIsWhatTheTablesLeadTo(t *testing.T) {
+	ns := netnstest.New(t)
+	addr, at := netip.MustParseAddr, netip.MustParseAddrPort
+	node := proxy.Node{NodePorts: []netip.Addr{addr("192.0.2.1"), addr("fd02::1")}}
+	front := func(a string, port uint16, scope proxy.Scope) proxy.Frontend {
+		return proxy.Frontend{Addr: addr(a), Port: port, Protocol: proxy.TCP, Scope: scope}
+	}
+	one, two, six := at("10.1.0.2:8080"), at("10.1.1.2:8081"), at("[fd10::2]:8080")
+	model := proxy.Model{
+		"web":   {Frontends: []proxy.Frontend{front("10.96.0.9", 80, proxy.Inside), front("0.0.0.0", 30080, proxy.Everywhere)}, Backends: []netip.AddrPort{one, two}},
+		"web/6": {Frontends: []proxy.Frontend{front("fd96::9", 80, proxy.Inside), front("::", 30080, proxy.Outside)}, Backends: []netip.AddrPort{six}},
+		"none":  {Frontends: []proxy.Frontend{front("10.96.0.10", 80, proxy.Inside)}},
+		"stays": {Frontends: []proxy.Frontend{front("10.96.0.11", 80, proxy.Inside)}, Backends: []netip.AddrPort{one}, Affinity: time.Minute},
+	}
+	want := map[proxy.Frontend]Held{
+		front("10.96.0.9", 80, proxy.Inside): {Backends: []netip.AddrPort{one, two}}, front("192.0.2.1", 30080, proxy.Inside): {Backends: []netip.AddrPort{one, two}},
+		front("192.0.2.1", 30080, proxy.Outside): {Backends: []netip.AddrPort{one, two}}, front("fd96::9", 80, proxy.Inside): {Backends: []netip.AddrPort{six}},
+		front("fd02::1", 30080, proxy.Outside): {Backends: []netip.AddrPort{six}}, front("10.96.0.10", 80, proxy.Inside): {}, front("10.96.0.11", 80, proxy.Inside): {Stays: true},
+	}
+	err := ns.Do(func() error {
+		b := New(proxy.Everywhere)
+		b.SetNode(node)
+		if held, err := b.Held(); err != nil || len(held) > 0 {
+			t.Errorf("with no table: %v, %v", held, err)
+		}
+		if err := b.Set(model); err != nil {
+			return err
+		}
+		held, err := b.Held()
+		if err != nil {
+			return err
+		}
+		if d := cmp.Diff(want, held, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.EquateEmpty()); d != "" {
+			t.Error(d)
+		}
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tab := &nftables.Table{Name: Table, Family: ipv4.table}
+		conn.FlushSet(ipv4.sets(tab)[inside.pick])
+		conn.FlushSet(ipv4.sets(tab)[inside.backends])
+		if err := conn.Flush(); err != nil {
+			return err
+		}
+		held, err = b.Held() // somebody has taken these away
+		if _, there := held[front("10.96.0.9", 80, proxy.Inside)]; there || len(held[front("192.0.2.1", 30080, proxy.Outside)].Backends) != 2 {
+			t.Errorf("after somebody has emptied maps: %v", held)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
