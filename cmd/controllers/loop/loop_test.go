@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +70,12 @@ func TestPaced(t *testing.T) {
 func TestABadObjectBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told bytes.Buffer
+		var mu sync.Mutex // of what both sides read and write
 		tried, well := map[string][]time.Duration{}, false
 		began := time.Now()
 		l := New("careful", func(_ context.Context, key string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			tried[key] = append(tried[key], time.Since(began))
 			switch {
 			case key == "refused" && !well:
@@ -88,6 +92,8 @@ func TestABadObjectBacksOff(t *testing.T) {
 		l.Add("poison")
 		l.Add("good")
 		time.Sleep(time.Hour)
+		synctest.Wait()
+		mu.Lock()
 		for _, key := range []string{"refused", "poison"} {
 			times := tried[key]
 			if n := len(times); n < 60 || n > 80 { // doubling up to a minute, and one a minute from then on
@@ -108,14 +114,19 @@ func TestABadObjectBacksOff(t *testing.T) {
 			}
 		}
 		well = true
+		mu.Unlock()
 		time.Sleep(time.Minute)
+		mu.Lock()
 		well = false
 		before := len(tried["refused"])
+		mu.Unlock()
 		l.Add("refused")
 		time.Sleep(time.Second)
+		mu.Lock()
 		if n := len(tried["refused"]) - before; n < 5 {
 			t.Errorf("an object that was well between was tried %d times in a second", n)
 		}
+		mu.Unlock()
 		stop()
 		<-ended
 	})
