@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,8 +99,8 @@ func (d *decision) checkTaints(node *Node) []misfit {
 	if len(node.Spec.Taints) == 0 {
 		return nil
 	}
-	if taint, found := untolerated(d.req.Pod.Pod, node.Node); found {
-		return []misfit{{fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value), byTaint, false}}
+	if _, found := untolerated(d.req.Pod.Pod, node.Node); found {
+		return []misfit{{"node(s) had untolerated taint(s)", byTaint, false}} // without their names, so that nodes are counted together
 	}
 	return nil
 }

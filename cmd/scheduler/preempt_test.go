@@ -53,7 +53,7 @@ func TestPreemption(t *testing.T) {
 		{name: "it may not", nodes: both[:1], there: []*corev1.Pod{full("x", "a", 5)}, pod: testPod("p", cpu("1"), priority(9), never),
 			message: "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
 		{name: "it would not help", nodes: []*corev1.Node{a, testNode("b", taint("k", corev1.TaintEffectNoSchedule))}, there: nil, pod: testPod("p", cpu("3"), priority(9)),
-			message: "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: }. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+			message: "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
 		{name: "it would not be enough", nodes: both[:1], there: []*corev1.Pod{testPod("x", cpu("1"), on("a"), priority(20)), testPod("y", cpu("1"), on("a"))}, pod: testPod("p", cpu("2"), priority(9)),
 			message: "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Insufficient cpu."},
 		{name: "the important ones stay if there is room", nodes: both[:1],
