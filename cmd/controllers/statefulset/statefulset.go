@@ -119,17 +119,12 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	current := set.Status.CurrentRevision
-	if current == "" {
-		current = newest.Name
+	old, err := c.oldRevision(ctx, set, newest, others)
+	if err != nil {
+		return err
 	}
-	old := newest
+	current := old.Name
 	inUse := map[string]bool{current: true}
-	for _, rev := range others {
-		if rev.Name == current {
-			old = rev
-		}
-	}
 	for _, pod := range pods {
 		inUse[revisionOf(pod)] = true
 	}
@@ -143,6 +138,28 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		c.loop.AddAfter(key, wait)
 	}
 	return errors.Join(actErr, c.writeStatus(ctx, set, status))
+}
+
+// oldRevision is the one that pods have which no rollout has reached: that of set's status, unless somebody deleted it.
+func (c *Controller) oldRevision(ctx context.Context, set *appsv1.StatefulSet, newest *appsv1.ControllerRevision, others []*appsv1.ControllerRevision,
+) (*appsv1.ControllerRevision, error) {
+	name := set.Status.CurrentRevision
+	if name == "" || name == newest.Name {
+		return newest, nil
+	}
+	for _, rev := range others {
+		if rev.Name == name {
+			return rev, nil
+		}
+	}
+	// A cache that is late must not have pods made of a template that is not their turn.
+	there, err := c.client.AppsV1().ControllerRevisions(set.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && !metav1.IsControlledBy(there, set) {
+		return newest, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read ControllerRevision %s: %w", name, err)
+	}
+	return there, nil
 }
 
 // claim returns set's pods. Those that fit and belong to nobody it adopts; those that fit no longer it lets go.

@@ -57,3 +57,31 @@ func TestRefusedDeletion(t *testing.T) {
 		})
 	}
 }
+
+// The status must not call current what somebody deleted, and what only the cache lacks is current still.
+func TestOldRevision(t *testing.T) {
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s", UID: "s"}, Status: appsv1.StatefulSetStatus{CurrentRevision: "s-old"}}
+	revision := func(name string) *appsv1.ControllerRevision {
+		return &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))}}}
+	}
+	for _, tt := range []struct {
+		name   string
+		cached []*appsv1.ControllerRevision
+		there  []runtime.Object
+		want   string
+	}{
+		{"known", []*appsv1.ControllerRevision{revision("s-old")}, nil, "s-old"},
+		{"not in the cache", nil, []runtime.Object{revision("s-old")}, "s-old"},
+		{"deleted", nil, nil, "s-new"},
+	} {
+		client := fake.NewClientset(tt.there...)
+		c, err := New(client, informers.NewSharedInformerFactory(client, 0), record.NewFakeRecorder(10), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if old, err := c.oldRevision(t.Context(), set, revision("s-new"), tt.cached); err != nil || old.Name != tt.want {
+			t.Errorf("%s: the old revision is %s, want %s (%v)", tt.name, old.Name, tt.want, err)
+		}
+	}
+}
