@@ -1,9 +1,14 @@
 package ebpf
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,14 +24,29 @@ import (
 
 // What a client outside waits for, and what a pod and a client do that have nothing to do with services: a backend's address is asked directly, over the node all the same, or as a node port that nftables, TCX or clsact translates. Client and servers
 // share a processor, so that a time is what a transaction costs; kinds and ways take turns in each round, and a median of medians counts.
+// ORLOP_BENCH_SERVICES chooses how many Services with a node port there are, besides 1.
 func BenchmarkKernelNodePort(b *testing.B) {
 	if b.N > 1 {
 		b.Skip("one run has all rounds: -benchtime 1x")
 	}
+	for _, text := range strings.Split(cmp.Or(os.Getenv("ORLOP_BENCH_SERVICES"), "1"), ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(text, func(b *testing.B) { nodePorts(b, n) })
+	}
+}
+
+func nodePorts(b *testing.B, services int) {
 	const rounds = 9
 	kinds := []string{"connect", "request", "datagram"}
 	ways, backends := []string{"direct", externalNft, packetlb.TCX, packetlb.Clsact, pastTCX}, []string{"here", "elsewhere", beside, past}
+	if services > 1 { // a load of so many takes a while, and what has nothing to do with Services is told by one
+		ways, backends = ways[:3], backends[:2]
+	}
 	f := newField(b, "")
+	f.others = others(services - 1)
 	f.router.Route("10.1.0.0/24", "192.0.2.1")
 	f.router.Route("10.1.1.0/24", "192.0.2.1")
 	proxytest.ServeBytes(f.pods[0], "10.1.0.2:7070")
@@ -74,6 +94,25 @@ const (
 	past        = "of a client outside, by its address" // whatever the node does to services
 )
 
+// others are n Services with a cluster address, a balancer's, and a node port where there is one left, of two endpoints on other nodes.
+func others(n int) proxy.Model {
+	m := proxy.Model{}
+	for i := range n {
+		at := func(first, last byte) netip.Addr {
+			return netip.AddrFrom4([4]byte{first, last + byte(i>>16), byte(i >> 8), byte(i)})
+		}
+		g := &proxy.Group{
+			Frontends: []proxy.Frontend{{Addr: at(10, 100), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}, {Addr: at(198, 18), Port: 80, Protocol: proxy.TCP, Scope: proxy.Everywhere}},
+			Backends:  []netip.AddrPort{netip.AddrPortFrom(at(10, 110), 80), netip.AddrPortFrom(at(10, 111), 80)},
+		}
+		if port := 30100 + i; port < 32768 {
+			g.Frontends = append(g.Frontends, proxy.Frontend{Addr: netip.IPv4Unspecified(), Port: uint16(port), Protocol: proxy.TCP, Scope: proxy.Everywhere})
+		}
+		m[fmt.Sprint("other", i)] = g
+	}
+	return m
+}
+
 func us(d time.Duration) float64 { return float64(d) / 1000 }
 
 func median(list []time.Duration) time.Duration {
@@ -93,6 +132,11 @@ func (f *field) by(way, backend string) netip.AddrPort {
 			}
 		}
 	}, 1)
+	maps.Copy(m, f.others)
+	if len(f.others) > 0 { // what this process and the kernel clear away after so many is not what a client waits for
+		defer time.Sleep(time.Second)
+		defer runtime.GC()
+	}
 	f.node.Must(f.node.Do(func() error { return packetlb.Remove(f.pins) }))
 	f.node.Must(f.node.Do(nft.Remove))
 	switch way {

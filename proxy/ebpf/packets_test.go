@@ -38,6 +38,7 @@ type field struct {
 	b                           *Backend
 	charged                     bool // this process's programs are in charge
 	through                     *packetlb.Tunnel
+	others                      proxy.Model // of a bench, beside the Services that are asked
 }
 
 func newField(t testing.TB, attach string) *field {

@@ -38,9 +38,10 @@ type place struct {
 	why                  string // it is not measured
 }
 
-// The ways, besides our modes: nothing at all, and what kube-proxy writes.
+// The ways, besides our modes: nothing at all, a mode that counts packets, and what kube-proxy writes.
 const (
 	direct       = "direct"
+	counting     = "nftables, --count-packets"
 	kubeNft      = "kube-proxy's nftables"
 	kubeIptables = "kube-proxy's iptables"
 )
@@ -68,7 +69,7 @@ func BenchmarkKernelConnect(b *testing.B) {
 }
 
 func connects(b *testing.B, n int) {
-	ways := []string{direct, proxy.ModeEBPF, proxy.ModeNftables, kubeNft, proxy.ModeIptables, kubeIptables}
+	ways := []string{direct, proxy.ModeEBPF, proxy.ModeNftables, counting, kubeNft, proxy.ModeIptables, kubeIptables}
 	var places []*place
 	for _, way := range ways {
 		places = append(places, newPlace(b, way, n))
@@ -126,7 +127,7 @@ func newPlace(b *testing.B, way string, n int) *place {
 	p.node.Must(err)
 	root, err := socklb.CgroupRoot(string(info))
 	p.node.Must(err)
-	p.cgroup = filepath.Join(root, fmt.Sprintf("orlop-bench-%d-%s", os.Getpid(), strings.NewReplacer(" ", "", "'", "").Replace(way)))
+	p.cgroup = filepath.Join(root, fmt.Sprintf("orlop-bench-%d-%s", os.Getpid(), strings.NewReplacer(" ", "", "'", "", ",", "").Replace(way)))
 	p.node.Must(os.Mkdir(p.cgroup, 0o755))
 	b.Cleanup(func() { _ = os.Remove(p.cgroup) })
 	began := time.Now()
@@ -154,8 +155,11 @@ func (p *place) load(b *testing.B, n int) error {
 		}
 		b.Cleanup(func() { lb.Close() })
 		return ebpf.New(lb, proxy.Inside).Set(manyServices(n))
-	case proxy.ModeNftables:
+	case proxy.ModeNftables, counting:
 		t := nft.New(proxy.Everywhere)
+		if p.way == counting {
+			t.CountPackets()
+		}
 		t.SetNode(node)
 		return t.Set(manyServices(n))
 	case proxy.ModeIptables:

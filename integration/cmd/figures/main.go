@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	profiles := flags.String("profiles", "", "folder for profiles of the API server, of the parts writes and scheduler; none if empty")
 	rows := flags.String("rows", "", "measure only these rows of the parts writes, scheduler, proxy and node: a regular expression; rows of proxy are ebpf, nftables; rows of node are starts, ready, resize, exec, curve, requests, probes, density")
 	most := flags.Int("pods", 500, "with how many pods the row density of the part node ends")
-	services := flags.Int("services", 50_000, "how many Services the part proxy ends with, of five endpoints each")
+	services := flags.String("services", "100,50000", "how many Services the part proxy has, of five endpoints each: ascending numbers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
