@@ -178,11 +178,13 @@ func (w *world) upgraded(ctx context.Context, d time.Duration) {
 
 // cutOff stops the API server and kills the agent each second: what it has left serves, and so does what it finds when it starts.
 func (w *world) cutOff(ctx context.Context, d time.Duration) {
-	w.changing.Lock() // nobody writes
-	must(w.t, w.f.KillAPI())
-	w.killed(ctx, d)
-	must(w.t, w.f.API.StartAPI(ctx))
-	w.changing.Unlock()
+	func() {
+		w.changing.Lock() // nobody writes
+		defer w.changing.Unlock()
+		must(w.t, w.f.KillAPI())
+		w.killed(ctx, d)
+		must(w.t, w.f.API.StartAPI(ctx))
+	}()
 	w.serving(ctx)
 }
 
@@ -201,17 +203,26 @@ func (w *world) away(ctx context.Context, d time.Duration) {
 // booted takes all from the host that a boot does, while there is no API server. Nothing is asked of a host that is down.
 func (w *world) booted(ctx context.Context, d time.Duration) {
 	time.Sleep(35 * time.Second) // the last state is written every 30 s
-	w.changing.Lock()
-	must(w.t, w.f.KillAPI())
+	func() {
+		w.changing.Lock()
+		defer w.changing.Unlock()
+		must(w.t, w.f.KillAPI())
+		w.down(func() {
+			must(w.t, w.f.EndAgent(syscall.SIGKILL))
+			must(w.t, w.f.Reboot())
+			must(w.t, w.f.StartAgent())
+			w.serving(ctx)
+			w.boots.Add(1)
+		})
+		time.Sleep(d / 2)
+		must(w.t, w.f.API.StartAPI(ctx))
+	}()
+	time.Sleep(d / 2)
+}
+
+// down does something while nobody asks. When the test is given up in it, those who ask go on, and can end.
+func (w *world) down(do func()) {
 	w.asking.Lock()
-	must(w.t, w.f.EndAgent(syscall.SIGKILL))
-	must(w.t, w.f.Reboot())
-	must(w.t, w.f.StartAgent())
-	w.serving(ctx)
-	w.boots.Add(1)
-	w.asking.Unlock()
-	time.Sleep(d / 2)
-	must(w.t, w.f.API.StartAPI(ctx))
-	w.changing.Unlock()
-	time.Sleep(d / 2)
+	defer w.asking.Unlock()
+	do()
 }
