@@ -75,6 +75,7 @@ func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) er
 	if err != nil {
 		return fmt.Errorf("build scheduler: %w", err)
 	}
+	events.rush = s.rush
 	if err := s.Register(legacyregistry.Register, legacyregistry.CustomRegister); err != nil {
 		return err
 	}

@@ -31,6 +31,11 @@ const (
 	// eventPatience is how long an event that the API server does not answer is tried again, eventPause apart.
 	eventPatience = 2 * time.Minute
 	eventPause    = time.Second
+	// eventCourtesy is how long an event lets bindings go first, looking every eventGlance, and courteousEvents how many may wait for
+	// that in a shard. More are of a rush that does not end soon.
+	eventCourtesy   = 2 * time.Second
+	eventGlance     = 10 * time.Millisecond
+	courteousEvents = 2048
 )
 
 // eventSink is where events are written.
@@ -47,6 +52,8 @@ type eventWriter struct {
 	dropped *metrics.Counter
 	seed    maphash.Seed
 	shards  [eventShards]chan *corev1.Event
+	// rush tells that many pods are being bound. It is set before run, if at all.
+	rush func() bool
 }
 
 func newEventWriter(sink eventSink, log *slog.Logger) *eventWriter {
@@ -71,6 +78,7 @@ func (w *eventWriter) run(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				case event := <-shard:
+					w.giveWay(ctx, event, shard)
 					if err := w.write(ctx, correlator, event); err != nil && ctx.Err() == nil {
 						w.log.Warn("write event", "event", event.Reason, "about", event.InvolvedObject.Namespace+"/"+event.InvolvedObject.Name, "err", err)
 					}
@@ -79,6 +87,17 @@ func (w *eventWriter) run(ctx context.Context) {
 		})
 	}
 	writing.Wait()
+}
+
+// giveWay lets bindings go first in a rush: a pod that waits for its node is worse off than one whose event is late.
+func (w *eventWriter) giveWay(ctx context.Context, event *corev1.Event, behind <-chan *corev1.Event) {
+	for w.rush != nil && w.rush() && len(behind) < courteousEvents && time.Since(event.LastTimestamp.Time) < eventCourtesy {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(eventGlance):
+		}
+	}
 }
 
 // write writes one event, or adds it to the one it repeats.

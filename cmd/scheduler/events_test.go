@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/testutil"
 )
@@ -69,6 +70,55 @@ func dropped(t *testing.T, w *eventWriter) float64 {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// In a rush bindings go first, but not for long, and not while ever more events come.
+func TestEventsGiveWay(t *testing.T) {
+	pod := &corev1.Pod{}
+	pod.Name, pod.Namespace, pod.UID = "p", "n", "u"
+	for _, tt := range []struct {
+		name      string
+		events    int
+		rush      time.Duration
+		none, all time.Duration // since their begin: when none is written yet, and when all are
+	}{
+		{"no rush", 1, 0, 0, time.Millisecond},
+		{"a short rush", 1, time.Second, 900 * time.Millisecond, 1100 * time.Millisecond},
+		{"a long rush", 1, time.Hour, 1900 * time.Millisecond, 2100 * time.Millisecond},
+		{"more than may wait", eventShards*courteousEvents + 1000, time.Hour, time.Second, 2100 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, sink := time.Now(), &slowSink{}
+				written := func() int {
+					sink.mu.Lock()
+					defer sink.mu.Unlock()
+					return len(sink.events)
+				}
+				w := newEventWriter(sink, slog.New(slog.DiscardHandler))
+				w.rush = func() bool { return time.Since(began) < tt.rush }
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { defer close(done); w.run(ctx) }()
+				defer func() { stop(); <-done }()
+				for i := range tt.events {
+					p := pod.DeepCopy()
+					p.Name, p.UID = fmt.Sprint("p", i), types.UID(fmt.Sprint("u", i))
+					w.recorder("c").Event(p, corev1.EventTypeNormal, "R", "m")
+				}
+				time.Sleep(tt.none)
+				synctest.Wait()
+				if n := written(); tt.none > 0 && (n == 0) != (tt.events == 1) {
+					t.Errorf("after %v %d are written", tt.none, n)
+				}
+				time.Sleep(tt.all - tt.none)
+				synctest.Wait()
+				if n := written(); n != tt.events {
+					t.Errorf("after %v %d of %d are written", tt.all, n, tt.events)
+				}
+			})
+		})
+	}
 }
 
 // Thousands of pods are scheduled at once, and each is told, in order, though the API server is slow.

@@ -26,8 +26,11 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// writers bounds the bindings under way at once.
-const writers = 64
+// writers bounds the bindings under way at once, and rushing is how many of them are a rush.
+const (
+	writers = 64
+	rushing = writers / 4
+)
 
 // Scheduler places pods.
 type Scheduler struct {
@@ -218,6 +221,9 @@ func (s *Scheduler) async(ctx context.Context, f func()) {
 		f()
 	})
 }
+
+// rush tells that many bindings are under way.
+func (s *Scheduler) rush() bool { return len(s.slots) >= rushing }
 
 func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began time.Time) {
 	defer s.lookup.release(verdict.volumes) // by now the API says so too, or it will not
