@@ -69,6 +69,7 @@ func Suite(t *testing.T, mode Mode) {
 		{"an address changes hands", (*run).changesHands},
 		{"nothing fails while services change", (*run).underChange},
 		{"a service that goes", (*run).serviceGoes},
+		{"any state to any other", (*run).converges},
 		{"removal", (*run).removal},
 	} {
 		t.Run(step.name, func(t *testing.T) {
