@@ -200,7 +200,7 @@ func (p *Profile) configureFit(raw []byte) error {
 		if err != nil {
 			return err
 		}
-		s.score = shaped(points)
+		s.score, s.drawn = shaped(points), true
 	default:
 		return fmt.Errorf("scoringStrategy.type %q: want LeastAllocated, MostAllocated or RequestedToCapacityRatio", in.Type)
 	}

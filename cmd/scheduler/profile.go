@@ -66,6 +66,8 @@ type strategy struct {
 	weights map[corev1.ResourceName]int64
 	// score is of a resource of which so much is used of so much.
 	score func(used, total int64) int64
+	// drawn tells that score is a shape: its mean is rounded, not cut off, and a score of zero has no part in it.
+	drawn bool
 }
 
 // DefaultProfile is upstream's without a configuration.
@@ -75,7 +77,7 @@ func DefaultProfile(name string) *Profile {
 		weights: map[string]int64{
 			taintToleration: 3, nodeAffinity: 2, topologySpread: 2, interPodAffinity: 2, resourcesFit: 1, balanced: 1, imageLocality: 1,
 		},
-		strategy: strategy{evenly(), leastAllocated}, balance: []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory},
+		strategy: strategy{weights: evenly(), score: leastAllocated}, balance: []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory},
 		softSpread: true,
 		spread: []corev1.TopologySpreadConstraint{
 			{TopologyKey: corev1.LabelHostname, MaxSkew: 3, WhenUnsatisfiable: corev1.ScheduleAnyway},
@@ -181,13 +183,20 @@ func (d *decision) useScorer() func(*Node) int64 {
 			if total <= 0 {
 				continue
 			}
-			sum += w.weight * d.profile.strategy.score(used.of(w.name)+w.want, total)
+			score := d.profile.strategy.score(used.of(w.name)+w.want, total)
+			if score == 0 && d.profile.strategy.drawn {
+				continue
+			}
+			sum += w.weight * score
 			weights += w.weight
 		}
-		if weights == 0 {
+		switch {
+		case weights == 0:
 			return 0
+		case d.profile.strategy.drawn:
+			return int64(math.Round(float64(sum) / float64(weights)))
 		}
-		return int64(math.Round(float64(sum) / float64(weights)))
+		return sum / weights
 	}
 }
 

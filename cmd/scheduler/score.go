@@ -46,7 +46,7 @@ func (d *decision) rank(nodes []*Node) []int64 {
 		add(nodeAffinity, d.scorePreferred, normalize)
 	}
 	if len(d.soft) > 0 {
-		add(topologySpread, d.scoreSpread, normalizeReversed)
+		add(topologySpread, d.scoreSpread, normalizeSpread)
 	}
 	if len(d.near.score) > 0 {
 		add(interPodAffinity, d.scoreNeighbours, normalizeSpan)
@@ -65,23 +65,31 @@ func (d *decision) scorePreferred(node *Node) (sum int64) {
 	return sum
 }
 
-// imageScorer prefers nodes that have the pod's images, large ones above all.
+// imageScorer prefers nodes that have the images of the pod and of its init containers, large ones above all. An image counts
+// as much as there are nodes that have it: else the first node to have it would draw all pods to itself.
 func (d *decision) imageScorer() func(*Node) int64 {
 	const least, most = 23 << 20, 1000 << 20
-	containers := int64(len(d.req.Spec.Containers))
-	names := make([]string, 0, containers)
-	for _, c := range d.req.Spec.Containers {
-		if name := withTag(c.Image); d.snap.Images == nil || d.snap.Images[name] > 0 {
-			names = append(names, name)
+	type image struct {
+		name string
+		part float64 // of all nodes
+	}
+	var images []image
+	for _, list := range [][]corev1.Container{d.req.Spec.InitContainers, d.req.Spec.Containers} {
+		for i := range list {
+			name := withTag(list[i].Image)
+			if n := d.snap.having(name); n > 0 {
+				images = append(images, image{name, float64(n) / float64(len(d.snap.Nodes))})
+			}
 		}
 	}
-	if len(names) == 0 {
+	if len(images) == 0 {
 		return func(*Node) int64 { return 0 }
 	}
+	containers := int64(len(d.req.Spec.InitContainers) + len(d.req.Spec.Containers))
 	return func(node *Node) int64 {
 		var sum int64
-		for _, name := range names {
-			sum += node.images[name]
+		for _, image := range images {
+			sum += int64(float64(node.images[image.name]) * image.part)
 		}
 		low, high := int64(least), int64(most)*max(containers, 1)
 		return best * (min(max(sum, low), high) - low) / (high - low)

@@ -307,8 +307,21 @@ type Snapshot struct {
 	Budgets []Budget
 	// Storage is what is known of volumes; nil knows nothing, and lets every node take them.
 	Storage *Storage
-	// Images says, by name, how many nodes have an image; nil says nothing.
+	// Images says, by name, how many nodes have an image; nil leaves it to be counted.
 	Images map[string]int
+}
+
+// having is how many nodes have that image.
+func (s *Snapshot) having(image string) (n int) {
+	if s.Images != nil {
+		return s.Images[image]
+	}
+	for _, node := range s.Nodes {
+		if _, there := node.images[image]; there {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Snapshot) node(name string) *Node {

@@ -187,12 +187,17 @@ func (d *decision) checkSpread(node *Node) []misfit {
 	return nil
 }
 
-// scoreSpread is lower where more of the pod's kind are; see normalizeReversed.
+// bypassed is the score of a node that has no place in what the pod spreads over; see normalizeSpread.
+const bypassed = -1
+
+// scoreSpread is lower where more of the pod's kind are. Upstream's own spread is kept to where nodes lack labels, too.
 func (d *decision) scoreSpread(node *Node) int64 {
 	total := 0.0
 	for _, c := range d.soft {
 		value, ok := node.Labels[c.key]
-		if !ok {
+		if !ok && (len(d.req.Spec.TopologySpreadConstraints) > 0 || !d.profile.softSpread) {
+			return bypassed
+		} else if !ok {
 			continue
 		}
 		here, places := c.counts[value], len(c.counts)
@@ -203,4 +208,24 @@ func (d *decision) scoreSpread(node *Node) int64 {
 		total += float64(here)*math.Log(float64(places+2)) + float64(c.maxSkew-1)
 	}
 	return int64(math.Round(total))
+}
+
+// normalizeSpread turns the scores round. Those that are bypassed come last: a pod there would be spread over nothing.
+func normalizeSpread(scores []int64) {
+	low, high := int64(math.MaxInt64), int64(0)
+	for _, s := range scores {
+		if s != bypassed {
+			low, high = min(low, s), max(high, s)
+		}
+	}
+	for i, s := range scores {
+		switch {
+		case s == bypassed:
+			scores[i] = 0
+		case high == 0:
+			scores[i] = best
+		default:
+			scores[i] = best * (high + low - s) / high
+		}
+	}
 }
