@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,10 +19,16 @@ import (
 	"github.com/orlop-io/orlop/proxy"
 )
 
-// stuck is a backend that takes nothing while it is told to.
-type stuck struct{ err error }
+// stuck is a backend that takes nothing while it is full.
+type stuck struct{ full atomic.Bool }
 
-func (s *stuck) Apply(proxy.Change) error             { return s.err }
+func (s *stuck) Apply(proxy.Change) error {
+	if s.full.Load() {
+		return errors.New("no room")
+	}
+	return nil
+}
+
 func (s *stuck) Sweep(time.Time) (more bool, _ error) { return false, nil }
 
 // Balancers are told to send nobody to a node that is about to go, or where services have been late for a minute; whoever restarts what does not live is told
@@ -66,7 +73,7 @@ func TestHealthIsAsKubeProxys(t *testing.T) {
 		c := clusterOf([]*corev1.Node{here, node("b", "", "192.0.2.2")}, "a")
 		a.cluster.Store(&c)
 		expect("it stays", 200, 200, true)
-		b.err = errors.New("no room")
+		b.full.Store(true)
 		p.SetService("ns/web", proxy.Service{Key: "ns/web"}.Pack())
 		time.Sleep(50 * time.Second)
 		synctest.Wait()
@@ -74,7 +81,7 @@ func TestHealthIsAsKubeProxys(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		expect("too late", 503, 503, true)
-		b.err = nil
+		b.full.Store(false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		expect("in force again", 200, 200, true)
