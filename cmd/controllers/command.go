@@ -117,7 +117,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.quotaPeriod, "resource-quota-sync-period", 5*time.Minute, "time between full counts of what quotas limit")
 	fs.String("cluster-name", "kubernetes", "accepted; nothing here needs a name")
 	fs.StringVar(&o.tokenKeyFile, "service-account-private-key-file", "", "key that signs the tokens kept in Secrets")
-	fs.StringVar(&o.localPathImage, "local-path-image", "", "image of orlop-agent, with which the provisioner of local paths makes directories on nodes; there is no such provisioner without")
+	fs.StringVar(&o.localPathImage, "local-path-image", "", "image of orlop-agent, with which the provisioner of local paths makes directories on nodes, and volumes are recycled; there is no such provisioner without")
 	fs.DurationVar(&o.legacyTokens, "legacy-service-account-token-clean-up-period", 365*24*time.Hour, "for how long a token that an old cluster made must be unused to become invalid, and then to be deleted")
 	o.recyclers.addFlags(fs)
 	fs.String("service-cluster-ip-range", "", "range of service addresses, that no node may get")

@@ -15,7 +15,7 @@ func volumes() []entry {
 	return []entry{
 		{name: "persistentvolume-binder-controller", alias: "persistentvolume-binder", account: "persistent-volume-binder",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) {
-				recyclers, err := e.recyclers.read()
+				recyclers, err := e.recyclers.read(e.localPathImage)
 				if err != nil {
 					return nil, err
 				}

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// localPath is what the helper pods of the provisioner of local paths run: it makes or removes one directory of the
-// node. Both may be cut off anywhere and run again.
+// localPath is what the helper pods of the provisioner of local paths run, and those that recycle volumes: it makes, removes or empties
+// one directory of the node. Each may be cut off anywhere and run again.
 func localPath() *cobra.Command {
 	var dir string
-	cmd := &cobra.Command{Use: "local-path", Short: "Make or remove the directory of a local volume", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "local-path", Short: "Make, remove or empty the directory of a volume", Args: cobra.NoArgs}
 	cmd.PersistentFlags().StringVar(&dir, "dir", "/volumes", "folder that all the directories lie in")
 	act := func(name, short string, run func(base int, volume string) error) {
 		cmd.AddCommand(&cobra.Command{Use: name + " VOLUME", Short: short, Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
@@ -35,6 +35,12 @@ func localPath() *cobra.Command {
 	}
 	act("make", "Make it, for pods of any user to write into", makeDirectory)
 	act("remove", "Remove it with all that it holds", removeDirectory)
+	cmd.AddCommand(&cobra.Command{Use: "empty", Short: "Empty the folder that --dir names, for the next claim of its volume", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		if err := emptyDirectory(dir); err != nil {
+			return fmt.Errorf("empty volume: %w", err)
+		}
+		return nil
+	}})
 	return cmd
 }
 
@@ -97,6 +103,27 @@ func removeTree(parent int, name string) error {
 	}
 	dir := os.NewFile(uintptr(fd), name)
 	defer dir.Close()
+	if err := empty(dir); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return gone(unix.Unlinkat(parent, name, unix.AT_REMOVEDIR))
+}
+
+// emptyDirectory removes all that is in path, which stays.
+func emptyDirectory(path string) error {
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := empty(dir); err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+// empty removes what a directory holds.
+func empty(dir *os.File) error {
 	for {
 		// A directory that changes while it is read may leave out some: it is read anew until it is empty.
 		if _, err := dir.Seek(0, io.SeekStart); err != nil {
@@ -104,12 +131,13 @@ func removeTree(parent int, name string) error {
 		}
 		names, err := dir.Readdirnames(1000)
 		if errors.Is(err, io.EOF) {
-			return gone(unix.Unlinkat(parent, name, unix.AT_REMOVEDIR))
-		} else if err != nil {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		if err := removeAll(fd, names); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err := removeAll(int(dir.Fd()), names); err != nil {
+			return err
 		}
 	}
 }

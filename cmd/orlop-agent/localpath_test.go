@@ -64,6 +64,37 @@ func TestLocalPathMakesAndRemoves(t *testing.T) {
 	}
 }
 
+// A volume that is recycled loses what it holds, and nothing that links in it lead to.
+func TestLocalPathEmpties(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	kept := filepath.Join(outside, "kept")
+	for _, err := range []error{
+		os.WriteFile(kept, []byte("x"), 0o600), os.MkdirAll(filepath.Join(dir, "a", "b"), 0o755), os.WriteFile(filepath.Join(dir, ".hidden"), []byte("x"), 0o400),
+		os.WriteFile(filepath.Join(dir, "a", "b", "data"), []byte("x"), 0o400), os.Symlink(outside, filepath.Join(dir, "out")), os.Symlink(kept, filepath.Join(dir, "a", "file")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // a second run finds the work done
+		if err := localPathAct(t, dir, "empty"); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v (%v)", left, err)
+		}
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+	if err := localPathAct(t, filepath.Join(dir, "none"), "empty"); err == nil || !strings.Contains(err.Error(), "empty volume") {
+		t.Errorf("a folder that is not there: %v", err)
+	}
+	if err := localPathAct(t, dir, "empty", "pvc-1"); err == nil {
+		t.Error("a name was taken, and not looked at")
+	}
+}
+
 func TestLocalPathStaysInside(t *testing.T) {
 	base, outside := t.TempDir(), t.TempDir()
 	for _, name := range []string{"..", ".", "a/b", "../x", "", "/", "A", "-x", ".removed"} {

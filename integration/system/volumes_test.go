@@ -126,3 +126,55 @@ func localVolumes(t *testing.T, c *clustertest.Cluster) {
 		return nil
 	})
 }
+
+// TestRecycledVolume has a volume of the policy Recycle used, given back and emptied, on the one node that has it.
+func TestRecycledVolume(t *testing.T) {
+	c, ns := cluster, cluster.Namespace(t)
+	node, path := c.Nodes[1], "/tmp/"+ns
+	if out, err := c.Exec(node, "sh", "-c", "mkdir -p "+path+"/deep && echo old > "+path+"/deep/file && echo old > "+path+"/.hidden"); err != nil {
+		t.Fatal(err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := c.Exec(node, "rm", "-r", path); err != nil {
+			t.Error(err, out)
+		}
+	})
+	volumes, claims := c.Client.CoreV1().PersistentVolumes(), c.Client.CoreV1().PersistentVolumeClaims(ns)
+	modes, space := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	_, err := volumes.Create(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: ns}, Spec: corev1.PersistentVolumeSpec{
+		Capacity: space, AccessModes: modes, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRecycle, StorageClassName: ns,
+		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}},
+		NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
+			{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}}},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = volumes.Delete(context.Background(), ns, metav1.DeleteOptions{}) })
+	_, err = claims.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{
+		StorageClassName: &ns, AccessModes: modes, Resources: corev1.VolumeResourceRequirements{Requests: space}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	phase := func(want corev1.PersistentVolumePhase) {
+		t.Helper()
+		c.Eventually(t, 60*time.Second, fmt.Sprintf("the volume to be %s", want), func(ctx context.Context) error {
+			v, err := volumes.Get(ctx, ns, metav1.GetOptions{})
+			if err == nil && v.Status.Phase != want {
+				err = fmt.Errorf("it is %s: %s", v.Status.Phase, v.Status.Message)
+			}
+			return err
+		})
+	}
+	phase(corev1.VolumeBound)
+	if err := claims.Delete(t.Context(), "c", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	phase(corev1.VolumeAvailable)
+	if left, err := c.Exec(node, "ls", "-A", path); err != nil || left != "" {
+		t.Errorf("the volume still holds %q (%v)", left, err)
+	}
+	if v, err := volumes.Get(t.Context(), ns, metav1.GetOptions{}); err != nil || v.Spec.ClaimRef != nil {
+		t.Errorf("the volume is kept for %v (%v)", v.Spec.ClaimRef, err)
+	}
+}
