@@ -1,9 +1,3 @@
-// In two milliseconds nobody minds how many processors the cgroup may use: without these settings the runtime looks for that among the node's cgroups and
-// mounts before the first line of ours, and again later.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command orlop-cni is the CNI plugin: what it does is in package plugin. Under the name "loopback" it brings up lo. "orlop-cni ipam" shows
 // and mends the leases.
 package main
