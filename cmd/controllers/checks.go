@@ -10,12 +10,14 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
 	"github.com/orlop-io/orlop/cmd/controllers/certificatecleaner"
 	"github.com/orlop-io/orlop/cmd/controllers/legacytoken"
 	"github.com/orlop-io/orlop/cmd/controllers/policystatus"
+	"github.com/orlop-io/orlop/cmd/controllers/storagemigrator"
 	"github.com/orlop-io/orlop/cmd/controllers/trustbundle"
 )
 
@@ -49,6 +51,20 @@ func checks() []entry {
 				p, err := trustbundle.New(c, ca, e.only(ofSigner).Certificates().V1().ClusterTrustBundles(), e.log)
 				return p.Run, err
 			})},
+		{name: "storage-version-migrator-controller", alias: "svm", account: "storage-version-migrator-controller",
+			build: func(e *env, api *rest.Config) (runner, error) {
+				client, err := kubernetes.NewForConfig(api)
+				if err != nil {
+					return nil, fmt.Errorf("make client: %w", err)
+				}
+				objects, err := metadata.NewForConfig(api)
+				if err != nil {
+					return nil, fmt.Errorf("make metadata client: %w", err)
+				}
+				mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
+				m, err := storagemigrator.New(client, objects, mapper, e.shared, e.log)
+				return m.Run, err
+			}},
 		{name: "podcertificaterequest-cleaner-controller", alias: "podcertificaterequest-cleaner", account: "podcertificaterequestcleaner",
 			build: typed(func(e *env, c kubernetes.Interface) (runner, error) { return certificatecleaner.New(c, e.log).Run, nil })},
 		{name: "legacy-serviceaccount-token-cleaner-controller", alias: "legacy-serviceaccount-token-cleaner", account: "legacy-service-account-token-cleaner",

@@ -47,8 +47,8 @@ func TestKubeadmFlagsAreAccepted(t *testing.T) {
 func TestNamesThatAreRefused(t *testing.T) {
 	for list, want := range map[string]string{
 		"*,-attachdetach,-resourceclaim-controller": "",
-		"*,svm":         `--controllers: "svm" is a controller of upstream's that is not built here`,
-		"*,-deploiment": `--controllers: "deploiment" is not a controller`,
+		"*,attachdetach": `--controllers: "attachdetach" is a controller of upstream's that is not built here`,
+		"*,-deploiment":  `--controllers: "deploiment" is not a controller`,
 	} {
 		o := &options{controllers: strings.Split(list, ",")}
 		got := ""

@@ -59,11 +59,11 @@ func names() []string {
 }
 
 // absent are upstream's controllers that are not here, by name and alias: volumes of storage systems with attachments, device
-// claims, storage migration, pod groups, SELinux, and what belongs to a cloud.
+// claims, pod groups, SELinux, and what belongs to a cloud.
 func absent() []string {
 	return []string{
 		"persistentvolume-attach-detach-controller", "attachdetach", "resourceclaim-controller", "resource-claim-controller", "device-taint-eviction-controller",
-		"resourcepoolstatusrequest-controller", "storage-version-migrator-controller", "svm", "storageversion-garbage-collector-controller", "storage-version-gc",
+		"resourcepoolstatusrequest-controller", "storageversion-garbage-collector-controller", "storage-version-gc",
 		"podgroup-protection-controller", "selinux-warning-controller",
 		"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	}
