@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/orlop-io/orlop/bpf/whole"
@@ -58,7 +58,7 @@ func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, 
 
 func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.Flags = conf.Bridge, conf.MTU, net.FlagUp
+	attrs.Name, attrs.MTU = conf.Bridge, conf.MTU
 	// Set by hand it stays; else the bridge takes the lowest of its ports', and containers' ARP entries for it go stale.
 	attrs.HardwareAddr = macOfName(conf.Bridge)
 	if len(gateways) > 0 {
@@ -71,7 +71,12 @@ func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, er
 	if err := lib.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, err
 	}
-	return n.must(conf.Bridge)
+	if !conf.EnableDAD {
+		// The node asks for a pod's neighbour by the bridge's own address of the link, which otherwise is tried for two seconds first: so long no IPv6 from
+		// elsewhere would reach a first pod. A kernel without IPv6 has no such file, and one that is read-only only keeps the wait.
+		_ = os.WriteFile(sysctlPath("net.ipv6.conf.IFNAME.accept_dad", conf.Bridge), []byte("0"), 0)
+	}
+	return n.must(conf.Bridge) // whoever looks at it next sets it up
 }
 
 func notABridge(l *link) error {

@@ -226,12 +226,31 @@ func TestKernelPodsSeeEachOthersAddress(t *testing.T) {
 	}
 }
 
+// settled waits for a link's own address of IPv6, by which its neighbours are asked for, less long than the kernel looks for another that has it.
+func (b *bench) settled(name string) {
+	b.t.Helper()
+	var list []netlink.Addr
+	for end := time.Now().Add(900 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		var err error
+		if list, err = b.node.NL.AddrList(b.node.Link(name), netlink.FAMILY_V6); err != nil {
+			b.t.Fatal(err)
+		}
+		for _, a := range list {
+			if a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 {
+				return
+			}
+		}
+	}
+	b.t.Errorf("%s has no address of the link that is ready: %v", name, list)
+}
+
 func TestKernelBothFamilies(t *testing.T) {
 	b := newBench(t)
 	b.conf["podCIDRs"], b.conf["ipMasq"] = []string{"10.77.0.0/24", "fd77::/64"}, true
 	out := b.outside()
 	p1, p2 := netnstest.New(t), netnstest.New(t)
 	b.add("c1", p1, nil)
+	b.settled("orlop0")
 	b.add("c2", p2, map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80}}}})
 	serve(t, p2, "[::]:80")
 	serve(t, out, "[::]:90")
