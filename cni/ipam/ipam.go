@@ -36,6 +36,8 @@ var (
 	ErrReserved = errors.New("attachment holds a lease already")
 	// ErrTaken is returned by Reserve when a wanted address is another's.
 	ErrTaken = errors.New("address is taken")
+	// ErrOutside is returned by Reserve when a wanted address is of no set.
+	ErrOutside = errors.New("in no range")
 	// ErrTorn is returned by Lookup when a lease's file is there but cannot be read. Release works.
 	ErrTorn = errors.New("lease is torn")
 )
@@ -145,8 +147,12 @@ func (s *Store) Reserve(req Request) (lease Lease, err error) {
 
 // choose picks an address of each set.
 func (s *Store) choose(held grip, req Request) ([]netip.Addr, error) {
-	left := slices.Clone(req.Wanted)
-	var out []netip.Addr
+	var left, out []netip.Addr
+	for _, a := range req.Wanted {
+		if !slices.Contains(left, a) {
+			left = append(left, a)
+		}
+	}
 	for i, set := range req.Sets {
 		j := slices.IndexFunc(left, func(a netip.Addr) bool { _, ok := set.of(a); return ok })
 		if j < 0 {
@@ -167,7 +173,7 @@ func (s *Store) choose(held grip, req Request) ([]netip.Addr, error) {
 		out, left = append(out, left[j]), slices.Delete(left, j, j+1)
 	}
 	if len(left) > 0 {
-		return nil, fmt.Errorf("requested address %s is in no range of the network that has not given one", left[0])
+		return nil, fmt.Errorf("requested address %s is %w of the network that has not given one", left[0], ErrOutside)
 	}
 	return out, nil
 }

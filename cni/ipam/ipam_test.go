@@ -60,6 +60,11 @@ func TestNormal(t *testing.T) {
 		{"10.1.2.0/24", "10.1.3.1", "", "", "rangeStart 10.1.3.1 is not in"},
 		{"10.1.2.0/24", "10.1.2.9", "10.1.2.8", "", "is before"},
 		{"10.1.2.0/24", "", "", "fd00::1", "gateway fd00::1 is not in"},
+		{"127.0.0.0/24", "", "", "", "no container can have its addresses"},
+		{"224.0.0.0/24", "", "", "", "no container can have its addresses"},
+		{"0.0.0.0/0", "", "", "", "no container can have its addresses"},
+		{"ff05::/64", "", "", "", "no container can have its addresses"},
+		{"::ffff:10.1.2.0/120", "", "", "", "no container can have its addresses"},
 	} {
 		r := Range{Subnet: prefix(tt.subnet)}
 		for s, field := range map[string]*netip.Addr{tt.start: &r.Start, tt.end: &r.End, tt.gateway: &r.Gateway} {
@@ -113,6 +118,7 @@ func TestWantedAddresses(t *testing.T) {
 		{taken.String(), "held by container c1 eth0: address is taken"},
 		{"10.1.2.1", "in no range"}, // the gateway's
 		{"10.9.9.9", "in no range"},
+		{"10.1.2.6 10.1.2.6", "[fd00::4 10.1.2.6]"}, // told twice, as by an argument and a capability
 		{"10.1.2.6 10.1.2.3", "10.1.2.3 is in no range of the network that has not given one"},
 	} {
 		req := Request{Attachment: att(2), Sets: both, Reserved: reserved}
@@ -134,11 +140,17 @@ func TestWantedAddresses(t *testing.T) {
 }
 
 func TestTornLeases(t *testing.T) {
-	for name, content := range map[string]string{"empty": "", "half": `{"containerID":"c`, "no address": `{"containerID":"c1","ifname":"eth0","addrs":[""]}`} {
+	holding := func(content string) func(string) error {
+		return func(path string) error { return os.WriteFile(path, []byte(content), 0o600) }
+	}
+	for name, tear := range map[string]func(path string) error{
+		"empty": holding(""), "half": holding(`{"containerID":"c`), "no address": holding(`{"containerID":"c1","ifname":"eth0","addrs":[""]}`),
+		"larger than memory": func(path string) error { return os.Truncate(path, 1<<40) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, t.TempDir(), "b1")
 			a, other := reserve(t, s, 1), reserve(t, s, 2)
-			if err := os.WriteFile(s.leasePath(att(1)), []byte(content), 0o600); err != nil {
+			if err := tear(s.leasePath(att(1))); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok, err := s.Lookup(att(1)); !ok || !errors.Is(err, ErrTorn) {

@@ -33,6 +33,9 @@ func (r Range) Normal() (Range, error) {
 	if r.Subnet.Addr().BitLen()-r.Subnet.Bits() < 2 {
 		return r, fmt.Errorf("subnet %s has no address for a container", r.Subnet)
 	}
+	if a := r.Subnet.Addr(); a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6() {
+		return r, fmt.Errorf("subnet %s: no container can have its addresses", r.Subnet)
+	}
 	first, last := hosts(r.Subnet)
 	for _, p := range []struct {
 		name  string

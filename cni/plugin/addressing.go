@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -51,7 +52,10 @@ func (c *ipamConfig) fields() fields {
 		}
 		route := &types.Route{}
 		c.Routes = append(c.Routes, route)
-		return into(route)(path, raw)
+		if err := into(route)(path, raw); err != nil || len(route.Dst.IP) > 0 {
+			return err
+		}
+		return wrong("%s.dst is missing", path)
 	})
 	return append(c.ipRange.fields(), fields{
 		{"type", &c.Type}, {"ranges", ranges(&c.Ranges)}, {"dataDir", &c.DataDir}, {"resolvConf", &c.ResolvConf}, {"reserved", &c.Reserved}, {"routes", routes},
@@ -119,6 +123,29 @@ func (c *Config) addressByCIDRs() error {
 			return fmt.Errorf("podCIDRs[%d]: %w", i, err)
 		}
 		c.sets = append(c.sets, set)
+	}
+	return c.takeRuntimes()
+}
+
+// takeRuntimes puts the runtime's ranges before the configuration's, as host-local does.
+func (c *Config) takeRuntimes() error {
+	var sets []ipam.Set
+	var cidrs []netip.Prefix
+	for i, list := range c.RuntimeConfig.IPRanges {
+		set, err := setOf(list)
+		if err != nil {
+			return fmt.Errorf("runtimeConfig.ipRanges[%d]: %w", i, err)
+		}
+		sets = append(sets, set)
+		for _, r := range set {
+			cidrs = append(cidrs, r.Subnet)
+		}
+	}
+	if len(sets) > 0 {
+		c.sets, c.PodCIDRs = append(sets, c.sets...), append(cidrs, c.PodCIDRs...)
+	}
+	if err := ipam.Disjoint(c.sets); err != nil {
+		return fmt.Errorf("ranges: %w", err)
 	}
 	return nil
 }
@@ -196,8 +223,7 @@ func (c *Config) take(conf ipamConfig) error {
 	} else if conf.ipRange != (ipRange{}) {
 		return errors.New("ipam has rangeStart, rangeEnd or gateway without subnet")
 	}
-	lists = append(lists, c.RuntimeConfig.IPRanges...)
-	if len(lists) == 0 {
+	if len(lists) == 0 && len(c.RuntimeConfig.IPRanges) == 0 {
 		return errors.New("ipam has neither subnet nor ranges")
 	}
 	for i, list := range lists {
@@ -210,8 +236,8 @@ func (c *Config) take(conf ipamConfig) error {
 			c.PodCIDRs = append(c.PodCIDRs, r.Subnet)
 		}
 	}
-	if err := ipam.Disjoint(c.sets); err != nil {
-		return fmt.Errorf("ipam.ranges: %w", err)
+	if err := c.takeRuntimes(); err != nil {
+		return err
 	}
 	for i, s := range conf.Reserved {
 		p, err := prefixOrAddr(s)
@@ -221,6 +247,9 @@ func (c *Config) take(conf ipamConfig) error {
 		c.reserved = append(c.reserved, p)
 	}
 	c.routes = conf.Routes
+	if conf.DataDir != "" && !filepath.IsAbs(conf.DataDir) {
+		return fmt.Errorf("ipam.dataDir %s is not an absolute path", conf.DataDir)
+	}
 	if c.StateDir == "" {
 		c.StateDir = conf.DataDir
 	}
@@ -340,7 +369,7 @@ func (c *Config) wishOf(cniArgs string) (wish, error) {
 			continue
 		}
 		mac, err := net.ParseMAC(s)
-		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00" {
 			return w, fmt.Errorf("requested hardware address %q is not one that an interface can have", s)
 		}
 		w.mac = mac

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -187,14 +188,19 @@ func (c *Config) validate() error {
 	if c.Name == "" || c.Name == "." || c.Name == ".." || c.Name == "lock" || strings.ContainsAny(c.Name, "/\x00") {
 		wrong("name %q is not a file name", c.Name)
 	}
-	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \x00") {
-		wrong("bridge %q is not an interface name: at most 15 characters without blanks and slashes", c.Bridge)
+	if validInterface(c.Bridge) != nil || strings.Contains(c.Bridge, "\x00") {
+		wrong("bridge %q is not an interface name: at most 15 characters without blanks and any of /:%%", c.Bridge)
 	}
-	if c.MTU < 0 || c.MTU > 65535 {
-		wrong("mtu %d is not between 0 and 65535", c.MTU)
+	for _, f := range []struct {
+		name string
+		mtu  int
+	}{{"mtu", c.MTU}, {"routeMTU", c.RouteMTU}} {
+		if f.mtu != 0 && (f.mtu < 68 || f.mtu > 65535) { // RFC 791
+			wrong("%s %d is not between 68 and 65535", f.name, f.mtu)
+		}
 	}
-	if c.RouteMTU < 0 || c.RouteMTU > 65535 {
-		wrong("routeMTU %d is not between 0 and 65535", c.RouteMTU)
+	if !filepath.IsAbs(c.StateDir) {
+		wrong("stateDir %s is not an absolute path", c.StateDir)
 	}
 	if c.MTU > 0 && c.MTU < 1280 && slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		wrong("mtu %d is less than the 1280 that IPv6 needs", c.MTU)

@@ -31,6 +31,10 @@ func TestParseRefuses(t *testing.T) {
 		{"range and ipam", `{"name":"n","podCIDRs":["10.0.0.0/24"],"ipam":{}}`, 7, "without ipam"},
 		{"name with a slash", `{"name":"../n","podCIDRs":["10.0.0.0/24"]}`, 7, "not a file name"},
 		{"long bridge name", `{` + base + `,"bridge":"abcdefghijklmnop"}`, 7, "not an interface name"},
+		{"bridge name that the kernel completes", `{` + base + `,"bridge":"br%d"}`, 7, "not an interface name"},
+		{"bridge name with a colon", `{` + base + `,"bridge":"a:b"}`, 7, "not an interface name"},
+		{"bridge name with a tab", `{` + base + `,"bridge":"a\tb"}`, 7, "not an interface name"},
+		{"bridge name of a folder", `{` + base + `,"bridge":".."}`, 7, "not an interface name"},
 		{"netfilter", `{` + base + `,"bridgeNetfilter":"on"}`, 7, "neither"},
 		{"unknown field", `{` + base + `,"isGateWay":true}`, 2, "unsupported field isGateWay with value true; allowed are args, bridge, "},
 		{"unknown field of ipam", `{` + bridge + `,"rangestart":"10.0.0.3"}}`, 2, "unsupported field ipam.rangestart"},
@@ -41,6 +45,8 @@ func TestParseRefuses(t *testing.T) {
 		{"wrong type", `{` + base + `,"mtu":"1500"}`, 7, "mtu: string, where a whole number is wanted"},
 		{"wrong type in ipam", `{` + bridge + `,"dataDir":7}}`, 7, "ipam.dataDir: number, where a string is wanted"},
 		{"mtu", `{` + base + `,"mtu":70000}`, 7, "mtu 70000 is not between"},
+		{"mtu that no link takes", `{` + base + `,"mtu":67}`, 7, "mtu 67 is not between 68"},
+		{"routeMTU that no link takes", `{` + base + `,"routeMTU":67}`, 7, "routeMTU 67 is not between 68"},
 		{"routeMTU", `{` + base + `,"routeMTU":-1}`, 7, "routeMTU -1 is not between"},
 		{"mtu for IPv6", `{"name":"n","podCIDRs":["fd00::/64"],"mtu":1000}`, 7, "IPv6 needs"},
 		{"iptables", `{` + base + `,"ipMasqBackend":"iptables"}`, 7, `allowed is "nftables"`},
@@ -56,6 +62,10 @@ func TestParseRefuses(t *testing.T) {
 		{"slow", `{` + base + `,"runtimeConfig":{"bandwidth":{"ingressRate":1}}}`, 7, "ingressRate 1 is in bits"},
 		{"burst without rate", `{` + base + `,"runtimeConfig":{"bandwidth":{"egressBurst":1}}}`, 7, "egressBurst without egressRate"},
 		{"aliases", `{` + base + `,"runtimeConfig":{"aliases":7}}`, 7, "runtimeConfig.aliases"},
+		{"route without a destination", `{` + bridge + `,"routes":[{"gw":"10.0.0.9"}]}}`, 7, "ipam.routes[0].dst is missing"},
+		{"ranges of the runtime overlap", `{` + base + `,"runtimeConfig":{"ipRanges":[[{"subnet":"10.0.0.128/25"}]]}}`, 7, "overlap"},
+		{"stateDir", `{` + base + `,"stateDir":"leases"}`, 7, "stateDir leases is not an absolute path"},
+		{"dataDir", `{` + bridge + `,"dataDir":"leases"}}`, 7, "ipam.dataDir leases is not an absolute path"},
 		{"prevResult", `{"cniVersion":"1.0.0",` + base + `,"prevResult":{"ips":7}}`, 6, "prevResult"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -109,6 +119,31 @@ func TestWhatIsLeftOutMeansWhatItMeansToBridge(t *testing.T) {
 	}
 }
 
+// Those of the runtime come before those of the configuration, as with host-local: the first address is the one that Kubernetes shows.
+func TestRangesOfTheRuntime(t *testing.T) {
+	const more = `"runtimeConfig":{"ipRanges":[[{"subnet":"10.9.0.0/24"}]]}`
+	for conf, want := range map[string]string{
+		`{"name":"n","podCIDRs":["10.0.0.0/24","fd00::/64"],` + more + `}`:              "10.9.0.0/24 10.0.0.0/24 fd00::/64",
+		`{"name":"n","ipam":{"type":"host-local","subnet":"10.0.0.0/24"},` + more + `}`: "10.9.0.0/24 10.0.0.0/24",
+		`{"name":"n","ipam":{"type":"host-local"},` + more + `}`:                        "10.9.0.0/24",
+	} {
+		c, err := Parse([]byte(conf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sets, cidrs []string
+		for _, s := range c.sets {
+			sets = append(sets, s[0].Subnet.String())
+		}
+		for _, p := range c.PodCIDRs {
+			cidrs = append(cidrs, p.String())
+		}
+		if a, b := strings.Join(sets, " "), strings.Join(cidrs, " "); a != want || b != want {
+			t.Errorf("%s: sets of %s, rules for %s; want %s", conf, a, b, want)
+		}
+	}
+}
+
 func TestWishes(t *testing.T) {
 	c, err := Parse([]byte(`{"name":"n","podCIDRs":["10.0.0.0/24"],"args":{"cni":{"ips":["10.0.0.5"],"mac":"02:00:00:00:00:01","labels":[]}},
 		"runtimeConfig":{"ips":["10.0.0.6/24"],"mac":"02:00:00:00:00:02"}}`))
@@ -119,7 +154,7 @@ func TestWishes(t *testing.T) {
 	if got := fmt.Sprint(w.ips, w.mac, w.pod); err != nil || got != "[10.0.0.5 10.0.0.6 10.0.0.7] 02:00:00:00:00:02a/b" {
 		t.Errorf("%s, %v", got, err)
 	}
-	for _, args := range []string{"IP=x", "MAC=01:00:00:00:00:00;", "MAC=1"} {
+	for _, args := range []string{"IP=x", "MAC=00:00:00:00:00:00", "MAC=01:00:00:00:00:00;", "MAC=1"} {
 		c := &Config{}
 		if _, err := c.wishOf(args); err == nil {
 			t.Errorf("%s was accepted", args)

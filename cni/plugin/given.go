@@ -73,10 +73,22 @@ func (a *attachment) reserve(node *namespace, w wish, undo *undoing) (*given, er
 		_, err = a.store.Reserve(req)
 	}
 	if err != nil {
-		return nil, coded(errState, err)
+		return nil, refused(err)
 	}
 	undo.add(func() error { return a.store.Release(a.Attachment) })
 	return g, nil
+}
+
+// refused gives an error of Reserve the specification's code: what another container may give back is asked for again later.
+func refused(err error) error {
+	code := uint(errState)
+	switch {
+	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, ipam.ErrTaken):
+		code = types.ErrTryAgainLater
+	case errors.Is(err, ipam.ErrOutside):
+		code = types.ErrInvalidNetworkConfig
+	}
+	return coded(code, err)
 }
 
 // addressesOf adds what the configuration says of each address.

@@ -429,7 +429,7 @@ func TestKernelExhaustionLeavesNothing(t *testing.T) {
 	for i := range 5 {
 		b.must("ADD", fmt.Sprint("c", i), netnstest.New(t).Path(), nil)
 	}
-	if _, err := b.run("ADD", "c9", netnstest.New(t).Path(), nil); err == nil || !strings.Contains(err.Error(), "no free address") {
+	if _, err := b.run("ADD", "c9", netnstest.New(t).Path(), nil); err == nil || !strings.Contains(err.Error(), "no free address") || !strings.Contains(err.Error(), `"code": 11`) {
 		t.Errorf("sixth ADD: %v", err)
 	}
 	if _, err := b.run("STATUS", "", "", nil); err == nil || !strings.Contains(err.Error(), `"code": 50`) {

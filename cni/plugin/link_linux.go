@@ -104,7 +104,7 @@ func (n *namespace) start(conf *Config, l *link, w wire) error {
 	}
 	for i, r := range w.routes {
 		if err := answers[2+len(w.addrs)+i].err; err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add route %s: %w", r, err)
+			return fmt.Errorf("add route %s: %w", routeOf(r, w.addrs), err)
 		}
 	}
 	return nil
@@ -148,6 +148,13 @@ type route struct {
 	scope    uint8
 	table    int
 	priority int
+}
+
+func (r route) String() string {
+	if r.gw.IsValid() {
+		return fmt.Sprintf("to %s via %s", r.dst, r.gw)
+	}
+	return fmt.Sprintf("to %s", r.dst)
 }
 
 // routeOf fills in the gateway of the family where a route has none.

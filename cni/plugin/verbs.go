@@ -190,8 +190,8 @@ func validInterface(name string) *types.Error {
 		why = "interface name is too long"
 	case name == "." || name == "..":
 		why = "interface name is . or .."
-	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
-		why = "interface name contains / or : or whitespace characters"
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) }):
+		why = "interface name contains / or : or % or whitespace characters" // the kernel puts a number in place of %d
 	default:
 		return nil
 	}

@@ -35,6 +35,7 @@ func TestRun(t *testing.T) {
 		{"DEL of the plugin's own namespace", env("CNI_COMMAND", "DEL", "CNI_NETNS", "/proc/thread-self/ns/net"), good, 103, "should not be the same"},
 		{"a container's name that leads elsewhere", env("CNI_CONTAINERID", "../x"), good, 4, "containerID"},
 		{"an interface's name with a slash", env("CNI_IFNAME", "a/b"), good, 4, "interface name contains"},
+		{"an interface's name that the kernel completes", env("CNI_IFNAME", "eth%d"), good, 4, "interface name contains"},
 		{"an interface's name of 16 letters", env("CNI_IFNAME", "abcdefghijklmnop"), good, 4, "too long"},
 		{"an interface called ..", env("CNI_IFNAME", ".."), good, 4, "is . or .."},
 		{"no such command", env("CNI_COMMAND", "MAKE"), good, 4, "unknown CNI_COMMAND: MAKE"},

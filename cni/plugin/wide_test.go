@@ -60,8 +60,11 @@ func TestKernelKeysOfBridgeAndHostLocal(t *testing.T) {
 		t.Error(cmp.Diff(want, got))
 	}
 	b.must("CHECK", "c1", pod.Path(), map[string]any{"prevResult": json.RawMessage(out)})
-	if _, err := b.run("ADD", "c2", other.Path(), map[string]any{"runtimeConfig": map[string]any{"ips": []string{"10.77.0.33"}}}); err == nil || !strings.Contains(err.Error(), "held by container c1") {
+	if _, err := b.run("ADD", "c2", other.Path(), map[string]any{"runtimeConfig": map[string]any{"ips": []string{"10.77.0.33"}}}); err == nil || !strings.Contains(err.Error(), "held by container c1") || !strings.Contains(err.Error(), `"code": 11`) {
 		t.Errorf("a taken address was asked for: %v", err)
+	}
+	if _, err := b.run("ADD", "c2", other.Path(), map[string]any{"runtimeConfig": map[string]any{"ips": []string{"10.78.0.33"}}}); err == nil || !strings.Contains(err.Error(), `"code": 7`) {
+		t.Errorf("an address of no range was asked for: %v", err)
 	}
 	ip, _ := b.add("c2", other, nil)
 	if ip.String() != "10.77.0.34" {
