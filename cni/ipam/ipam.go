@@ -258,7 +258,7 @@ func (s *Store) List() ([]Lease, error) {
 	return leases, nil
 }
 
-// Check says whether Reserve would find an address in each set; it returns ErrExhausted when not.
+// Check says whether Reserve would find an address in each set, and could write the lease; it returns ErrExhausted when there is no address.
 func (s *Store) Check(sets []Set, reserved []netip.Prefix) error {
 	held, err := s.lock()
 	if err != nil {
@@ -270,7 +270,12 @@ func (s *Store) Check(sets []Set, reserved []netip.Prefix) error {
 			return err
 		}
 	}
-	return nil
+	const aLease = 1 << 10 // bytes, at most without very many host ports
+	err = writeFile(s.dataPath(), make([]byte, aLease))
+	if rerr := os.Remove(s.dataPath()); err == nil {
+		err = rerr
+	}
+	return err
 }
 
 // Exclusive runs f while no other process changes the network's leases.

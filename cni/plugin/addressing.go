@@ -24,8 +24,8 @@ type addressing struct {
 	sets     []ipam.Set
 	reserved []netip.Prefix
 	routes   []*types.Route
-	dns      types.DNS
-	pending  error // the pod CIDRs are not known yet
+	resolvs  string // file of ipam.resolvConf
+	pending  error  // the pod CIDRs are not known yet
 }
 
 // ipamConfig is ipam of type host-local or orlop-cni. Keys are host-local's, but reserved.
@@ -256,13 +256,7 @@ func (c *Config) take(conf ipamConfig) error {
 	if c.StateDir == "" && conf.Type == "host-local" {
 		c.StateDir = "/var/lib/cni/networks" // host-local's: what it gave stays taken
 	}
-	if conf.ResolvConf != "" {
-		dns, err := readResolvConf(conf.ResolvConf)
-		if err != nil {
-			return fmt.Errorf("ipam.resolvConf: %w", err)
-		}
-		c.dns = dns
-	}
+	c.resolvs = conf.ResolvConf
 	return nil
 }
 
@@ -301,10 +295,14 @@ func prefixOrAddr(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-func readResolvConf(path string) (types.DNS, error) {
-	b, err := os.ReadFile(path)
+// readDNS reads ipam.resolvConf, for ADD: it may be gone when DEL comes.
+func (c *Config) readDNS() (types.DNS, error) {
+	if c.resolvs == "" {
+		return types.DNS{}, nil
+	}
+	b, err := os.ReadFile(c.resolvs)
 	if err != nil {
-		return types.DNS{}, err
+		return types.DNS{}, fmt.Errorf("ipam.resolvConf: %w", err)
 	}
 	var dns types.DNS
 	for line := range strings.Lines(string(b)) {
@@ -318,7 +316,7 @@ func readResolvConf(path string) (types.DNS, error) {
 		case "domain":
 			dns.Domain = f[1]
 		case "search":
-			dns.Search = f[1:]
+			dns.Search = append(dns.Search, f[1:]...)
 		case "options":
 			dns.Options = append(dns.Options, f[1:]...)
 		}

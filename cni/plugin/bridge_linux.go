@@ -102,8 +102,8 @@ func (n *namespace) address(l *link, conf *Config, gateways []netip.Prefix) erro
 			delete(want, p)
 			continue
 		}
-		if !p.Addr().IsGlobalUnicast() || conf.delegate != "" {
-			continue // another plugin may give addresses of many ranges
+		if !p.Addr().IsGlobalUnicast() || conf.varied() {
+			continue // another container's gateway
 		}
 		if !conf.replacesAddress() {
 			if clashes(p, gateways) {

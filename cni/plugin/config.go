@@ -299,6 +299,11 @@ func (c *Config) defaultGateway() bool {
 	return *c.IsDefaultGateway
 }
 
+// varied says that containers of the network may have addresses of subnets that the configuration does not tell.
+func (c *Config) varied() bool {
+	return c.delegate != "" || len(c.RuntimeConfig.IPRanges) > 0 || c.Capabilities["ipRanges"]
+}
+
 func (c *Config) hairpin() bool {
 	if c.HairpinMode != nil {
 		return *c.HairpinMode

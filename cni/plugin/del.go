@@ -58,6 +58,9 @@ func Status(args *Args) error {
 	if err == nil {
 		err = store.Check(conf.sets, conf.reserved)
 	}
+	if err == nil {
+		_, err = conf.readDNS()
+	}
 	if errors.Is(err, ipam.ErrExhausted) {
 		return cannotAdd("no address is free", err)
 	}

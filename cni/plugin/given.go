@@ -23,7 +23,7 @@ type given struct {
 	held   holding
 }
 
-// subnets are those the container's addresses are of, and all of the configuration's: the rules are the same for every container.
+// subnets are those the container's addresses are of, and all of the configuration's.
 func (g *given) subnets(conf *Config) []netip.Prefix {
 	if conf.delegate == "" {
 		return conf.PodCIDRs
@@ -58,7 +58,11 @@ func (a *attachment) reserve(node *namespace, w wish, undo *undoing) (*given, er
 	if a.conf.delegate != "" {
 		return a.reserveElsewhere(w, undo)
 	}
-	g := &given{routes: a.conf.routes, dns: a.conf.dns}
+	dns, err := a.conf.readDNS()
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	g := &given{routes: a.conf.routes, dns: dns}
 	req := ipam.Request{
 		Attachment: a.Attachment, Sets: a.conf.sets, Wanted: w.ips, Reserved: a.conf.reserved,
 		Data: func(addrs []netip.Addr) (json.RawMessage, error) {
@@ -68,7 +72,7 @@ func (a *attachment) reserve(node *namespace, w wish, undo *undoing) (*given, er
 			return g.held.encode()
 		},
 	}
-	_, err := a.store.Reserve(req)
+	_, err = a.store.Reserve(req)
 	if errors.Is(err, ipam.ErrExhausted) && a.reclaim(node) {
 		_, err = a.store.Reserve(req)
 	}
@@ -131,6 +135,9 @@ func (a *attachment) complete(g *given, w wish, addrs []address) error {
 	}
 	g.held = holding{
 		Netns: a.args.Netns, Pod: w.pod, Aliases: aliases, Ports: ports, Limited: a.conf.RuntimeConfig.Bandwidth.EgressRate > 0,
+	}
+	if a.conf.varied() {
+		g.held.Subnets = g.subnets(a.conf)
 	}
 	if a.conf.MacSpoofChk {
 		g.held.Guard = &nat.Guard{Port: hostName(a.Attachment), MAC: g.mac}
@@ -250,6 +257,9 @@ func (a *attachment) reserveElsewhere(w wish, undo *undoing) (*given, error) {
 			return nil, fmt.Errorf("IPAM plugin %s returned an address that is none", a.conf.delegate)
 		}
 		gw, _ := netip.AddrFromSlice(ip.Gateway)
+		if !gw.IsValid() && a.conf.gateway() {
+			gw = netip.PrefixFrom(x.Unmap(), ones).Masked().Addr().Next() // as bridge does
+		}
 		addrs = append(addrs, address{x.Unmap(), ones, gw.Unmap()})
 	}
 	if len(addrs) == 0 {

@@ -228,8 +228,8 @@ func (n *namespace) detach(path, ifname, host string, remember func() error) (bo
 		return false, err
 	}
 	// Before the bridge lets go: after it only the note tells whose this is.
-	if err := remember(); err != nil {
-		return true, err
+	if remember() != nil {
+		return true, n.remove(host) // on a full disk: it takes the time that the note would have saved
 	}
 	if err := retire(path, ifname, host, l.parent); err != nil {
 		return true, err

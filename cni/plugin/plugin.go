@@ -54,7 +54,8 @@ type holding struct {
 	Aliases []string
 	Ports   []nat.HostPort
 	Guard   *nat.Guard
-	Limited bool // there is a device orb<hash>
+	Subnets []netip.Prefix // that rules are for, where those of containers differ
+	Limited bool           // there is a device orb<hash>
 }
 
 // written is a holding as it is kept.
@@ -64,6 +65,7 @@ type written struct {
 	Aliases []string        `json:"aliases,omitempty"`
 	Ports   json.RawMessage `json:"ports,omitempty"`
 	Guard   json.RawMessage `json:"guard,omitempty"`
+	Subnets []netip.Prefix  `json:"subnets,omitempty"`
 	Limited bool            `json:"limited,omitempty"`
 }
 
@@ -102,6 +104,14 @@ func (h holding) encode() (json.RawMessage, error) {
 		key("guard")
 		b = append(b, guard...)
 	}
+	if len(h.Subnets) > 0 {
+		key("subnets")
+		texts := make([]string, 0, len(h.Subnets))
+		for _, p := range h.Subnets {
+			texts = append(texts, p.String())
+		}
+		b = jsonparts.AppendTexts(b, texts)
+	}
 	if h.Limited {
 		key("limited")
 		b = append(b, "true"...)
@@ -116,7 +126,7 @@ func holdingOf(l ipam.Lease) holding {
 		w = written{}
 		_ = json.Unmarshal(l.Data, &w)
 	}
-	h := holding{Netns: w.Netns, Pod: w.Pod, Aliases: w.Aliases, Limited: w.Limited}
+	h := holding{Netns: w.Netns, Pod: w.Pod, Aliases: w.Aliases, Subnets: w.Subnets, Limited: w.Limited}
 	if len(w.Ports) > 0 {
 		_ = json.Unmarshal(w.Ports, &h.Ports)
 	}
@@ -127,7 +137,7 @@ func holdingOf(l ipam.Lease) holding {
 }
 
 func plainlyWritten(data []byte) (w written, ok bool) {
-	fields := fields{{"netns", &w.Netns}, {"pod", &w.Pod}, {"aliases", &w.Aliases}, {"ports", &w.Ports}, {"guard", &w.Guard}, {"limited", &w.Limited}}
+	fields := fields{{"netns", &w.Netns}, {"pod", &w.Pod}, {"aliases", &w.Aliases}, {"ports", &w.Ports}, {"guard", &w.Guard}, {"subnets", &w.Subnets}, {"limited", &w.Limited}}
 	members, ok := jsonparts.Members(data)
 	for _, m := range members {
 		to, _ := fields.of("", m.Name)
@@ -266,8 +276,7 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	ports := g.held.Ports
 	if a.conf.IPMasq || len(ports) > 0 {
-		rules := nat.Config{Bridge: a.conf.Bridge, Subnets: g.subnets(a.conf), Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
-		if err := a.table.Ensure(rules); err != nil {
+		if err := a.ensureRules(g.subnets(a.conf)); err != nil {
 			return err
 		}
 	}
@@ -288,6 +297,27 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	}
 	undo.add(func() error { return a.table.Withdraw(ports) })
 	return forgetFlows(ports)
+}
+
+// ensureRules makes the rules for subnets, and for those of all other containers where they may have others.
+func (a *attachment) ensureRules(subnets []netip.Prefix) error {
+	rules := nat.Config{Bridge: a.conf.Bridge, Subnets: subnets, Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
+	if !a.conf.varied() {
+		return a.table.Ensure(rules)
+	}
+	return a.store.Exclusive(func() error { // two ADDs at once must not each leave out the other's
+		leases, err := a.store.List()
+		if err != nil {
+			return coded(errState, err)
+		}
+		rules.Subnets = slices.Clone(subnets)
+		for _, l := range leases {
+			rules.Subnets = append(rules.Subnets, holdingOf(l).Subnets...)
+		}
+		slices.SortFunc(rules.Subnets, netip.Prefix.Compare)
+		rules.Subnets = slices.Compact(rules.Subnets)
+		return a.table.Ensure(rules)
+	})
 }
 
 // withdrawOrphans removes host ports whose container holds no lease: those of a folder of leases that somebody removed.

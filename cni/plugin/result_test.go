@@ -19,8 +19,9 @@ func TestHoldingsAreWrittenAsTheLibraryDoes(t *testing.T) {
 	for _, h := range []holding{
 		{}, {Netns: "/run/netns/a", Pod: "ns/a<b"}, {Aliases: []string{"a", "ä"}, Limited: true},
 		{Netns: "/n", Ports: []nat.HostPort{{Protocol: nat.TCP, Port: 80}}, Guard: &nat.Guard{Port: "orl1", MAC: net.HardwareAddr{1, 2}}},
+		{Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("fd00::/64")}, Limited: true},
 	} {
-		w := written{Netns: h.Netns, Pod: h.Pod, Aliases: h.Aliases, Limited: h.Limited}
+		w := written{Netns: h.Netns, Pod: h.Pod, Aliases: h.Aliases, Subnets: h.Subnets, Limited: h.Limited}
 		var err error
 		if len(h.Ports) > 0 {
 			w.Ports, err = json.Marshal(h.Ports)
@@ -39,7 +40,7 @@ func TestHoldingsAreWrittenAsTheLibraryDoes(t *testing.T) {
 		if d := cmp.Diff(string(want), string(got)); d != "" || err != nil {
 			t.Errorf("%v, want less got:\n%s", err, d)
 		}
-		if d := cmp.Diff(h, holdingOf(ipam.Lease{Data: got}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
+		if d := cmp.Diff(h, holdingOf(ipam.Lease{Data: got}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); d != "" {
 			t.Errorf("it came back otherwise, want less got:\n%s", d)
 		}
 	}

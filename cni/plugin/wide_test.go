@@ -14,7 +14,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/cni/ipam"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ofBridge is a configuration as the plugins bridge and host-local have it, with another type.
@@ -219,6 +221,124 @@ func TestKernelDelegatesIPAM(t *testing.T) {
 		t.Errorf("a missing IPAM plugin: %v", err)
 	}
 	b.wantNothing("failed ADD")
+}
+
+// Another IPAM plugin may give containers of a network addresses of many subnets, and name no gateway: as with bridge that is the subnet's first
+// address. The rules are for all of them.
+func TestKernelSubnetsOfAnotherIPAM(t *testing.T) {
+	b := newBench(t)
+	dir := t.TempDir()
+	script := "#!/bin/sh\ncat >/dev/null\n" +
+		`[ $CNI_COMMAND != ADD ] || echo '{"cniVersion":"1.1.0","ips":[{"address":"10.'${CNI_CONTAINERID#c}'.0.7/24"}]}'` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "apart"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.path = dir
+	delete(b.conf, "podCIDRs")
+	b.conf["ipam"], b.conf["isDefaultGateway"], b.conf["ipMasq"] = map[string]any{"type": "apart"}, true, true
+	host := b.outside()
+	serve(t, host, ":90")
+	pods := map[string]*netnstest.NS{"c98": netnstest.New(t), "c99": netnstest.New(t)}
+	for _, id := range []string{"c98", "c99", "c98"} { // again: the kernel keeps its rules
+		b.add(id, pods[id], nil)
+		wantAnswer(t, pods[id], "", "192.0.2.2:90", "192.0.2.1")
+		for _, other := range []string{"c98", "c99"} {
+			if lease, ok, err := b.store().Lookup(ipam.Attachment{ContainerID: other, IfName: "eth0"}); err != nil || lease.Torn {
+				t.Fatal(lease, err)
+			} else if ok {
+				wantAnswer(t, pods[other], "", "192.0.2.2:90", "192.0.2.1")
+			}
+		}
+		if id == "c98" {
+			b.must("DEL", id, pods[id].Path(), nil)
+		}
+	}
+}
+
+// So do containers for which the runtime brings ranges.
+func TestKernelRangesOfTheRuntime(t *testing.T) {
+	b := newBench(t)
+	b.conf["ipMasq"], b.conf["capabilities"] = true, map[string]bool{"ipRanges": true}
+	host := b.outside()
+	serve(t, host, ":90")
+	pod := netnstest.New(t)
+	more := map[string]any{"runtimeConfig": map[string]any{"ipRanges": [][]map[string]string{{{"subnet": "10.78.0.0/24"}}}}}
+	if ip, _ := b.add("c1", pod, more); ip.String() != "10.78.0.2" {
+		t.Errorf("got %s", ip)
+	}
+	wantAnswer(t, pod, "", "192.0.2.2:90", "192.0.2.1")
+	b.add("c2", netnstest.New(t), nil)
+	wantAnswer(t, pod, "10.78.0.2", "192.0.2.2:90", "192.0.2.1")
+	b.must("DEL", "c1", pod.Path(), more)
+	b.must("DEL", "c2", "", nil)
+	b.wantNothing("DEL")
+}
+
+// What DEL takes away needs no room: it is how room is made. ADD and STATUS say that there is none.
+func TestKernelFullDisk(t *testing.T) {
+	b := newBench(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,nr_inodes=32"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	b.conf["stateDir"] = dir
+	pod, other := netnstest.New(t), netnstest.New(t)
+	b.add("c1", pod, nil)
+	b.must("STATUS", "", "", nil)
+	var err error
+	for i := 0; err == nil; i++ { // no file can be made
+		err = os.WriteFile(filepath.Join(dir, fmt.Sprint("full", i)), nil, 0o600)
+	}
+	if _, err := b.run("STATUS", "", "", nil); err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("STATUS: %v", err)
+	}
+	if _, err := b.run("ADD", "c2", other.Path(), nil); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("ADD: %v", err)
+	}
+	if _, err := other.NL.LinkByName("eth0"); err == nil {
+		t.Error("ADD that failed left a link")
+	}
+	b.must("DEL", "c1", pod.Path(), nil)
+	b.must("DEL", "c2", other.Path(), nil)
+	b.wantNothing("DEL")
+	if left, err := b.node.NL.LinkByName(hostName(ipam.Attachment{ContainerID: "c1", IfName: "eth0"})); err == nil {
+		t.Errorf("%v is left, and no note says so", left.Attrs().Name)
+	}
+	b.must("GC", "", "", nil)
+}
+
+// A file that ADD reads may be gone when DEL comes.
+func TestKernelResolvConfThatIsGone(t *testing.T) {
+	b := newBench(t)
+	b.ofBridge("")
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver 192.0.2.53\nsearch a.example b.example\nsearch c.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.conf["ipam"].(map[string]any)["resolvConf"] = file
+	pod := netnstest.New(t)
+	out := b.must("ADD", "c1", pod.Path(), nil)
+	if !strings.Contains(string(out), `"dns":{"nameservers":["192.0.2.53"],"search":["a.example","b.example","c.example"]}`) {
+		t.Errorf("result %s", out)
+	}
+	b.must("STATUS", "", "", nil)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.run("STATUS", "", "", nil); err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "resolvConf") {
+		t.Errorf("STATUS: %v", err)
+	}
+	if _, err := b.run("ADD", "c2", netnstest.New(t).Path(), nil); err == nil || !strings.Contains(err.Error(), `"code": 7`) || !strings.Contains(err.Error(), "resolvConf") {
+		t.Errorf("ADD: %v", err)
+	}
+	b.must("CHECK", "c1", pod.Path(), map[string]any{"prevResult": json.RawMessage(out)})
+	b.must("DEL", "c1", pod.Path(), nil)
+	b.wantNothing("DEL")
 }
 
 func TestKernelAfterAnotherPluginInTheChain(t *testing.T) {
