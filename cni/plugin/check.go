@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/orlop-io/orlop/cni/sysctl"
 	"github.com/vishvananda/netlink"
 )
 
@@ -51,7 +53,9 @@ func Check(args *Args) error {
 	return coded(errMismatch, errors.Join(
 		sameAddrs(addrs, prev),
 		pod.checkPod(args.IfName, addrs, a.begin(&given{addrs: addrs, routes: a.conf.routes}).Routes, a.conf),
-		node.checkHost(hostName(a.Attachment), a.conf.Bridge),
+		pod.checkMAC(prev, args),
+		node.checkHost(hostName(a.Attachment), a.conf, a.gateways(addrs)),
+		checkForwarding(a.conf, addrs),
 		node.checkLimit(hostName(a.Attachment), in, out),
 		a.checkPorts(holds),
 		a.checkGuard(holds),
@@ -169,17 +173,69 @@ func (r route) is(t netlink.Route) bool {
 	return t.Dst.String() == netOf(r.dst.Addr(), r.dst.Bits()).String()
 }
 
-func (n *namespace) checkHost(name, bridge string) error {
+// checkMAC says whether the container's end has the hardware address that the last plugin of the chain told.
+func (n *namespace) checkMAC(prev *current.Result, args *Args) error {
+	i := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == args.IfName && i.Sandbox == args.Netns })
+	if i < 0 || prev.Interfaces[i].Mac == "" {
+		return nil
+	}
+	l, err := n.link(args.IfName)
+	if l == nil || err != nil {
+		return err // a missing one is told already
+	}
+	if want := prev.Interfaces[i].Mac; !strings.EqualFold(l.mac.String(), want) {
+		return fmt.Errorf("%s in the container has hardware address %s, not %s", args.IfName, l.mac, want)
+	}
+	return nil
+}
+
+func (n *namespace) checkHost(name string, conf *Config, gateways []netip.Prefix) error {
 	l, err := n.must(name)
 	if err != nil {
 		return err
 	}
-	br, err := n.must(bridge)
+	br, err := n.must(conf.Bridge)
 	if err != nil {
 		return err
 	}
 	if l.master != br.index {
-		return fmt.Errorf("%s is not on bridge %s", name, bridge)
+		return fmt.Errorf("%s is not on bridge %s", name, conf.Bridge)
+	}
+	if !l.up() {
+		return fmt.Errorf("%s is down", name)
+	}
+	if !br.up() {
+		return fmt.Errorf("bridge %s is down", conf.Bridge)
+	}
+	if conf.PromiscMode && !br.promiscuous {
+		return fmt.Errorf("bridge %s is not promiscuous", conf.Bridge)
+	}
+	if !conf.gateway() {
+		return nil
+	}
+	for _, f := range familiesOf(gateways) {
+		have, err := n.sock.addresses(br.index, f)
+		if err != nil {
+			return fmt.Errorf("list addresses of bridge %s: %w", conf.Bridge, err)
+		}
+		for _, g := range gateways {
+			if g.Addr().Is4() == (f == netlink.FAMILY_V4) && !slices.Contains(have, g) {
+				return fmt.Errorf("bridge %s lacks address %s", conf.Bridge, g)
+			}
+		}
+	}
+	return nil
+}
+
+func checkForwarding(conf *Config, addrs []address) error {
+	for _, key := range forwarding(conf, addrs) {
+		value, err := sysctl.Ledger{}.Value(key)
+		if err != nil {
+			return fmt.Errorf("read sysctl %s: %w", key, err)
+		}
+		if value != "1" {
+			return fmt.Errorf("sysctl %s is %s, not 1", strings.ReplaceAll(key, "/", "."), value)
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -188,16 +189,7 @@ func (n *namespace) remove(name string) error {
 // prepare sets what forwarding needs in the node's namespace; each host has its own, and new ones start with none.
 func (n *namespace) prepare(conf *Config, addrs []address) error {
 	kernel := sysctl.Ledger{Dir: filepath.Join(conf.StateDir, sysctl.Folder)}
-	done := map[string]bool{}
-	for _, a := range addrs {
-		key := "net/ipv4/ip_forward"
-		if a.Is6() {
-			key = "net/ipv6/conf/all/forwarding"
-		}
-		if !conf.gateway() && !conf.IPMasq || done[key] {
-			continue
-		}
-		done[key] = true
+	for _, key := range forwarding(conf, addrs) {
 		if err := kernel.Set(key, "1"); err != nil {
 			return err
 		}
@@ -212,6 +204,22 @@ func (n *namespace) prepare(conf *Config, addrs []address) error {
 		}
 	}
 	return nil
+}
+
+// forwarding names the settings that have to be 1 for packets between containers with such addresses and elsewhere.
+func forwarding(conf *Config, addrs []address) (keys []string) {
+	if !conf.gateway() && !conf.IPMasq {
+		return nil
+	}
+	for _, f := range []struct {
+		v4  bool
+		key string
+	}{{true, "net/ipv4/ip_forward"}, {false, "net/ipv6/conf/all/forwarding"}} {
+		if slices.ContainsFunc(addrs, func(a address) bool { return a.Is4() == f.v4 }) {
+			keys = append(keys, f.key)
+		}
+	}
+	return keys
 }
 
 // routeLoopback lets answers from containers on bridge reach local clients of a host port on 127.0.0.1.

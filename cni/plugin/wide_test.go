@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -272,6 +273,64 @@ func TestKernelRangesOfTheRuntime(t *testing.T) {
 	b.must("DEL", "c1", pod.Path(), more)
 	b.must("DEL", "c2", "", nil)
 	b.wantNothing("DEL")
+}
+
+// CHECK names what somebody changed of what ADD made, and is content when it is put back.
+func TestKernelCheckNamesWhatIsWrong(t *testing.T) {
+	b := newBench(t)
+	b.conf["podCIDRs"] = []string{"10.77.0.0/24", "fd77::/64"}
+	pod := netnstest.New(t)
+	_, out := b.add("c1", pod, nil)
+	prev := map[string]any{"prevResult": json.RawMessage(out)}
+	host := hostName(ipam.Attachment{ContainerID: "c1", IfName: "eth0"})
+	gateway := func(addr string) *netlink.Addr {
+		a, err := netlink.ParseAddr(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Flags = unix.IFA_F_NODAD
+		return a
+	}
+	mac := func(last byte) func() error {
+		return func() error {
+			return pod.NL.LinkSetHardwareAddr(pod.Link("eth0"), net.HardwareAddr{0x0a, 0x58, 10, 77, 0, last})
+		}
+	}
+	forward := func(key, value string) func() error {
+		return func() error {
+			return b.node.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) })
+		}
+	}
+	for _, tt := range []struct {
+		want        string
+		spoil, mend func() error
+	}{
+		{host + " is down", func() error { return b.node.NL.LinkSetDown(b.node.Link(host)) }, func() error { return b.node.NL.LinkSetUp(b.node.Link(host)) }},
+		{"bridge orlop0 is down", func() error { return b.node.NL.LinkSetDown(b.node.Link("orlop0")) }, func() error {
+			// The kernel took IPv6's addresses away with it.
+			return errors.Join(b.node.NL.LinkSetUp(b.node.Link("orlop0")), b.node.NL.AddrReplace(b.node.Link("orlop0"), gateway("fd77::1/64")))
+		}},
+		{"bridge orlop0 lacks address 10.77.0.1/24", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("10.77.0.1/24")) },
+			func() error { return b.node.NL.AddrAdd(b.node.Link("orlop0"), gateway("10.77.0.1/24")) }},
+		{"bridge orlop0 lacks address fd77::1/64", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("fd77::1/64")) },
+			func() error { return b.node.NL.AddrAdd(b.node.Link("orlop0"), gateway("fd77::1/64")) }},
+		{"eth0 in the container has hardware address 0a:58:0a:4d:00:63, not 0a:58:0a:4d:00:02", mac(99), mac(2)},
+		{"sysctl net.ipv4.ip_forward is 0, not 1", forward("ipv4/ip_forward", "0"), forward("ipv4/ip_forward", "1")},
+		{"sysctl net.ipv6.conf.all.forwarding is 0, not 1", forward("ipv6/conf/all/forwarding", "0"), forward("ipv6/conf/all/forwarding", "1")},
+	} {
+		if err := tt.spoil(); err != nil {
+			t.Fatalf("%s: %v", tt.want, err)
+		}
+		if _, err := b.run("CHECK", "c1", pod.Path(), prev); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"code": 102`) {
+			t.Errorf("got %v, want %s", err, tt.want)
+		}
+		if err := tt.mend(); err != nil {
+			t.Fatalf("mend %s: %v", tt.want, err)
+		}
+		if _, err := b.run("CHECK", "c1", pod.Path(), prev); err != nil {
+			t.Errorf("after %s was mended: %v", tt.want, err)
+		}
+	}
 }
 
 // What DEL takes away needs no room: it is how room is made. ADD and STATUS say that there is none.
