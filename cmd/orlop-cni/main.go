@@ -1,5 +1,11 @@
 // Command orlop-cni is the CNI plugin: what it does is in package plugin. Under the name "loopback" it brings up lo. "orlop-cni ipam" shows
 // and mends the leases.
+//
+// The kernel starts it at start, in start_amd64.s and start_arm64.s, which puts GOMAXPROCS=01 at the end of the environment and goes on to where a Go program
+// starts: nothing here runs beside anything else, and to get a second processor ready, threads for it and all, took a tenth of an ADD. Go's runtime reads that
+// before the first line of Go, and from the environment alone. Who sets GOMAXPROCS gets theirs, for the first one counts; the 0 tells ours apart, for
+// IPAM plugins are not to inherit it. The stack is as the System V ABI has it (argc, argv, 0, environment, 0, auxiliary vector): all before the second 0 moves down
+// by two words, as the stack is aligned to two, and what is added stands there twice. Where the linker is not told of start (-E in the Makefile) the program only starts slower.
 package main
 
 import (

@@ -38,6 +38,9 @@ func delegated(verb string, conf *Config, args *Args) error {
 	return err
 }
 
+// ownVariable is what the program's start adds to its environment.
+const ownVariable = "GOMAXPROCS=01"
+
 // delegate runs the IPAM plugin, found in CNI_PATH, with our own environment and configuration, as the specification says. It is not done
 // by the library's invoke, which brings 2 MB of tracing into a program that starts for every container.
 func delegate(verb string, conf *Config, args *Args) ([]byte, error) {
@@ -56,7 +59,7 @@ func delegate(verb string, conf *Config, args *Args) ([]byte, error) {
 	}
 	cmd := exec.Command(path)
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "CNI_COMMAND=") {
+		if !strings.HasPrefix(e, "CNI_COMMAND=") && e != ownVariable {
 			cmd.Env = append(cmd.Env, e)
 		}
 	}

@@ -190,7 +190,7 @@ func send(t *testing.T, from, to *netnstest.NS, addr string, bytes int) time.Dur
 func TestKernelDelegatesIPAM(t *testing.T) {
 	b := newBench(t)
 	dir := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\necho $CNI_COMMAND >>%s/asked\ncat >/dev/null\n"+
+	script := fmt.Sprintf("#!/bin/sh\necho $CNI_COMMAND >>%s/asked\necho own${GOMAXPROCS} >%[1]s/own\ncat >/dev/null\n"+
 		`[ $CNI_COMMAND != ADD ] || echo '{"cniVersion":"1.1.0","ips":[{"address":"10.99.0.7/24","gateway":"10.99.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]}'`+"\n", dir)
 	if err := os.WriteFile(filepath.Join(dir, "fixed"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -215,6 +215,9 @@ func TestKernelDelegatesIPAM(t *testing.T) {
 	asked, err := os.ReadFile(filepath.Join(dir, "asked"))
 	if got := strings.ReplaceAll(string(asked), "\n", " "); err != nil || got != "ADD CHECK STATUS DEL GC " {
 		t.Errorf("asked %s, %v", got, err)
+	}
+	if own, err := os.ReadFile(filepath.Join(dir, "own")); err != nil || string(own) != "own\n" {
+		t.Errorf("GOMAXPROCS of the plugin itself is given to the IPAM plugin: %s, %v", own, err)
 	}
 	b.wantNothing("DEL")
 	b.conf["ipam"] = map[string]any{"type": "absent"}

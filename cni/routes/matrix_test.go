@@ -24,7 +24,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "orlop-cni")
-	build := exec.Command("go", "build", "-o", bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
+	build := exec.Command("go", "build", "-ldflags", "-E main.start", "-o", bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build plugin: %w\n%s", err, out)
