@@ -148,12 +148,12 @@ func (t *Table) Withdraw(ports []HostPort) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	left, err := t.there(ports)
+	left, err := t.There(ports)
 	if err != nil || len(left) == 0 {
 		return err
 	}
 	if err := t.add(left, time.Millisecond); err == nil {
-		if left, err = t.there(ports); err != nil {
+		if left, err = t.There(left); err != nil {
 			return err
 		}
 	}
@@ -179,15 +179,6 @@ func (t *Table) Withdraw(ports []HostPort) error {
 	return errors.Join(errs...)
 }
 
-// there returns those of ports that are published.
-func (t *Table) there(ports []HostPort) ([]HostPort, error) {
-	all, err := t.Published()
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(slices.Clone(ports), func(p HostPort) bool { return !slices.Contains(all, p) }), nil
-}
-
 // Supported says whether the kernel has nftables.
 func Supported() error {
 	conn, err := nftables.New()
@@ -200,7 +191,7 @@ func Supported() error {
 	return nil
 }
 
-// Published lists the ports that lead to pods now. A table that is not there has none.
+// Published lists the ports that lead to pods now. A table that is not there has none. One may be missing while others change: see There.
 func (t *Table) Published() ([]HostPort, error) {
 	elems, err := t.elements()
 	if err != nil {

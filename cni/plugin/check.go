@@ -88,10 +88,7 @@ func sameAddrs(want []address, prev *current.Result) error {
 }
 
 func (a *attachment) checkPorts(held holding) error {
-	if len(held.Ports) == 0 {
-		return nil
-	}
-	got, err := a.table.Published()
+	got, err := a.table.There(held.Ports)
 	if err != nil {
 		return err
 	}
