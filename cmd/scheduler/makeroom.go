@@ -18,13 +18,11 @@ import (
 
 // watchBudgets keeps the cluster's disruption budgets.
 func (s *Scheduler) watchBudgets(shared informers.SharedInformerFactory) error {
-	informer := shared.Policy().V1().PodDisruptionBudgets().Informer()
-	s.synced = append(s.synced, informer.HasSynced)
 	set := func(obj any) {
 		b := obj.(*policyv1.PodDisruptionBudget)
 		s.cluster.setBudget(b.Namespace+"/"+b.Name, budgetOf(b))
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	return s.watch(shared.Policy().V1().PodDisruptionBudgets().Informer(), cache.ResourceEventHandlerFuncs{
 		AddFunc: set, UpdateFunc: func(_, obj any) { set(obj) },
 		DeleteFunc: func(obj any) {
 			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
@@ -32,7 +30,6 @@ func (s *Scheduler) watchBudgets(shared informers.SharedInformerFactory) error {
 			}
 		},
 	})
-	return err
 }
 
 func budgetOf(b *policyv1.PodDisruptionBudget) *Budget {

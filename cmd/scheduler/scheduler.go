@@ -58,9 +58,8 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 		config: cfg, metrics: m, client: client, events: events, log: log, queue: newQueue(time.Now, cfg.FirstBackoff, cfg.LastBackoff, came), cluster: newCluster(),
 		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers),
 	}
-	nodes, namespaces := core.Nodes().Informer(), core.Namespaces().Informer()
-	s.synced = append(s.lookup.synced, s.pods.HasSynced, nodes.HasSynced, namespaces.HasSynced)
-	_, err1 := nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	s.synced = s.lookup.synced
+	err1 := s.watch(core.Nodes().Informer(), cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { s.nodeSeen(nil, obj.(*corev1.Node)) },
 		UpdateFunc: func(old, obj any) { s.nodeSeen(old.(*corev1.Node), obj.(*corev1.Node)) },
 		DeleteFunc: func(obj any) {
@@ -70,7 +69,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 			}
 		},
 	})
-	_, err2 := s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	err2 := s.watch(s.pods, cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { s.podSeen(nil, obj.(*corev1.Pod)) },
 		UpdateFunc: func(old, obj any) { s.podChanged(old.(*corev1.Pod), obj.(*corev1.Pod)) },
 		DeleteFunc: func(obj any) {
@@ -82,7 +81,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 			}
 		},
 	})
-	_, err3 := namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	err3 := s.watch(core.Namespaces().Informer(), cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { s.namespaceSeen(obj.(*corev1.Namespace)) },
 		UpdateFunc: func(_, obj any) { s.namespaceSeen(obj.(*corev1.Namespace)) },
 		DeleteFunc: func(obj any) {
@@ -92,6 +91,16 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 		},
 	})
 	return s, errors.Join(err1, err2, err3, s.watchBudgets(shared), s.watchStorage(shared))
+}
+
+// watch tells handler of what informer sees. Run waits until handler has been told of all that is there: a full cache is not
+// enough, because a pod that it was not told of takes no room on its node.
+func (s *Scheduler) watch(informer cache.SharedIndexInformer, handler cache.ResourceEventHandler) error {
+	told, err := informer.AddEventHandler(handler)
+	if err == nil {
+		s.synced = append(s.synced, told.HasSynced)
+	}
+	return err
 }
 
 func (s *Scheduler) namespaceSeen(ns *corev1.Namespace) {

@@ -3,16 +3,19 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics"
 )
@@ -156,5 +159,36 @@ func TestTimings(t *testing.T) {
 		if counts[labels] != want {
 			t.Errorf("%s: %d, want %d, of %v", labels, counts[labels], want, counts)
 		}
+	}
+}
+
+// A scheduler that starts knows every pod that has a node before it places the first: full caches are not enough.
+func TestNothingIsPlacedBeforeAllIsKnown(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+	node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourcePods: resource.MustParse("9")}
+	bound := testPod("bound", minor, cpu("1"))
+	bound.Spec.NodeName = "a"
+	client := fake.NewClientset(node, bound)
+	shared := informers.NewSharedInformerFactory(client, 0)
+	s, err := New(Defaults(), client, shared, map[string]record.EventRecorder{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func() bool {
+		return !slices.ContainsFunc(s.synced, func(synced cache.InformerSynced) bool { return !synced() })
+	}
+	s.cluster.mu.Lock() // no handler comes further
+	shared.Start(t.Context().Done())
+	for kind, filled := range shared.WaitForCacheSync(t.Context().Done()) {
+		if !filled {
+			t.Fatalf("%v are not listed", kind)
+		}
+	}
+	if known() {
+		t.Error("it would begin, and knows nothing yet of a pod that is on a node")
+	}
+	s.cluster.mu.Unlock()
+	if !cache.WaitForCacheSync(t.Context().Done(), s.synced...) || !s.cluster.has(bound.UID) {
+		t.Error("it begins, and does not know the pod that is on a node")
 	}
 }

@@ -32,7 +32,6 @@ func (s *Scheduler) watchStorage(shared informers.SharedInformerFactory) error {
 
 // follow calls set and drop under the cluster's lock for what informer sees, and tells the queue of what is set; 0 is told of nothing.
 func follow[T any](s *Scheduler, informer cache.SharedIndexInformer, told event, set, drop func(*T)) error {
-	s.synced = append(s.synced, informer.HasSynced)
 	seen := func(obj any) {
 		s.cluster.mu.Lock()
 		set(obj.(*T))
@@ -46,7 +45,7 @@ func follow[T any](s *Scheduler, informer cache.SharedIndexInformer, told event,
 		}
 		s.queue.happened(c)
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	return s.watch(informer, cache.ResourceEventHandlerFuncs{
 		AddFunc: seen, UpdateFunc: func(_, obj any) { seen(obj) },
 		DeleteFunc: func(obj any) {
 			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -59,5 +58,4 @@ func follow[T any](s *Scheduler, informer cache.SharedIndexInformer, told event,
 			}
 		},
 	})
-	return err
 }
