@@ -252,7 +252,11 @@ func (c *Controller) claim(ctx context.Context, ds *appsv1.DaemonSet, selector l
 func (c *Controller) carryOut(ctx context.Context, key string, ds *appsv1.DaemonSet, hash string, plan Plan) error {
 	now := time.Now()
 	for _, pod := range plan.Failed {
-		id := string(ds.UID) + "/" + nodeOf(pod)
+		if pod.Status.Phase == corev1.PodSucceeded {
+			c.act.Events.Eventf(ds, corev1.EventTypeNormal, "SucceededDaemonPod", "Found succeeded daemon pod %s/%s on node %s, will try to delete it", pod.Namespace, pod.Name, nodeOf(pod))
+			continue
+		}
+		id := fmt.Sprintf("%s/%d/%s", ds.UID, ds.Generation, nodeOf(pod)) // what its user changes is tried at once
 		if c.failed.IsInBackOffSinceUpdate(id, now) {
 			c.loop.AddAfter(key, c.failed.Get(id))
 			plan.Delete = slices.DeleteFunc(plan.Delete, func(p *corev1.Pod) bool { return p.UID == pod.UID })

@@ -21,7 +21,7 @@ import (
 type Plan struct {
 	// Create names the nodes that need a pod.
 	Create []string
-	// Delete are the pods that must go, and Failed those of them that ended badly.
+	// Delete are the pods that must go, and Failed those of them that ended, which no pod of a DaemonSet should.
 	Delete, Failed []*corev1.Pod
 }
 
@@ -279,7 +279,9 @@ func podFor(ds *appsv1.DaemonSet, node, hash string) *corev1.Pod {
 	}
 	pin(&pod.Spec, node)
 	tolerate := func(key string, effect corev1.TaintEffect) {
-		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect})
+		always := corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect}
+		// The template's own of that kind would limit it: a pod goes when the first of its tolerations ends.
+		pod.Spec.Tolerations = append(slices.DeleteFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.MatchToleration(&always) }), always)
 	}
 	tolerate(corev1.TaintNodeNotReady, corev1.TaintEffectNoExecute)
 	tolerate(corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute)

@@ -90,6 +90,26 @@ func TestPodsArePinnedToTheirNode(t *testing.T) {
 	}
 }
 
+// Whatever its template says, a pod of a DaemonSet stays on a node that does not answer.
+func TestPodsStandADeadNodeForever(t *testing.T) {
+	ds := &appsv1.DaemonSet{}
+	seconds := int64(300)
+	ds.Spec.Template.Spec.Tolerations = []corev1.Toleration{
+		{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds},
+		{Key: "own", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds},
+	}
+	var limited []string
+	seen := map[string]int{}
+	for _, toleration := range podFor(ds, "n", "h").Spec.Tolerations {
+		if seen[toleration.Key]++; toleration.TolerationSeconds != nil {
+			limited = append(limited, toleration.Key)
+		}
+	}
+	if !slices.Equal(limited, []string{"own"}) || seen[corev1.TaintNodeUnreachable] != 1 {
+		t.Errorf("limited are %v, of %v", limited, seen)
+	}
+}
+
 func TestANodeIsUpdatedWhenTheOldPodIsGone(t *testing.T) {
 	old, fresh := pod("a", "old", true), pod("b", "h", false)
 	fresh.CreationTimestamp = metav1.Unix(9, 0)
