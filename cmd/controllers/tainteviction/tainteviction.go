@@ -69,7 +69,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	_, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { c.podChanged(obj.(*corev1.Pod)) },
 		UpdateFunc: func(old, obj any) {
-			if a, b := old.(*corev1.Pod), obj.(*corev1.Pod); a.Spec.NodeName != b.Spec.NodeName || len(a.Spec.Tolerations) != len(b.Spec.Tolerations) {
+			if a, b := old.(*corev1.Pod), obj.(*corev1.Pod); a.UID != b.UID || a.Spec.NodeName != b.Spec.NodeName || len(a.Spec.Tolerations) != len(b.Spec.Tolerations) {
 				c.podChanged(b)
 			}
 		},

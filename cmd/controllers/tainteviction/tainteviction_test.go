@@ -1,11 +1,16 @@
 package tainteviction
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
 )
 
 func TestDeadline(t *testing.T) {
@@ -49,5 +54,37 @@ func TestDeadline(t *testing.T) {
 	pod.Spec.Tolerations = []corev1.Toleration{tolerate("k", 10)}
 	if due, _ := Deadline(pod, []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}, time.Unix(5000, 0)); !due.Equal(time.Unix(5010, 0)) {
 		t.Errorf("of a taint without a time it is due at %v", due.Unix())
+	}
+}
+
+// A pod that took the name of one that tolerates the node's taint must leave, though no watch told of the first one's end.
+func TestAPodTakesTheNameOfAnother(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}}}
+	past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
+	past.Spec = corev1.PodSpec{NodeName: "node", Tolerations: []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}}
+	next := past.DeepCopy()
+	next.UID, next.ResourceVersion, next.Spec.Tolerations[0].Key = "second", "2", "j"
+	client := fake.NewClientset(node, past)
+	shared := informers.NewSharedInformerFactory(client, 0)
+	c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared.Start(t.Context().Done())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = c.Run(t.Context()) }()
+	t.Cleanup(func() { <-ended })
+	time.Sleep(100 * time.Millisecond) // it has looked at the first by now, mostly
+	if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), next, "n"); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		if _, err := client.CoreV1().Pods("n").Get(t.Context(), "p", metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			return
+		}
+		if i == 500 {
+			t.Fatal("it stays on a node that it does not tolerate")
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

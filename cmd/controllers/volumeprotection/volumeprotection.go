@@ -77,17 +77,29 @@ func NewClaims(client kubernetes.Interface, shared informers.SharedInformerFacto
 	c := &Claims{client: client, claims: claims.Lister(), pods: pods.Lister(), synced: []cache.InformerSynced{claims.Informer().HasSynced, pods.Informer().HasSynced}}
 	c.loop = loop.New("pvc-protection", c.sync, log)
 	_, err1 := claims.Informer().AddEventHandler(c.loop.Handler())
-	_, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
-		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = gone.Obj
-		}
-		if pod, ok := obj.(*corev1.Pod); ok {
-			for _, name := range claimsOf(pod) {
-				c.loop.Add(pod.Namespace + "/" + name)
+	_, err2 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(old, obj any) { // one that took the name of another, whose end no watch told of
+			if past := old.(*corev1.Pod); past.UID != obj.(*corev1.Pod).UID {
+				c.podGone(past)
 			}
-		}
-	}})
+		},
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if pod, ok := obj.(*corev1.Pod); ok {
+				c.podGone(pod)
+			}
+		},
+	})
 	return c, errors.Join(err1, err2)
+}
+
+// podGone looks at the claims of a pod that is no more.
+func (c *Claims) podGone(pod *corev1.Pod) {
+	for _, name := range claimsOf(pod) {
+		c.loop.Add(pod.Namespace + "/" + name)
+	}
 }
 
 // Run works until ctx ends.
