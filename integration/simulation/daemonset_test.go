@@ -13,6 +13,8 @@ import (
 type daemonSetPlot struct {
 	sick   bool
 	surges bool
+	// byHand tells that only who deletes a pod gets a new one: the strategy is OnDelete.
+	byHand bool
 	// excess is how many pods may be too many: a maker that was not told what it made makes another.
 	excess int
 }
@@ -27,8 +29,12 @@ func (p *daemonSetPlot) begin(s *story) {
 	if p.surges = s.rand.IntN(3) == 0; p.surges {
 		ds.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &none, MaxSurge: &some}
 	}
+	if p.byHand {
+		p.surges = false
+		ds.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}
+	}
 	s.put("daemonsets", ds)
-	s.note("user: DaemonSet, surges %t, by %s", p.surges, some.String())
+	s.note("user: DaemonSet, by hand %t, surges %t, by %s", p.byHand, p.surges, some.String())
 }
 
 func (p *daemonSetPlot) set(s *story) *appsv1.DaemonSet {
@@ -36,6 +42,12 @@ func (p *daemonSetPlot) set(s *story) *appsv1.DaemonSet {
 }
 
 func (p *daemonSetPlot) user(s *story) {
+	if pods := all[*corev1.Pod](s.world, "pods"); p.byHand && len(pods) > 0 && s.rand.IntN(2) == 0 {
+		pod := pick(s, pods)
+		s.note("user: delete pod %s", pod.Name)
+		s.remove("pods", pod.Name)
+		return
+	}
 	edit(s.world, "daemonsets", "agent", func(ds *appsv1.DaemonSet) {
 		ds.Spec.Template.Spec.Containers[0].Image = fmt.Sprint("v", s.rand.IntN(4))
 		s.note("user: %s", ds.Spec.Template.Spec.Containers[0].Image)
@@ -140,6 +152,9 @@ func (p *daemonSetPlot) whyNotDelete(victim *corev1.Pod, saw sight) string {
 	if up[node.Name] > 0 {
 		return "" // one of them is too many
 	}
+	if p.byHand {
+		return fmt.Sprintf("deleted %s, which only its user may", victim.Name)
+	}
 	if p.surges {
 		return fmt.Sprintf("deleted %s, and nothing else was available on %s", victim.Name, node.Name)
 	}
@@ -157,14 +172,20 @@ func (p *daemonSetPlot) whyNotDelete(victim *corev1.Pod, saw sight) string {
 
 func (p *daemonSetPlot) end(s *story) {
 	ds := p.set(s)
-	perNode := map[string]int{}
+	perNode, updated := map[string]int{}, int32(0)
 	for _, pod := range all[*corev1.Pod](s.world, "pods") {
 		waits := pod.Spec.NodeName == "" && len(find[*corev1.Node](s.world, "nodes", pinned(pod)).Spec.Taints) > 0
 		if perNode[pinned(pod)]++; !available(pod) && !waits {
 			s.fail("calm, and pod %s is %s on %q", pod.Name, pod.Status.Phase, pod.Spec.NodeName)
 		}
-		if image(pod) != ds.Spec.Template.Spec.Containers[0].Image && len(find[*corev1.Node](s.world, "nodes", pinned(pod)).Spec.Taints) == 0 {
-			s.fail("calm, and pod %s runs %s, not %s", pod.Name, image(pod), ds.Spec.Template.Spec.Containers[0].Image)
+		if len(find[*corev1.Node](s.world, "nodes", pinned(pod)).Spec.Taints) > 0 {
+			continue
+		}
+		switch now := ds.Spec.Template.Spec.Containers[0].Image; {
+		case image(pod) == now:
+			updated++
+		case !p.byHand:
+			s.fail("calm, and pod %s runs %s, not %s", pod.Name, image(pod), now)
 		}
 	}
 	wanted := 0
@@ -181,8 +202,8 @@ func (p *daemonSetPlot) end(s *story) {
 		}
 	}
 	st := ds.Status
-	if n := int32(wanted); st.DesiredNumberScheduled != n || st.NumberAvailable != n || st.UpdatedNumberScheduled != n || st.ObservedGeneration != ds.Generation {
-		s.fail("calm, and yet: %d wanted; status %+v", wanted, st)
+	if n := int32(wanted); st.DesiredNumberScheduled != n || st.NumberAvailable != n || st.UpdatedNumberScheduled != updated || st.ObservedGeneration != ds.Generation {
+		s.fail("calm, and yet: %d wanted, %d updated; status %+v", wanted, updated, st)
 	}
 	s.checkHistory(int(*ds.Spec.RevisionHistoryLimit))
 	if !s.everybodyKnows() {

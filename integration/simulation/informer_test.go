@@ -84,6 +84,8 @@ func resourceOf(obj runtime.Object) string {
 		return "persistentvolumeclaims"
 	case *corev1.ReplicationController:
 		return "replicationcontrollers"
+	case *corev1.ResourceQuota:
+		return "resourcequotas"
 	case *appsv1.Deployment:
 		return "deployments"
 	case *appsv1.ReplicaSet:

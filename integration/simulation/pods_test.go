@@ -132,7 +132,7 @@ func (s *story) check(e effect) {
 
 // checkOwners looks for orphans.
 func (s *story) checkOwners() {
-	owners := map[string]string{"ReplicaSet": "replicasets", "Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets", "Job": "jobs", "CronJob": "cronjobs"}
+	owners := map[string]string{"ReplicaSet": "replicasets", "Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets", "Job": "jobs", "CronJob": "cronjobs", "ReplicationController": "replicationcontrollers"}
 	for _, resource := range []string{"pods", "replicasets", "controllerrevisions"} {
 		for _, obj := range all[object](s.world, resource) {
 			ref := metav1.GetControllerOfNoCopy(obj)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
@@ -27,6 +28,7 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/podautoscaler"
 	"github.com/orlop-io/orlop/cmd/controllers/podgc"
 	"github.com/orlop-io/orlop/cmd/controllers/replicaset"
+	"github.com/orlop-io/orlop/cmd/controllers/resourcequota"
 	"github.com/orlop-io/orlop/cmd/controllers/statefulset"
 	"github.com/orlop-io/orlop/cmd/controllers/tainteviction"
 	"github.com/orlop-io/orlop/cmd/controllers/volumebinder"
@@ -101,6 +103,12 @@ var builds = map[string]build{
 		kind := replicaset.ReplicaSets(c, shared.Apps().V1().ReplicaSets())
 		return replicaset.New("replicaset", kind, c, shared.Core().V1().Pods(), events, log)
 	},
+	"replicationcontroller": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
+		kind := replicaset.ReplicationControllers(c, shared.Core().V1().ReplicationControllers())
+		return replicaset.New("replicationcontroller", kind, c, shared.Core().V1().Pods(), events, log)
+	},
+	"resourcequota":                 quotas(24 * time.Hour),
+	"resourcequota, counting often": quotas(5 * time.Minute),
 	"scheduler": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: events}
 		return scheduler.New(scheduler.Defaults(), c, shared, recorders, log)
@@ -111,6 +119,13 @@ var builds = map[string]build{
 	"taint-eviction": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
 		return tainteviction.New(c, shared, events, log)
 	},
+}
+
+// quotas counts everything anew every period.
+func quotas(period time.Duration) build {
+	return func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		return resourcequota.New(resourcequota.Clients{Act: c, Watch: c}, shared, period, log)
+	}
 }
 
 // start begins a life of a program of these parts, which knows nothing of earlier ones.

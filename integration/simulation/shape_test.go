@@ -153,6 +153,32 @@ func (g coreGroup) PersistentVolumes() coreclient.PersistentVolumeInterface {
 	return persistentVolumeClient{resource: resource[corev1.PersistentVolume]{g.client, "persistentvolumes"}}
 }
 
+type replicationControllerRest struct {
+	coreclient.ReplicationControllerInterface
+}
+
+type replicationControllerClient struct {
+	resource[corev1.ReplicationController]
+	replicationControllerRest
+}
+
+func (g coreGroup) ReplicationControllers(string) coreclient.ReplicationControllerInterface {
+	return replicationControllerClient{resource: resource[corev1.ReplicationController]{g.client, "replicationcontrollers"}}
+}
+
+type resourceQuotaRest struct {
+	coreclient.ResourceQuotaInterface
+}
+
+type resourceQuotaClient struct {
+	resource[corev1.ResourceQuota]
+	resourceQuotaRest
+}
+
+func (g coreGroup) ResourceQuotas(string) coreclient.ResourceQuotaInterface {
+	return resourceQuotaClient{resource: resource[corev1.ResourceQuota]{g.client, "resourcequotas"}}
+}
+
 type replicaSetRest struct{ appsclient.ReplicaSetInterface }
 
 type replicaSetClient struct {

@@ -40,6 +40,7 @@ var plots = []func() plot{
 	func() plot { return &statefulSetPlot{sick: true} },
 	func() plot { return &daemonSetPlot{} },
 	func() plot { return &daemonSetPlot{sick: true} },
+	func() plot { return &daemonSetPlot{sick: true, byHand: true} },
 	func() plot { return &jobPlot{} },
 	func() plot { return &jobPlot{sick: true} },
 	func() plot { return &lifePlot{} },
@@ -48,6 +49,8 @@ var plots = []func() plot{
 	func() plot { return &cronPlot{} },
 	func() plot { return &slicesPlot{} },
 	func() plot { return &volumesPlot{} },
+	func() plot { return &quotaPlot{} },
+	func() plot { return &quotaPlot{leaks: true} },
 }
 
 // effect is a call that was carried out.

@@ -57,9 +57,13 @@ type world struct {
 	began   time.Time
 	// kinds are the resources that discovery tells of.
 	kinds []string
+	// admit says why a pod is not taken in.
+	admit func(*corev1.Pod) error
 }
 
-func newWorld() *world { return &world{tables: map[string]*table{}, began: time.Now()} }
+func newWorld() *world {
+	return &world{tables: map[string]*table{}, began: time.Now(), admit: open}
+}
 
 // note remembers what happened.
 func (w *world) note(format string, args ...any) {

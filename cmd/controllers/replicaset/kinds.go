@@ -18,8 +18,9 @@ import (
 // ReplicaSets is the kind apps/v1 ReplicaSet.
 func ReplicaSets(client kubernetes.Interface, informer appsinformers.ReplicaSetInformer) Kind {
 	return Kind{
-		GVK:      appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
-		Informer: informer.Informer(),
+		GVK:              appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
+		Informer:         informer.Informer(),
+		TellsTerminating: true,
 		Fetch: func(namespace, name string) (*Set, error) {
 			rs, err := informer.Lister().ReplicaSets(namespace).Get(name)
 			if apierrors.IsNotFound(err) {

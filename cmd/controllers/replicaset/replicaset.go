@@ -59,6 +59,8 @@ type Kind struct {
 	Fetch func(namespace, name string) (*Set, error)
 	// Live returns the object's UID and whether it is being deleted, past the cache.
 	Live func(ctx context.Context, namespace, name string) (metav1.Object, error)
+	// TellsTerminating says that its status counts the pods that are on their way out.
+	TellsTerminating bool
 	// WriteStatus writes set's status.
 	WriteStatus func(ctx context.Context, set *Set, status Status) error
 }
@@ -219,7 +221,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	terminating += int32(len(going))
 	now := time.Now()
 	status, wait := Observe(set, active, now, manageErr)
-	if terminating > 0 || set.Status.Terminating != nil {
+	if c.kind.TellsTerminating && (terminating > 0 || set.Status.Terminating != nil) {
 		status.Terminating = &terminating
 	}
 	if !status.equal(set.Status) {

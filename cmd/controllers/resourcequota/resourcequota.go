@@ -89,13 +89,10 @@ func New(clients Clients, shared informers.SharedInformerFactory, period time.Du
 
 // Run counts until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	if !cache.WaitForCacheSync(ctx.Done(), c.synced...) {
-		return ctx.Err()
-	}
 	return c.kinds.during(ctx, func() error {
 		ended := make(chan struct{})
 		go func() { defer close(ended); c.resync(ctx) }()
-		err := c.loop.Run(ctx, 5)
+		err := c.loop.Run(ctx, 5, c.synced...)
 		<-ended
 		return err
 	})
