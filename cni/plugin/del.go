@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,6 +108,7 @@ func GC(args *Args) error {
 		valid[ipam.KeyOf(ipam.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})] = true
 	}
 	err = a.collect(node, func(l ipam.Lease) (bool, error) { return !valid[l.Key()], nil })
+	err = errors.Join(err, a.collectForeign())
 	if a.conf.delegate != "" {
 		err = errors.Join(err, delegated("GC", a.conf, args))
 	}
@@ -151,6 +153,23 @@ func (a *attachment) collect(node *namespace, garbage func(ipam.Lease) (bool, er
 		}
 	}
 	return errors.Join(append(errs, a.sweepAll(node))...)
+}
+
+// collectForeign gives back what host-local gave to containers that the runtime does not list.
+func (a *attachment) collectForeign() error {
+	leases, err := a.store.Foreign()
+	if err != nil {
+		return coded(errState, err)
+	}
+	var errs []error
+	for _, l := range leases {
+		if !slices.ContainsFunc(a.conf.ValidAttachments, func(v types.GCAttachment) bool {
+			return v.ContainerID == l.ContainerID && (l.IfName == "" || v.IfName == l.IfName)
+		}) {
+			errs = append(errs, a.store.DropForeign(l))
+		}
+	}
+	return coded(errState, errors.Join(errs...))
 }
 
 // sweepAll deletes every link that a DEL left to its namespace.

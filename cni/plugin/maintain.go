@@ -84,6 +84,11 @@ func (m Maintenance) list() error {
 		if err != nil {
 			return err
 		}
+		before, err := n.store.Foreign()
+		if err != nil {
+			return err
+		}
+		leases = append(leases, before...)
 		slices.SortFunc(leases, func(a, b ipam.Lease) int {
 			return slices.CompareFunc(a.Addrs, b.Addrs, netip.Addr.Compare)
 		})
@@ -93,6 +98,9 @@ func (m Maintenance) list() error {
 				continue
 			}
 			h := holdingOf(l)
+			if l.Key() == "" {
+				h.Pod = "(host-local)"
+			}
 			var addrs, ports []string
 			for _, a := range l.Addrs {
 				addrs = append(addrs, a.String())

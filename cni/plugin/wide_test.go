@@ -567,6 +567,40 @@ func TestKernel200AtOnce(t *testing.T) {
 	b.wantNothing("DEL")
 }
 
+// What host-local gave before is listed, and is garbage like the rest when the runtime does not know the container.
+func TestKernelLeasesOfHostLocal(t *testing.T) {
+	b := newBench(t)
+	b.ofBridge("")
+	dir := filepath.Join(b.conf["stateDir"].(string), "test")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for addr, holder := range map[string]string{"10.77.0.20": "old1\r\neth0", "10.77.0.21": "old2\r\neth0", "10.77.0.22": "older", "fd77::2": "old1\r\neth0"} {
+		if err := os.WriteFile(filepath.Join(dir, addr), []byte(holder), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.add("c1", netnstest.New(t), nil)
+	list := func() string {
+		out, err := exec.Command(b.bin, "ipam", "-dir", b.conf["stateDir"].(string), "list").CombinedOutput()
+		if err != nil {
+			t.Fatalf("list: %v\n%s", err, out)
+		}
+		var rows []string
+		for line := range strings.Lines(string(out)) {
+			rows = append(rows, strings.Join(strings.Fields(line)[1:min(4, len(strings.Fields(line)))], " "))
+		}
+		return strings.Join(rows[1:], "; ")
+	}
+	if got, want := list(), "10.77.0.20 old1 eth0; 10.77.0.21 old2 eth0; 10.77.0.22 older (host-local); 10.77.0.23,fd77::3 c1 eth0; fd77::2 old1 eth0"; got != want {
+		t.Errorf("list: %s, want %s", got, want)
+	}
+	b.must("GC", "", "", map[string]any{"cni.dev/valid-attachments": []map[string]string{{"containerID": "c1", "ifname": "eth0"}, {"containerID": "old2", "ifname": "eth0"}, {"containerID": "old1", "ifname": "eth1"}}})
+	if got, want := list(), "10.77.0.21 old2 eth0; 10.77.0.23,fd77::3 c1 eth0"; got != want {
+		t.Errorf("after GC: %s, want %s", got, want)
+	}
+}
+
 func TestKernelVerifyAndRepair(t *testing.T) {
 	b := newBench(t)
 	pod := netnstest.New(t)
