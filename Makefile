@@ -14,7 +14,7 @@ CNI_START_amd64 := -E main.start
 CNI_START_arm64 := -E main.start
 BUILD_CNI = GOARCH=$(ARCH) go build -ldflags '$(LDFLAGS) $(CNI_START_$(ARCH))' -o $(BIN)/ ./cmd/orlop-cni
 # Debian's containerd has another folder than everybody else; its configuration says so.
-CNI_BIN ?= $(or $(shell sed -n 's/^ *bin_dir *= *"\(.*\)"/\1/p' /etc/containerd/config.toml 2>/dev/null),/opt/cni/bin)
+CNI_BIN ?= $(or $(shell sed -En "s/^[[:space:]]*bin_dirs?[[:space:]]*=[[:space:]]*\[?[[:space:]]*[\"']([^\"']+)[\"'].*/\1/p" /etc/containerd/config.toml 2>/dev/null | head -n 1),/opt/cni/bin)
 CC_amd64 := x86_64-linux-gnu-gcc
 CC_arm64 := aarch64-linux-gnu-gcc
 PAUSE_FLAGS := -Os -nostdlib -static -ffreestanding -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-stack-protector \
