@@ -20,9 +20,11 @@ func (p *volumesPlot) parts() []string {
 func (p *volumesPlot) ownerless() {}
 
 func (p *volumesPlot) begin(s *story) {
-	for name, mode := range map[string]storagev1.VolumeBindingMode{"now": storagev1.VolumeBindingImmediate, "later": storagev1.VolumeBindingWaitForFirstConsumer} {
-		s.put("storageclasses", &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: ptr.To(mode)})
+	class := func(name string, mode storagev1.VolumeBindingMode) {
+		s.put("storageclasses", &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &mode})
 	}
+	class("now", storagev1.VolumeBindingImmediate)
+	class("later", storagev1.VolumeBindingWaitForFirstConsumer)
 	for range 3 {
 		p.volume(s)
 	}
