@@ -91,11 +91,12 @@ func decide(snap *Snapshot, req *Request) (Verdict, *decision) {
 		done(true)
 	}
 	verdict.Node, verdict.Message, verdict.candidates = chosen.Name, "", nil
-	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
-	verdict.Turn = (at + 1) % total // the next begins behind this one: equals take turns
 	if total > enough {
 		verdict.Turn = (snap.Turn + seen) % total
+		return verdict, d
 	}
+	at, _ := slices.BinarySearchFunc(snap.Nodes, chosen.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	verdict.Turn = (at + 1) % total // the next begins behind this one: equals take turns
 	return verdict, d
 }
 

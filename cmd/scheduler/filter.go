@@ -77,7 +77,7 @@ func (d *decision) timed(c check, node *Node) []misfit {
 }
 
 func (d *decision) checkUnschedulable(node *Node) []misfit {
-	if refusesAll(d.req.Pod.Pod, node.Node) {
+	if node.cordoned && refusesAll(d.req.Pod.Pod, node.Node) {
 		return []misfit{{"node(s) were unschedulable", byUnschedulable, false}}
 	}
 	return nil
@@ -96,7 +96,7 @@ func (d *decision) checkName(node *Node) []misfit {
 }
 
 func (d *decision) checkTaints(node *Node) []misfit {
-	if len(node.Spec.Taints) == 0 {
+	if !node.tainted {
 		return nil
 	}
 	if _, found := untolerated(d.req.Pod.Pod, node.Node); found {

@@ -239,6 +239,9 @@ func (d *decision) admit(node *Node) []misfit {
 	if m := d.filter(node); m != nil {
 		return m
 	}
+	if len(d.snap.Nominated) == 0 {
+		return nil // without a look at the node's name
+	}
 	rivals := d.snap.Nominated[node.Name]
 	if len(rivals) == 0 {
 		return nil

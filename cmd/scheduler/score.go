@@ -106,6 +106,9 @@ func withTag(image string) string {
 
 // countPreferNoSchedule counts the soft taints that the pod does not tolerate.
 func (d *decision) countPreferNoSchedule(node *Node) (n int64) {
+	if !node.tainted {
+		return 0
+	}
 	for i := range node.Spec.Taints {
 		t := &node.Spec.Taints[i]
 		if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(d.req.Pod.Pod, t) {

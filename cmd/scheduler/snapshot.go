@@ -111,12 +111,17 @@ const (
 // NewPod works out p.
 func NewPod(p *corev1.Pod) *Pod {
 	pod := &Pod{Pod: p, kind: kindOf(p), required: nodeaffinity.GetRequiredNodeAffinity(p)}
-	pod.requests = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
+	// Where a status says nothing of resources, the library would add up the same three times.
+	told := reportsResources(p) || resourcehelper.IsPodResizeInfeasible(p)
+	pod.requests = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{UseStatusResources: told}))
+	pod.scored = pod.requests
+	if told || !requestsAll(p) {
+		pod.scored = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{
+			UseStatusResources: told, NonMissingContainerRequests: floorRequests(),
+		}))
+	}
 	pod.requests.Pods = 1
 	pod.claims, pod.disks = volumesOf(p)
-	pod.scored = resourcesOf(resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{
-		UseStatusResources: true, NonMissingContainerRequests: floorRequests(),
-	}))
 	for _, containers := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
 		for _, c := range containers {
 			for _, port := range c.Ports {
@@ -164,6 +169,20 @@ func reportsResources(p *corev1.Pod) bool {
 		}
 	}
 	return p.Status.Resources != nil || p.Status.AllocatedResources != nil
+}
+
+// requestsAll tells that each container requests what there are floors for.
+func requestsAll(p *corev1.Pod) bool {
+	for _, containers := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range containers {
+			_, cpu := containers[i].Resources.Requests[corev1.ResourceCPU]
+			_, memory := containers[i].Resources.Requests[corev1.ResourceMemory]
+			if !cpu || !memory {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func floorRequests() corev1.ResourceList {
@@ -229,6 +248,8 @@ func selectorOf(s *metav1.LabelSelector) labels.Selector {
 // Node is a node and the pods on it, bound or about to be.
 type Node struct {
 	*corev1.Node
+	// cordoned and tainted tell, beside what else each decision reads, that Node.Spec is to be looked at.
+	cordoned, tainted bool
 	allocatable       Resources
 	requested, scored Resources
 	ports             map[hostPort]int
@@ -248,6 +269,7 @@ func newNode(n *corev1.Node) *Node {
 
 func (n *Node) set(to *corev1.Node) {
 	n.Node, n.allocatable = to, resourcesOf(to.Status.Allocatable)
+	n.cordoned, n.tainted = to.Spec.Unschedulable, len(to.Spec.Taints) > 0
 	n.images = map[string]int64{}
 	for _, image := range to.Status.Images {
 		for _, name := range image.Names {
