@@ -30,6 +30,8 @@ import (
 const (
 	writers = 64
 	rushing = writers / 4
+	// writerIdle is how long a goroutine that has written waits for more.
+	writerIdle = time.Second
 )
 
 // Scheduler places pods.
@@ -45,6 +47,7 @@ type Scheduler struct {
 	pods    cache.SharedIndexInformer
 	synced  []cache.InformerSynced
 	slots   chan struct{}
+	writes  chan func()
 	writing sync.WaitGroup
 	tried   uint64 // only Run counts
 }
@@ -56,7 +59,7 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 	came := func(queue, event string) { m.incoming.WithLabelValues(queue, event).Inc() }
 	s := &Scheduler{
 		config: cfg, metrics: m, client: client, events: events, log: log, queue: newQueue(time.Now, cfg.FirstBackoff, cfg.LastBackoff, came), cluster: newCluster(),
-		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers),
+		lookup: newLookup(shared), pods: core.Pods().Informer(), slots: make(chan struct{}, writers), writes: make(chan func()),
 	}
 	s.synced = s.lookup.synced
 	err1 := s.watch(core.Nodes().Informer(), cache.ResourceEventHandlerFuncs{
@@ -225,10 +228,27 @@ func (s *Scheduler) async(ctx context.Context, f func()) {
 	case <-ctx.Done():
 		return
 	}
-	s.writing.Go(func() {
-		defer func() { <-s.slots }()
+	select {
+	case s.writes <- f:
+	default:
+		s.writing.Go(func() { s.write(ctx, f) })
+	}
+}
+
+// write does f and then what else comes, until nothing has for a while: the stack that one request needs grows step by step in a
+// goroutine of its own, which is dear.
+func (s *Scheduler) write(ctx context.Context, f func()) {
+	for {
 		f()
-	})
+		<-s.slots
+		select {
+		case f = <-s.writes:
+		case <-ctx.Done():
+			return
+		case <-time.After(writerIdle):
+			return
+		}
+	}
 }
 
 // rush tells that many bindings are under way.
