@@ -164,6 +164,7 @@ func (b *base) registry(ctx context.Context, c *genericapiserver.Config) (*regis
 			Scheme: b.types.Scheme, Options: c.RESTOptionsGetter,
 			ValidateCreate: validation.Create, ValidateUpdate: validation.Update, ValidateStatus: validation.UpdateStatus,
 			Drop:  alpha.Drop,
+			Begin: growStack,
 			Warn:  warnings.For,
 			Table: printers.For,
 		},

@@ -89,6 +89,9 @@ type Config struct {
 	Drop func(obj, old runtime.Object)
 	// Warn says what a client that creates obj, or puts it in the place of old, should know. It may be nil.
 	Warn func(obj, old runtime.Object) []string
+	// Begin is called before an object is created or updated, by the goroutine that does, of which each such request has one of its
+	// own. It may be nil.
+	Begin func()
 	// Table gives the columns of a resource. It may not be nil.
 	Table func(gr schema.GroupResource) rest.TableConvertor
 }

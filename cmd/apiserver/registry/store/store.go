@@ -63,6 +63,9 @@ func New(cfg Config, r *Resource) (*Storage, error) {
 			return []string{value(obj.(runtime.Object))}, nil
 		}}
 	}
+	if cfg.Begin == nil {
+		cfg.Begin = func() {}
+	}
 	if err := s.CompleteWithOptions(options); err != nil {
 		return nil, fmt.Errorf("open store of %s: %w", gr, err)
 	}
@@ -82,7 +85,20 @@ func (s *Storage) Status() *Subresource {
 func (s *Storage) Subresource(update rest.RESTUpdateStrategy, reset rest.ResetFieldsStrategy) *Subresource {
 	other := *s.Store
 	other.UpdateStrategy, other.ResetFieldsStrategy = update, reset
-	return &Subresource{&other}
+	return &Subresource{&other, s.cfg.Begin}
+}
+
+// Create is the library's, begun as Config.Begin has it.
+func (s *Storage) Create(ctx context.Context, obj runtime.Object, create rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
+	s.cfg.Begin()
+	return s.Store.Create(ctx, obj, create, o)
+}
+
+// Update is the library's, begun as Config.Begin has it.
+func (s *Storage) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+	update rest.ValidateObjectUpdateFunc, mayCreate bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	s.cfg.Begin()
+	return s.Store.Update(ctx, name, info, create, update, mayCreate, o)
 }
 
 // Strategy returns the update strategy of s, for subresources that change one thing of it.
@@ -102,7 +118,10 @@ type UpdateStrategy interface {
 }
 
 // Subresource serves get, update and patch of a part of an object.
-type Subresource struct{ store *registry.Store }
+type Subresource struct {
+	store *registry.Store
+	begin func()
+}
 
 func (s *Subresource) New() runtime.Object { return s.store.New() }
 
@@ -115,6 +134,7 @@ func (s *Subresource) Get(ctx context.Context, name string, o *metav1.GetOptions
 
 func (s *Subresource) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
 	update rest.ValidateObjectUpdateFunc, _ bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	s.begin()
 	// A subresource never creates its object, whatever the caller allows.
 	return s.store.Update(ctx, name, info, create, update, false, o)
 }

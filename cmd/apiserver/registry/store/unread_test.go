@@ -47,7 +47,7 @@ func (b *behind) GuaranteedUpdate(ctx context.Context, key string, destination r
 	return b.Interface.GuaranteedUpdate(ctx, key, destination, ignoreNotFound, p, update, cached)
 }
 
-func openPods(t *testing.T) (*store.Storage, *behind, *registry.Store) {
+func openPods(t *testing.T, begin func()) (*store.Storage, *behind, *registry.Store) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "unread") // t.TempDir's names are too long for a socket
 	if err != nil {
@@ -78,6 +78,8 @@ func openPods(t *testing.T) (*store.Storage, *behind, *registry.Store) {
 	s, err := store.New(store.Config{Scheme: types.Scheme, Options: getter,
 		ValidateCreate: func(runtime.Object) field.ErrorList { return nil },
 		ValidateUpdate: func(runtime.Object, runtime.Object) field.ErrorList { return nil },
+		ValidateStatus: func(runtime.Object, runtime.Object) field.ErrorList { return nil },
+		Begin:          begin,
 		Table:          func(gr schema.GroupResource) rest.TableConvertor { return rest.NewDefaultTableConvertor(gr) },
 	}, &store.Resource{GV: corev1.SchemeGroupVersion, Kind: "Pod", Plural: "pods", Singular: "pod"})
 	if err != nil {
@@ -97,7 +99,7 @@ func openPods(t *testing.T) (*store.Storage, *behind, *registry.Store) {
 // An update whose result nobody reads is one of what the watch cache has, if that is true still; else of what is stored.
 // What the watch cache has stays as it is.
 func TestUnread(t *testing.T) {
-	s, cache, unread := openPods(t)
+	s, cache, unread := openPods(t, nil)
 	ctx := request.WithNamespace(t.Context(), "n")
 	get := func(name string) *corev1.Pod {
 		t.Helper()
