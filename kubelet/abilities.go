@@ -30,6 +30,9 @@ func (w *worker) unable(ctx context.Context, pod *v1.Pod) error {
 	if users := pod.Spec.HostUsers; users != nil && !*users {
 		return errors.New("hostUsers: false: this kubelet does not support user namespaces")
 	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return errors.New("resourceClaims: this kubelet does not support dynamic resource allocation")
+	}
 	if !strictGroups(pod) {
 		return nil
 	}

@@ -58,6 +58,10 @@ func newLookup(shared informers.SharedInformerFactory) *lookup {
 // request completes pod for a decision.
 func (l *lookup) request(pod *Pod) *Request {
 	req := &Request{Pod: pod}
+	if len(pod.Spec.ResourceClaims) > 0 { // without its devices it must not run
+		req.Rejected = "pod claims devices (spec.resourceClaims), and this scheduler has no DynamicResources to allocate them"
+		return req
+	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		name := ""

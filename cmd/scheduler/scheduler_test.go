@@ -162,6 +162,18 @@ func TestTimings(t *testing.T) {
 	}
 }
 
+// A pod that claims devices waits: nobody here allocates them, and without them it must not run.
+func TestDevicesAreNotForgotten(t *testing.T) {
+	claims := testPod("claims", minor)
+	claims.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "g", ResourceClaimName: &claims.Name}}
+	client, _, events := running(t, testNode("a"), claims)
+	event := <-events.Events
+	last, err := client.CoreV1().Pods(claims.Namespace).Get(t.Context(), "claims", metav1.GetOptions{})
+	if err != nil || last.Spec.NodeName != "" || !strings.Contains(event, "spec.resourceClaims") {
+		t.Errorf("%s; it is on %q, %v", event, last.Spec.NodeName, err)
+	}
+}
+
 // A scheduler that starts knows every pod that has a node before it places the first: full caches are not enough.
 func TestNothingIsPlacedBeforeAllIsKnown(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
