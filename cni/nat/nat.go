@@ -7,7 +7,6 @@
 package nat
 
 import (
-	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -88,7 +87,7 @@ func (t *Table) Ensure(cfg Config) error {
 	return nil
 }
 
-// Publish adds ports, all of a family or none of it. The rules must be there.
+// Publish adds ports. The rules must be there. When it fails some of the ports may be there; Withdraw takes away those, and none of another pod.
 func (t *Table) Publish(ports []HostPort) error {
 	// A port that was withdrawn a moment ago is still in the map, about to expire.
 	const patience, pause = 200 * time.Millisecond, 4 * time.Millisecond
@@ -101,23 +100,41 @@ func (t *Table) Publish(ports []HostPort) error {
 		if lerr != nil {
 			return lerr
 		}
-		if slices.ContainsFunc(elems, func(e element) bool {
-			return !e.going && slices.ContainsFunc(ports, func(p HostPort) bool { return p.clashes(e.HostPort) })
-		}) {
-			return err
+		wanted := map[HostPort]bool{}
+		for _, p := range ports {
+			wanted[p.slot()] = true
+		}
+		for _, e := range elems {
+			if !e.going && wanted[e.slot()] && !slices.Contains(ports, e.HostPort) {
+				return fmt.Errorf("publish host port %d: %w by %s", e.Port, ErrPortTaken, e.Pod.Addr())
+			}
 		}
 		time.Sleep(pause)
 	}
 }
 
-// clashes says whether two ports are one element of a map.
-func (p HostPort) clashes(o HostPort) bool {
-	samePod := p.Pod == o.Pod
-	p.Pod, o.Pod = netip.AddrPortFrom(p.Pod.Addr(), 0), netip.AddrPortFrom(o.Pod.Addr(), 0)
-	return !samePod && p.HostIP == o.HostIP && p.Protocol == o.Protocol && p.Port == o.Port && p.Pod.Addr().Is4() == o.Pod.Addr().Is4()
+// slot is the same for two ports of which a map holds only one.
+func (p HostPort) slot() HostPort {
+	zero := netip.IPv6Unspecified()
+	if p.Pod.Addr().Is4() {
+		zero = netip.IPv4Unspecified()
+	}
+	p.Pod = netip.AddrPortFrom(zero, 0)
+	return p
 }
 
+// add adds ports, or gives those that are there another life.
 func (t *Table) add(ports []HostPort, life time.Duration) error {
+	const most = 128 // of a transaction; some 1,000 are more than a socket sends at once
+	for some := range slices.Chunk(ports, most) {
+		if err := t.addAtOnce(some, life); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Table) addAtOnce(ports []HostPort, life time.Duration) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
@@ -315,8 +332,13 @@ func markers(conn *nftables.Conn, tab *nftables.Table) ([]string, error) {
 func describe(ports []HostPort) string {
 	var s []string
 	for _, p := range ports {
-		s = append(s, fmt.Sprintf("%d", p.Port))
+		if port := fmt.Sprint(p.Port); !slices.Contains(s, port) {
+			s = append(s, port)
+		}
 	}
-	slices.SortFunc(s, cmp.Compare[string])
+	const told = 8
+	if more := len(s) - told; more > 0 {
+		s = append(s[:told], fmt.Sprintf("and %d more", more))
+	}
 	return "host port " + strings.Join(s, ", ")
 }

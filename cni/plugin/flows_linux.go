@@ -2,44 +2,51 @@ package plugin
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
+// asked is where clients send datagrams to; a zero address is any.
+type asked map[netip.AddrPort]bool
+
+// MatchConntrackFlow says whether a flow is of such a client.
+func (a asked) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	to, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	return flow.Forward.Protocol == unix.IPPROTO_UDP &&
+		(a[netip.AddrPortFrom(netip.Addr{}, flow.Forward.DstPort)] || a[netip.AddrPortFrom(to.Unmap(), flow.Forward.DstPort)])
+}
+
 // forgetFlows lets clients that keep asking a UDP host port from one port of theirs reach its new container: the kernel knows their flow,
-// to a container before or to nobody, and would not look at the rules again.
+// to a container before or to nobody, and would not look at the rules again. It lists the flows once, however many ports there are.
 func forgetFlows(ports []nat.HostPort) error {
-	var nl *netlink.Handle
+	families := map[netlink.InetFamily]asked{}
 	for _, p := range ports {
 		if p.Protocol != nat.UDP {
 			continue
-		}
-		if nl == nil {
-			var err error
-			if nl, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
-				return fmt.Errorf("open netlink for connection tracking: %w", err)
-			}
-			defer nl.Close()
-		}
-		filter := &netlink.ConntrackFilter{}
-		err := filter.AddProtocol(unix.IPPROTO_UDP)
-		if err == nil {
-			err = filter.AddPort(netlink.ConntrackOrigDstPort, p.Port)
-		}
-		if err == nil && p.HostIP.IsValid() {
-			err = filter.AddIP(netlink.ConntrackOrigDstIP, p.HostIP.AsSlice())
 		}
 		family := netlink.InetFamily(unix.AF_INET)
 		if p.Pod.Addr().Is6() {
 			family = unix.AF_INET6
 		}
-		if err == nil {
-			_, err = nl.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+		if families[family] == nil {
+			families[family] = asked{}
 		}
-		if err != nil {
-			return fmt.Errorf("forget flows to host port %d: %w", p.Port, err)
+		families[family][netip.AddrPortFrom(p.HostIP, p.Port)] = true
+	}
+	if len(families) == 0 {
+		return nil
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("open netlink for connection tracking: %w", err)
+	}
+	defer nl.Close()
+	for family, to := range families {
+		if _, err := nl.ConntrackDeleteFilters(netlink.ConntrackTable, family, to); err != nil {
+			return fmt.Errorf("forget flows to UDP host ports: %w", err)
 		}
 	}
 	return nil

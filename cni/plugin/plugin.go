@@ -286,6 +286,7 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	if err := node.routeLoopback(a.conf.Bridge); err != nil {
 		return err
 	}
+	undo.add(func() error { return a.table.Withdraw(ports) }) // some of many may be there although others are refused
 	err := a.table.Publish(ports)
 	if errors.Is(err, nat.ErrPortTaken) {
 		if err = a.withdrawOrphans(); err == nil {
@@ -295,7 +296,6 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	if err != nil {
 		return err
 	}
-	undo.add(func() error { return a.table.Withdraw(ports) })
 	return forgetFlows(ports)
 }
 

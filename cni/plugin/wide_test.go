@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/cni/ipam"
+	"github.com/orlop-io/orlop/cni/nat"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -527,6 +528,45 @@ func askUDP(t *testing.T, ns *netnstest.NS, port int, addr string) (answer strin
 		t.Fatal(err)
 	}
 	return answer
+}
+
+// A container may publish thousands of ports, as for media. If one of them is taken it is named, and none is left.
+func TestKernelManyHostPorts(t *testing.T) {
+	b := newBench(t)
+	b.conf["podCIDRs"] = []string{"10.77.0.0/24", "fd77::/64"}
+	ports := func(from, n int) map[string]any {
+		var out []map[string]any
+		for i := range n {
+			out = append(out, map[string]any{"hostPort": from + i, "containerPort": 10000 + i, "protocol": "udp"})
+		}
+		return map[string]any{"runtimeConfig": map[string]any{"portMappings": out}}
+	}
+	published := func(want int) {
+		t.Helper()
+		err := b.node.Do(func() error {
+			got, err := nat.New("test").Published()
+			if len(got) != want {
+				t.Errorf("%d host ports, want %d", len(got), want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod, other := netnstest.New(t), netnstest.New(t)
+	_, out := b.add("c1", pod, ports(20000, 3000))
+	published(6000)
+	check := ports(20000, 3000)
+	check["prevResult"] = json.RawMessage(out)
+	b.must("CHECK", "c1", pod.Path(), check)
+	_, err := b.run("ADD", "c2", other.Path(), ports(18000, 2500)) // the last 500 are taken
+	if err == nil || !strings.Contains(err.Error(), "host port 20") || !strings.Contains(err.Error(), "is taken by 10.77.0.2") && !strings.Contains(err.Error(), "is taken by fd77::2") || len(err.Error()) > 300 {
+		t.Errorf("got %v", err)
+	}
+	published(6000)
+	b.must("DEL", "c1", pod.Path(), ports(20000, 3000))
+	b.wantNothing("DEL")
 }
 
 func TestKernel200AtOnce(t *testing.T) {
