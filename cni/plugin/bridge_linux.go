@@ -44,13 +44,13 @@ func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, 
 			return iface{}, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
 		}
 	}
-	if conf.VLAN > 0 || len(conf.VLANTrunk) > 0 {
+	if conf.vlans() {
 		lib, err := n.lib()
 		if err == nil {
 			err = lib.BridgeSetVlanFiltering(&netlink.Bridge{LinkAttrs: *l.device().Attrs()}, true)
 		}
 		if err != nil {
-			return iface{}, fmt.Errorf("vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", err)
+			return iface{}, fmt.Errorf("%s: %w", noVLANs, err)
 		}
 	}
 	return ifaceOf(l), nil
@@ -78,6 +78,10 @@ func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, er
 	}
 	return n.must(conf.Bridge) // whoever looks at it next sets it up
 }
+
+const noVLANs = "vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING)"
+
+func (c *Config) vlans() bool { return c.VLAN > 0 || len(c.VLANTrunk) > 0 }
 
 func notABridge(l *link) error {
 	return fmt.Errorf("interface %s is a %s, not a bridge", l.name, cmp.Or(l.kind, "device"))
@@ -230,5 +234,16 @@ func (n *namespace) checkBridge(conf *Config) error {
 	if l.kind != "bridge" {
 		return notABridge(l)
 	}
-	return nil
+	if !conf.vlans() {
+		return nil
+	}
+	lib, err := n.lib()
+	if err != nil {
+		return err
+	}
+	there, err := lib.LinkByName(conf.Bridge)
+	if br, ok := there.(*netlink.Bridge); ok && br.VlanDefaultPVID == nil { // a kernel that has them says it of each
+		return fmt.Errorf("%s: %w", noVLANs, unix.EOPNOTSUPP)
+	}
+	return err
 }

@@ -101,6 +101,9 @@ func TestKernelWhatTheKernelLacksIsRefusedByName(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	b.wantNothing("refused ADD")
+	if _, err := b.run("STATUS", "", "", nil); err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "CONFIG_BRIDGE_VLAN_FILTERING") {
+		t.Errorf("STATUS: %v", err)
+	}
 }
 
 func TestKernelMacSpoofCheck(t *testing.T) {
