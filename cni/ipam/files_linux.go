@@ -65,6 +65,34 @@ func exists(path string) (bool, error) {
 	return true, nil
 }
 
+// listFiles gives names in a folder and when they were written, in no order.
+func listFiles(dir string) ([]Note, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	var names []string
+	for buf := make([]byte, 4<<10); ; {
+		n, err := unix.ReadDirent(fd, buf)
+		if err != nil {
+			return nil, &fs.PathError{Op: "readdirent", Path: dir, Err: err}
+		}
+		if n == 0 {
+			break
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+	var out []Note
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil { // else it has gone meanwhile
+			out = append(out, Note{name, time.Unix(st.Mtim.Unix())})
+		}
+	}
+	return out, nil
+}
+
 // rename is that of package os without its look at what is there: files take the place of files.
 func rename(from, to string) error {
 	if err := unix.Renameat(unix.AT_FDCWD, from, unix.AT_FDCWD, to); err != nil {

@@ -40,18 +40,9 @@ func (s *Store) Forget(name string) error {
 
 // Notes lists what is noted.
 func (s *Store) Notes() ([]Note, error) {
-	entries, err := os.ReadDir(filepath.Join(s.boot, notesDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	notes, err := listFiles(filepath.Join(s.boot, notesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list notes: %w", err)
 	}
-	var out []Note
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil { // else it has gone meanwhile
-			out = append(out, Note{e.Name(), info.ModTime()})
-		}
-	}
-	return out, nil
+	return notes, nil
 }
