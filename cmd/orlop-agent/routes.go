@@ -23,6 +23,10 @@ func explainRoutes(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return explainRoutesOf(ctx, o, client, out)
+}
+
+func explainRoutesOf(ctx context.Context, o options, client kubernetes.Interface, out io.Writer) error {
 	view, err := nodesSeen(ctx, client, o.node)
 	if err != nil {
 		return err
@@ -77,7 +81,11 @@ func printRoutes(out io.Writer, lines []routes.Line, rest []routes.Action, found
 		if l.There != "" && l.There == l.Wanted {
 			there = "as wanted"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Dst, name(l.Node), l.How, name(l.Wanted), there, l.Why)
+		pods := "-"
+		if l.Dst.IsValid() {
+			pods = l.Dst.String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", pods, name(l.Node), l.How, name(l.Wanted), there, l.Why)
 	}
 	for _, a := range rest {
 		fmt.Fprintln(w, a)

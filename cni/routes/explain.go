@@ -7,7 +7,7 @@ import (
 
 // Line is what Explain says of one destination. An empty Wanted or There is none.
 type Line struct {
-	Dst           netip.Prefix
+	Dst           netip.Prefix // not valid for a node that has none yet
 	Node          string
 	How           How
 	Wanted, There string
@@ -28,6 +28,9 @@ func Explain(view View, o Overlay, paths map[netip.Addr]Path, actual State) ([]L
 	}
 	var out []Line
 	for _, d := range decisions {
+		if len(d.Peer.Pods) == 0 {
+			out = append(out, Line{Node: d.Peer.Name, How: ByNobody, Why: "it has no pods' range yet"})
+		}
 		for _, pods := range d.Peer.Pods {
 			key := Route{Dst: pods}.key()
 			l := Line{Dst: pods, Node: d.Peer.Name, How: d.How, Wanted: way(desired[key]), There: way(actual[key]), Why: d.Why}

@@ -272,17 +272,21 @@ func TestExplain(t *testing.T) {
 		p.Pods = p.Pods[:1]
 		peers = append(peers, p)
 	}
+	fresh := peer(4, "192.0.2.4")
+	fresh.Pods = nil
+	peers = append(peers, fresh)
 	on := Path{Reachable: true, MTU: 1500}
-	paths := map[netip.Addr]Path{addr("192.0.2.1"): on, addr("192.0.2.2"): on}
+	paths := map[netip.Addr]Path{addr("192.0.2.1"): on, addr("192.0.2.2"): on, addr("192.0.2.4"): on}
 	lines, rest := Explain(View{peer(0, "192.0.2.100"), peers}, DefaultOverlay(), paths, actual)
 	var got []string
 	for _, l := range lines {
-		got = append(got, fmt.Sprintf("%s|%s|%s|%s|%s|%s", l.Dst, l.Node, l.How, l.Wanted, l.There, l.Why))
+		got = append(got, fmt.Sprintf("%s|%s|%s|%s|%s|%s", strings.TrimPrefix(l.Dst.String(), "invalid Prefix"), l.Node, l.How, l.Wanted, l.There, l.Why))
 	}
 	for _, a := range rest {
 		got = append(got, a.String())
 	}
-	want := `10.1.1.0/24|n1|direct|via 192.0.2.1|via 192.0.2.1|192.0.2.1 is on a link of this node
+	want := `|n4|-|||it has no pods' range yet
+10.1.1.0/24|n1|direct|via 192.0.2.1|via 192.0.2.1|192.0.2.1 is on a link of this node
 10.1.2.0/24|n2|direct|via 192.0.2.2||192.0.2.2 is on a link of this node; put route to 10.1.2.0/24 via 192.0.2.2: wanted
 10.1.3.0/24|n3|-|||there is no way to 192.0.2.3
 10.1.4.0/24||-||via 192.0.2.4|drop route to 10.1.4.0/24 via 192.0.2.4: no node needs it
