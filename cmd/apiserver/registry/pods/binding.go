@@ -115,6 +115,7 @@ func bind(pod *corev1.Pod, binding *corev1.Binding) error {
 		return conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
 	}
 	pod.Spec.NodeName = binding.Target.Name
+	pod.Status.NominatedNodeName = "" // where it was expected is of no use any more, and may be another node
 	if len(binding.Annotations) > 0 {
 		own := maps.Clone(pod.Annotations)
 		if own == nil {
@@ -123,7 +124,7 @@ func bind(pod *corev1.Pod, binding *corev1.Binding) error {
 		maps.Copy(own, binding.Annotations)
 		pod.Annotations = own
 	}
-	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}
+	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(), ObservedGeneration: pod.Generation}
 	pod.Status.Conditions = slices.Clone(pod.Status.Conditions)
 	for i, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled {

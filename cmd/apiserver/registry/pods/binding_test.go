@@ -13,8 +13,8 @@ import (
 func TestBind(t *testing.T) {
 	now := metav1.Now()
 	was := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{"a": "1"}},
-		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}, {Type: corev1.PodReady}}},
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Generation: 3, Annotations: map[string]string{"a": "1"}},
+		Status:     corev1.PodStatus{NominatedNodeName: "m", Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}, {Type: corev1.PodReady}}},
 	}
 	before, pod := was.DeepCopy(), *was
 	if err := bind(&pod, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"b": "2"}}, Target: corev1.ObjectReference{Name: "n"}}); err != nil {
@@ -23,7 +23,7 @@ func TestBind(t *testing.T) {
 	if !reflect.DeepEqual(was, before) {
 		t.Errorf("the pod as it was became %+v", was)
 	}
-	if c := pod.Status.Conditions; pod.Spec.NodeName != "n" || len(pod.Annotations) != 2 || len(c) != 2 || c[0].Status != corev1.ConditionTrue || c[0].Reason != "" {
+	if c := pod.Status.Conditions; pod.Spec.NodeName != "n" || pod.Status.NominatedNodeName != "" || len(pod.Annotations) != 2 || len(c) != 2 || c[0].Status != corev1.ConditionTrue || c[0].Reason != "" || c[0].ObservedGeneration != 3 {
 		t.Errorf("bound: %+v", pod)
 	}
 	for _, tc := range []struct {
