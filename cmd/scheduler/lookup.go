@@ -202,6 +202,7 @@ func (l *lookup) siblings(pod *corev1.Pod) labels.Selector {
 func conditionPatch(pod *corev1.Pod, reason, message, nominated string) ([]byte, error) {
 	condition := corev1.PodCondition{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: metav1.Now(),
+		ObservedGeneration: pod.Generation,
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {

@@ -320,7 +320,8 @@ func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, by plu
 // writeCondition sets PodScheduled to False, where that says anything new.
 func (s *Scheduler) writeCondition(ctx context.Context, pod *corev1.Pod, reason, message, nominated string) {
 	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message && nominated == pod.Status.NominatedNodeName {
+		told := c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
+		if told && c.ObservedGeneration == pod.Generation && nominated == pod.Status.NominatedNodeName {
 			return
 		}
 	}

@@ -165,6 +165,7 @@ func TestTimings(t *testing.T) {
 // A pod that claims devices waits: nobody here allocates them, and without them it must not run.
 func TestDevicesAreNotForgotten(t *testing.T) {
 	claims := testPod("claims", minor)
+	claims.Generation = 2
 	claims.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "g", ResourceClaimName: &claims.Name}}
 	client, _, events := running(t, testNode("a"), claims)
 	event := <-events.Events
@@ -172,6 +173,12 @@ func TestDevicesAreNotForgotten(t *testing.T) {
 	if err != nil || last.Spec.NodeName != "" || !strings.Contains(event, "spec.resourceClaims") {
 		t.Errorf("%s; it is on %q, %v", event, last.Spec.NodeName, err)
 	}
+	eventually(t, "its condition says so of its second generation", func() bool {
+		last, err := client.CoreV1().Pods(claims.Namespace).Get(t.Context(), "claims", metav1.GetOptions{})
+		return err == nil && slices.ContainsFunc(last.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonUnschedulable && c.ObservedGeneration == 2
+		})
+	})
 }
 
 // A scheduler that starts knows every pod that has a node before it places the first: full caches are not enough.

@@ -218,8 +218,8 @@ func (c *Controller) unmark(ctx context.Context, key string) error {
 		c.stale.AddAfter(key, wait)
 		return nil
 	}
-	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"status":{"conditions":[{"type":%q,"status":"False","lastTransitionTime":%q}]}}`,
-		pod.UID, corev1.DisruptionTarget, time.Now().UTC().Format(time.RFC3339))
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"status":{"conditions":[{"type":%q,"status":"False","lastTransitionTime":%q,"observedGeneration":%d}]}}`,
+		pod.UID, corev1.DisruptionTarget, time.Now().UTC().Format(time.RFC3339), pod.Generation)
 	_, err = c.client.CoreV1().Pods(namespace).Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("take back disruption of pod: %w", err)

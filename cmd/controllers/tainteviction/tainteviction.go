@@ -159,8 +159,8 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 func (c *Controller) evict(ctx context.Context, pod *corev1.Pod, key string) error {
 	c.events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s", key)
 	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"status":{"conditions":[{"type":%q,"status":"True","reason":"DeletionByTaintManager",`+
-		`"message":"Taint manager: deleting due to NoExecute taint","lastTransitionTime":%q}]}}`,
-		pod.UID, corev1.DisruptionTarget, time.Now().UTC().Format(time.RFC3339))
+		`"message":"Taint manager: deleting due to NoExecute taint","lastTransitionTime":%q,"observedGeneration":%d}]}}`,
+		pod.UID, corev1.DisruptionTarget, time.Now().UTC().Format(time.RFC3339), pod.Generation)
 	_, err := c.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		return nil

@@ -2,6 +2,7 @@ package tainteviction
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 )
 
@@ -63,7 +65,7 @@ func TestAPodTakesTheNameOfAnother(t *testing.T) {
 	past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
 	past.Spec = corev1.PodSpec{NodeName: "node", Tolerations: []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}}
 	next := past.DeepCopy()
-	next.UID, next.ResourceVersion, next.Spec.Tolerations[0].Key = "second", "2", "j"
+	next.UID, next.ResourceVersion, next.Generation, next.Spec.Tolerations[0].Key = "second", "2", 4, "j"
 	client := fake.NewClientset(node, past)
 	shared := informers.NewSharedInformerFactory(client, 0)
 	c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
@@ -80,11 +82,16 @@ func TestAPodTakesTheNameOfAnother(t *testing.T) {
 	}
 	for i := 0; ; i++ {
 		if _, err := client.CoreV1().Pods("n").Get(t.Context(), "p", metav1.GetOptions{}); apierrors.IsNotFound(err) {
-			return
+			break
 		}
 		if i == 500 {
 			t.Fatal("it stays on a node that it does not tolerate")
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+	for _, a := range client.Actions() {
+		if mark, ok := a.(clienttesting.PatchAction); ok && !strings.Contains(string(mark.GetPatch()), `"observedGeneration":4`) {
+			t.Errorf("marked with %s", mark.GetPatch())
+		}
 	}
 }
