@@ -26,6 +26,7 @@ type Config struct {
 	// Args are for all plugins: what is not this one's is left alone.
 	Args             json.RawMessage
 	ValidAttachments []types.GCAttachment
+	attachmentsTold  bool // by GC's caller; none is something else than no list
 
 	// Bridge is the node's bridge for this network; made when missing. Empty: "cni0" beside ipam, as with the plugin bridge, else "orlop0".
 	Bridge string
@@ -113,7 +114,8 @@ type requested struct {
 func (c *Config) fields() fields {
 	return fields{
 		{"cniVersion", &c.CNIVersion}, {"name", &c.Name}, {"type", &c.Type}, {"capabilities", &c.Capabilities}, {"ipam", &c.IPAM},
-		{"prevResult", &c.RawPrev}, {"args", &c.Args}, {"cni.dev/valid-attachments", &c.ValidAttachments},
+		{"prevResult", &c.RawPrev}, {"args", &c.Args}, {"cni.dev/valid-attachments", reader(c.readAttachments)},
+		{"cni.dev/attachments", reader(c.readAttachments)}, // its name in version 1.1.0; the specification's library gives both
 		{"dns", part(func() fields {
 			return fields{{"nameservers", &c.DNS.Nameservers}, {"domain", &c.DNS.Domain}, {"search", &c.DNS.Search}, {"options", &c.DNS.Options}}
 		})},
@@ -124,6 +126,13 @@ func (c *Config) fields() fields {
 		{"enabledad", &c.EnableDAD}, {"podCIDRs", &c.PodCIDRs}, {"podCIDRsFile", &c.PodCIDRsFile}, {"directCIDRs", &c.DirectCIDRs},
 		{"bridgeNetfilter", &c.BridgeNetfilter}, {"stateDir", &c.StateDir}, {"sysctl", &c.Sysctl}, {"runtimeConfig", part(c.RuntimeConfig.fields)},
 	}
+}
+
+func (c *Config) readAttachments(path string, raw []byte) error {
+	var list []types.GCAttachment
+	err := into(&list)(path, raw)
+	c.ValidAttachments, c.attachmentsTold = append(c.ValidAttachments, list...), true
+	return err
 }
 
 func (r *runtimeConfig) fields() fields {

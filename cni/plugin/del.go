@@ -98,6 +98,9 @@ func GC(args *Args) error {
 	if err != nil {
 		return err
 	}
+	if !a.conf.attachmentsTold {
+		return types.NewError(types.ErrInvalidNetworkConfig, "GC needs cni.dev/valid-attachments: without it nothing would be left", "")
+	}
 	node, err := here()
 	if err != nil {
 		return coded(errNetwork, err)

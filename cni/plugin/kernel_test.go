@@ -24,6 +24,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// omitted stands for a key that a configuration does not have.
+const omitted = "\x00"
+
 // bench is a node and the built plugin, driven as a runtime drives it.
 type bench struct {
 	t    *testing.T
@@ -445,6 +448,31 @@ func TestKernelExhaustionLeavesNothing(t *testing.T) {
 	b.must("STATUS", "", "", nil)
 }
 
+// The specification's 1.1.0 calls the list attachments, its library gives it by both names, and without one GC does not take away everything.
+func TestKernelGCNeedsTheList(t *testing.T) {
+	b := newBench(t)
+	for i := range 3 {
+		b.add(fmt.Sprint("c", i), netnstest.New(t), nil)
+	}
+	if _, err := b.run("GC", "", "", map[string]any{"cni.dev/valid-attachments": omitted}); err == nil || !strings.Contains(err.Error(), `"code": 7`) || !strings.Contains(err.Error(), "cni.dev/valid-attachments") {
+		t.Errorf("GC without a list: %v", err)
+	}
+	if b.links() != 3 || b.leases() != 3 {
+		t.Errorf("GC without a list left %d links, %d leases", b.links(), b.leases())
+	}
+	only := func(id string) []map[string]string { return []map[string]string{{"containerID": id, "ifname": "eth0"}} }
+	b.must("GC", "", "", map[string]any{"cni.dev/valid-attachments": append(only("c1"), only("c2")...), "cni.dev/attachments": append(only("c1"), only("c2")...)})
+	if b.links() != 2 || b.leases() != 2 {
+		t.Errorf("%d links, %d leases of two", b.links(), b.leases())
+	}
+	b.must("GC", "", "", map[string]any{"cni.dev/valid-attachments": omitted, "cni.dev/attachments": only("c1")})
+	if b.links() != 1 || b.leases() != 1 {
+		t.Errorf("%d links, %d leases of one", b.links(), b.leases())
+	}
+	b.must("GC", "", "", map[string]any{"cni.dev/valid-attachments": nil}) // as a library writes an empty list
+	b.wantNothing("GC")
+}
+
 func TestKernelConcurrentADDAndDEL(t *testing.T) {
 	b := newBench(t)
 	const n = 24
@@ -479,9 +507,15 @@ func TestKernelConcurrentADDAndDEL(t *testing.T) {
 
 func (b *bench) command(verb, id, path string, extra map[string]any) *exec.Cmd {
 	conf := map[string]any{}
+	if verb == "GC" {
+		conf["cni.dev/valid-attachments"] = []map[string]string{}
+	}
 	for _, m := range []map[string]any{b.conf, extra} {
 		for k, v := range m {
 			conf[k] = v
+			if s, ok := v.(string); ok && s == omitted {
+				delete(conf, k)
+			}
 		}
 	}
 	stdin, err := json.Marshal(conf)
