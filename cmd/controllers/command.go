@@ -67,7 +67,7 @@ func NewCommand(version string) *cobra.Command {
 	o := &options{
 		Config:      elected.Defaults("kube-controller-manager", 10257),
 		autoscaling: podautoscaler.Defaults(),
-		nodes:       nodelifecycle.Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second},
+		nodes:       nodelifecycle.Defaults(),
 	}
 	cmd := &cobra.Command{
 		Use: "kube-controller-manager", Short: "Keep the cluster as its objects say",
@@ -108,6 +108,10 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.nodes.Grace, "node-monitor-grace-period", o.nodes.Grace, "how long a node may be silent")
 	fs.DurationVar(&o.nodes.StartupGrace, "node-startup-grace-period", o.nodes.StartupGrace, "how long a node that never reported may be silent")
 	fs.DurationVar(&o.nodes.Period, "node-monitor-period", o.nodes.Period, "time between looks at nodes' heartbeats")
+	fs.Float64Var(&o.nodes.EvictionRate, "node-eviction-rate", o.nodes.EvictionRate, "how many nodes a second of a healthy zone, or of one that is all down, may begin to lose their pods")
+	fs.Float64Var(&o.nodes.SecondaryEvictionRate, "secondary-node-eviction-rate", o.nodes.SecondaryEvictionRate, "how many of an unhealthy zone; none where it has no more than --large-cluster-size-threshold nodes")
+	fs.Float64Var(&o.nodes.UnhealthyZone, "unhealthy-zone-threshold", o.nodes.UnhealthyZone, "what share of a zone's nodes, and at least three, must be down for it to be unhealthy")
+	fs.IntVar(&o.nodes.LargeZone, "large-cluster-size-threshold", o.nodes.LargeZone, "with how many nodes an unhealthy zone still loses no pods")
 	fs.IntVar(&o.terminatedPods, "terminated-pod-gc-threshold", 12500, "how many ended pods may stay; 0 keeps all")
 	fs.DurationVar(&o.autoscaling.Sync, "horizontal-pod-autoscaler-sync-period", o.autoscaling.Sync, "time between looks at each pod autoscaler")
 	fs.DurationVar(&o.autoscaling.Downscale, "horizontal-pod-autoscaler-downscale-stabilization", o.autoscaling.Downscale, "how far back the highest recommendation counts before scaling down")

@@ -14,7 +14,7 @@ import (
 )
 
 // lifecycle is how long nodes may be silent.
-var lifecycle = nodelifecycle.Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second}
+var lifecycle = nodelifecycle.Defaults()
 
 // tolerance is for how long pods stand a node that does not answer.
 const tolerance = 30

@@ -2,7 +2,8 @@
 //
 // A node that has renewed neither its Lease nor its Ready condition for the grace period
 // is Unknown. Nodes in trouble get taints, by which pods are kept off and sent away; the
-// pods of silent ones lose readiness. Heartbeats are timed by this program's own clock,
+// pods of silent ones lose readiness. Where many nodes of a zone fail at once, it is slower
+// to send pods away, or does not, and never where no node is up. Heartbeats are timed by this program's own clock,
 // from when a change was seen, as nodes' clocks may differ.
 package nodelifecycle
 
@@ -26,17 +27,30 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	topology "k8s.io/component-helpers/node/topology"
 
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 	"github.com/orlop-io/orlop/cmd/controllers/podset"
 )
 
-// Config says how long nodes may be silent.
+// Config says how long nodes may be silent, and how fast those that are down lose their pods.
 type Config struct {
 	// Grace is how long a node may be silent, StartupGrace how long one that never reported may.
 	Grace, StartupGrace time.Duration
 	// Period is the time between looks at the clock; much shorter than Grace.
 	Period time.Duration
+	// EvictionRate is how many nodes a second of a zone may begin to lose their pods; 0 is none.
+	EvictionRate float64
+	// SecondaryEvictionRate is that of a zone of which at least the share UnhealthyZone is down, and three nodes, but not all;
+	// where it has no more than LargeZone nodes, it is 0. An UnhealthyZone of 0 has every zone with three such nodes so.
+	SecondaryEvictionRate, UnhealthyZone float64
+	LargeZone                            int
+}
+
+// Defaults are upstream's.
+func Defaults() Config {
+	return Config{Grace: 40 * time.Second, StartupGrace: time.Minute, Period: 5 * time.Second,
+		EvictionRate: 0.1, SecondaryEvictionRate: 0.01, UnhealthyZone: 0.55, LargeZone: 50}
 }
 
 // heartbeat is the last sign of life, and when we saw it.
@@ -56,8 +70,14 @@ type Controller struct {
 	loop   *loop.Loop
 	synced []cache.InformerSynced
 
+	log *slog.Logger
+	// zones are as last seen; only tick knows them.
+	zones map[string]Zone
+
 	mu    sync.Mutex
 	beats map[string]heartbeat
+	// turns is when a node of each zone was last given a taint that sends pods away.
+	turns map[string]time.Time
 }
 
 // New returns a Controller that has done nothing yet. leases need to hold only those of kube-node-lease.
@@ -66,11 +86,14 @@ func New(cfg Config, client kubernetes.Interface, shared informers.SharedInforme
 	if cfg.Period <= 0 || cfg.Grace <= cfg.Period {
 		return nil, fmt.Errorf("node monitor period %v must be above 0 and below the grace period %v", cfg.Period, cfg.Grace)
 	}
+	if cfg.EvictionRate < 0 || cfg.SecondaryEvictionRate < 0 || cfg.UnhealthyZone < 0 || cfg.UnhealthyZone > 1 {
+		return nil, fmt.Errorf("node eviction rates %v and %v must not be below 0, and the unhealthy zone threshold %v must be between 0 and 1", cfg.EvictionRate, cfg.SecondaryEvictionRate, cfg.UnhealthyZone)
+	}
 	nodes, pods := shared.Core().V1().Nodes(), shared.Core().V1().Pods()
 	c := &Controller{
 		cfg: cfg, client: client, nodes: nodes.Lister(), pods: pods.Lister(), leases: leases.Lister(), events: events,
 		synced: []cache.InformerSynced{nodes.Informer().HasSynced, pods.Informer().HasSynced, leases.Informer().HasSynced},
-		beats:  map[string]heartbeat{},
+		beats:  map[string]heartbeat{}, turns: map[string]time.Time{}, log: log.With("controller", "nodelifecycle"),
 	}
 	c.loop = loop.New("nodelifecycle", c.sync, log)
 	_, err1 := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -122,6 +145,7 @@ func (c *Controller) tick(ctx context.Context) {
 		if err != nil {
 			continue
 		}
+		c.tellZones(nodes)
 		for _, node := range nodes {
 			c.loop.AddObject(node)
 		}
@@ -198,13 +222,30 @@ func (c *Controller) taint(ctx context.Context, node *corev1.Node, now metav1.Ti
 	if err != nil {
 		return err
 	}
-	taints := Taints(node, allDown(nodes), now)
+	haste := Evict
+	if allDown(nodes) {
+		haste = Spare
+	}
+	zone := topology.GetZoneKey(node)
+	taints := Taints(node, haste, now)
+	begins := sends(taints) && !sends(node.Spec.Taints)
+	if begins {
+		if wait := c.turn(zone, Zones(nodes, c.cfg)[zone].Rate, now.Time); wait != 0 {
+			begins, taints = false, Taints(node, Wait, now)
+			if wait > 0 {
+				c.loop.AddAfter(node.Name, wait)
+			}
+		}
+	}
 	if equality.Semantic.DeepEqual(taints, node.Spec.Taints) {
 		return nil
 	}
 	changed := node.DeepCopy()
 	changed.Spec.Taints = taints
 	if _, err := c.client.CoreV1().Nodes().Update(ctx, changed, metav1.UpdateOptions{}); err != nil {
+		if begins {
+			c.giveBack(zone)
+		}
 		return fmt.Errorf("taint node: %w", err)
 	}
 	return nil

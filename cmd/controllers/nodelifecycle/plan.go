@@ -69,9 +69,26 @@ func ours(t corev1.Taint) bool {
 	return false
 }
 
+// Haste is what may be done about the pods of a node that is down.
+type Haste int
+
+// Evict gives the node a NoExecute taint, by which pods leave that do not tolerate it, or not for long. Wait leaves it at
+// those that are there. Spare takes them away.
+const (
+	Evict Haste = iota
+	Wait
+	Spare
+)
+
+// sends tells that a taint of ours sends pods away.
+func sends(taints []corev1.Taint) bool {
+	return slices.ContainsFunc(taints, func(t corev1.Taint) bool { return ours(t) && t.Effect == corev1.TaintEffectNoExecute })
+}
+
 // Taints returns the taints that node must have: those that are not ours as they are, and
-// ours as its conditions ask. Where keep is set no NoExecute taint is added.
-func Taints(node *corev1.Node, keep bool, now metav1.Time) []corev1.Taint {
+// ours as its conditions ask.
+func Taints(node *corev1.Node, haste Haste, now metav1.Time) []corev1.Taint {
+	evict := haste == Evict || haste == Wait && sends(node.Spec.Taints)
 	var wanted []corev1.Taint
 	want := func(key string, effect corev1.TaintEffect) {
 		wanted = append(wanted, corev1.Taint{Key: key, Effect: effect})
@@ -107,12 +124,12 @@ func Taints(node *corev1.Node, keep bool, now metav1.Time) []corev1.Taint {
 	}
 	var result []corev1.Taint
 	for _, t := range node.Spec.Taints {
-		if !ours(t) || contains(wanted, t) {
+		if spared := haste == Spare && t.Effect == corev1.TaintEffectNoExecute; !ours(t) || contains(wanted, t) && !spared {
 			result = append(result, t)
 		}
 	}
 	for _, t := range wanted {
-		if contains(result, t) || keep && t.Effect == corev1.TaintEffectNoExecute {
+		if contains(result, t) || !evict && t.Effect == corev1.TaintEffectNoExecute {
 			continue
 		}
 		t.TimeAdded = &now

@@ -25,22 +25,25 @@ func TestTaints(t *testing.T) {
 	cordoned := node(corev1.ConditionTrue)
 	cordoned.Spec.Unschedulable = true
 	for _, tc := range []struct {
-		name string
-		node *corev1.Node
-		keep bool
-		want []string
+		name  string
+		node  *corev1.Node
+		haste Haste
+		want  []string
 	}{
-		{"ready", node(corev1.ConditionTrue), false, nil},
-		{"ready again", node(corev1.ConditionTrue, notReady, mine), false, []string{mine + ":NoSchedule"}},
-		{"not ready", node(corev1.ConditionFalse, mine), false, []string{mine + ":NoSchedule", notReady + ":NoSchedule", notReady + ":NoExecute"}},
-		{"silent", node(corev1.ConditionUnknown, notReady), false, []string{unreachable + ":NoSchedule", unreachable + ":NoExecute"}},
-		{"all silent: nobody is sent away", node(corev1.ConditionUnknown), true, []string{unreachable + ":NoSchedule"}},
-		{"newborn keeps its taint", node("", notReady), false, []string{notReady + ":NoSchedule"}},
-		{"cordoned", cordoned, false, []string{corev1.TaintNodeUnschedulable + ":NoSchedule"}},
+		{"ready", node(corev1.ConditionTrue), Evict, nil},
+		{"ready again", node(corev1.ConditionTrue, notReady, mine), Evict, []string{mine + ":NoSchedule"}},
+		{"not ready", node(corev1.ConditionFalse, mine), Evict, []string{mine + ":NoSchedule", notReady + ":NoSchedule", notReady + ":NoExecute"}},
+		{"silent", node(corev1.ConditionUnknown, notReady), Evict, []string{unreachable + ":NoSchedule", unreachable + ":NoExecute"}},
+		{"not its turn", node(corev1.ConditionUnknown), Wait, []string{unreachable + ":NoSchedule"}},
+		{"not its turn, and it speaks again, of trouble", leaves(node(corev1.ConditionFalse), unreachable), Wait, []string{notReady + ":NoSchedule", notReady + ":NoExecute"}},
+		{"all silent: nobody is sent away", node(corev1.ConditionUnknown), Spare, []string{unreachable + ":NoSchedule"}},
+		{"all silent: nobody is sent away any more", leaves(node(corev1.ConditionUnknown, unreachable), unreachable), Spare, []string{unreachable + ":NoSchedule"}},
+		{"newborn keeps its taint", node("", notReady), Evict, []string{notReady + ":NoSchedule"}},
+		{"cordoned", cordoned, Evict, []string{corev1.TaintNodeUnschedulable + ":NoSchedule"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, taint := range Taints(tc.node, tc.keep, metav1.Now()) {
+			for _, taint := range Taints(tc.node, tc.haste, metav1.Now()) {
 				got = append(got, taint.Key+":"+string(taint.Effect))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
@@ -65,4 +68,9 @@ func TestJudge(t *testing.T) {
 	if s := Judge(node(""), 61*time.Second, cfg, metav1.Now()); len(s.Conditions) != 4 || s.Conditions[0].Reason != "NodeStatusNeverUpdated" {
 		t.Errorf("a newborn that never spoke: %+v", s.Conditions)
 	}
+}
+
+func leaves(n *corev1.Node, key string) *corev1.Node {
+	n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: key, Effect: corev1.TaintEffectNoExecute})
+	return n
 }
