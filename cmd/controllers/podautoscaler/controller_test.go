@@ -133,6 +133,66 @@ func TestScalesByNothingItCannotKnow(t *testing.T) {
 	}
 }
 
+// Two autoscalers of the same pods would undo each other's work: neither works, and both say so, until one of them is gone.
+func TestTwoOfTheSamePods(t *testing.T) {
+	c := newCluster(t, "1")
+	hpa, err := c.api.AutoscalingV2().HorizontalPodAutoscalers("ns").Get(t.Context(), "h", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := hpa.DeepCopy()
+	other.Name = "other"
+	if _, err := c.api.AutoscalingV2().HorizontalPodAutoscalers("ns").Create(t.Context(), other, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	known := func(there bool) func() bool {
+		return func() bool {
+			_, err := c.controller.scalers.HorizontalPodAutoscalers("ns").Get("other")
+			return (err == nil) == there
+		}
+	}
+	until(t, known(true))
+	for _, key := range []string{"ns/h", "ns/other", "ns/h"} {
+		c.replicas = 1
+		if err := c.controller.sync(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, got := c.status(t); c.replicas != 1 || !strings.Contains(got, "ScalingActive=False/AmbiguousSelector") {
+		t.Errorf("%d replicas, conditions %s", c.replicas, got)
+	}
+	var last string
+	for len(c.events.Events) > 0 {
+		last = <-c.events.Events
+	}
+	if want := "Warning AmbiguousSelector pods by selector app=d are controlled by multiple HPAs: [ns/h ns/other]"; last != want {
+		t.Errorf("event %q", last)
+	}
+	if err := c.api.AutoscalingV2().HorizontalPodAutoscalers("ns").Delete(t.Context(), "other", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, known(false))
+	for _, key := range []string{"ns/other", "ns/h"} {
+		if err := c.controller.sync(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, got := c.status(t); c.replicas != 2 || !strings.Contains(got, "ScalingActive=True/ValidMetricFound") {
+		t.Errorf("alone: %d replicas, conditions %s", c.replicas, got)
+	}
+}
+
+func until(t *testing.T, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatal("not within 10 s")
+}
+
 func TestARefusedScaleIsTriedAgain(t *testing.T) {
 	c := newCluster(t, "1")
 	c.refuse = errors.New("conflict")

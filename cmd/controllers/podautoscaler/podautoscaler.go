@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +57,8 @@ type Controller struct {
 
 	mu      sync.Mutex
 	history map[string]*history // by key; each used by one sync at a time
+	// selectors are of the pods that each autoscaler last measured, by key.
+	selectors map[string]labels.Selector
 }
 
 // Defaults are upstream's.
@@ -65,7 +69,7 @@ func Defaults() Settings {
 // New returns a Controller that has done nothing yet.
 func New(clients Clients, settings Settings, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Controller, error) {
 	scalers, pods := shared.Autoscaling().V2().HorizontalPodAutoscalers(), shared.Core().V1().Pods()
-	c := &Controller{clients: clients, settings: settings, scalers: scalers.Lister(), pods: pods.Lister(), events: events, history: map[string]*history{},
+	c := &Controller{clients: clients, settings: settings, scalers: scalers.Lister(), pods: pods.Lister(), events: events, history: map[string]*history{}, selectors: map[string]labels.Selector{},
 		synced: []cache.InformerSynced{scalers.Informer().HasSynced, pods.Informer().HasSynced}}
 	c.loop = loop.New("horizontalpodautoscaling", c.sync, log)
 	_, err := scalers.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -102,6 +106,28 @@ func (c *Controller) forget(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.history, key)
+	delete(c.selectors, key)
+}
+
+// rivals notes that the autoscaler called key measures pods, which selector selects, and returns the keys of all that measure
+// one of them, if it is not the only one.
+func (c *Controller) rivals(key string, selector labels.Selector, pods []*corev1.Pod) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.selectors[key] = selector
+	all := []string{key}
+	namespace, _, _ := strings.Cut(key, "/")
+	for other, theirs := range c.selectors {
+		measures := func(pod *corev1.Pod) bool { return theirs.Matches(labels.Set(pod.Labels)) }
+		if in, _, _ := strings.Cut(other, "/"); other != key && in == namespace && slices.ContainsFunc(pods, measures) {
+			all = append(all, other)
+		}
+	}
+	if len(all) == 1 {
+		return nil
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (c *Controller) sync(ctx context.Context, key string) error {
@@ -244,6 +270,12 @@ func (c *Controller) measure(ctx context.Context, hpa *autoscalingv2.HorizontalP
 	}
 	pods, err := c.pods.Pods(hpa.Namespace).List(selector)
 	if err != nil {
+		return 0, "", err
+	}
+	if all := c.rivals(hpa.Namespace+"/"+hpa.Name, selector, pods); all != nil {
+		err := fmt.Errorf("pods by selector %v are controlled by multiple HPAs: %v", selector, all)
+		c.events.Event(hpa, corev1.EventTypeWarning, "AmbiguousSelector", err.Error())
+		condition(hpa, autoscalingv2.ScalingActive, reason{false, "AmbiguousSelector", err.Error()}, now)
 		return 0, "", err
 	}
 	var replicas int32
