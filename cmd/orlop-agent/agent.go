@@ -28,6 +28,7 @@ import (
 	"github.com/orlop-io/orlop/bpf/socklb"
 	"github.com/orlop-io/orlop/cni/install"
 	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/orlop-io/orlop/cni/plugin"
 	"github.com/orlop-io/orlop/cni/routes"
 	"github.com/orlop-io/orlop/proxy"
 	"github.com/orlop-io/orlop/proxy/healthcheck"
@@ -426,7 +427,11 @@ func (a *agent) node(ctx context.Context, c *cluster) error {
 		return err
 	}
 	rules := nat.Config{Bridge: a.o.bridge, Subnets: c.podCIDRs, Masquerade: true, Direct: direct}
-	if err := errors.Join(a.table.Ensure(rules), a.table.SetNodes(c.addrs)); err != nil {
+	made, err := a.table.Ensure(rules)
+	if made {
+		err = errors.Join(err, plugin.RestoreRules(a.o.stateDir, networkName)) // somebody may have flushed those of pods that run
+	}
+	if err := errors.Join(err, a.table.SetNodes(c.addrs)); err != nil {
 		return err
 	}
 	select {

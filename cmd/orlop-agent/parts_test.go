@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
+	"github.com/orlop-io/orlop/cni/nat"
 )
 
 // Beside a proxy that has its ports, an agent without the pods' network serves, binds nothing twice, and takes the ports when they are free.
@@ -104,4 +106,40 @@ func answer(ns *netnstest.NS, addr, path string) (code int) {
 		return err
 	})
 	return code
+}
+
+// Somebody flushed the node's rules while no agent worked. The next one brings back the host ports of pods that run.
+func TestKernelHostPortsAreBackAfterAFlush(t *testing.T) {
+	ns, outside, dir, _ := hosted(t)
+	o := options{}.in(dir)
+	agent := startAgent(t, ns, dir)
+	conflist := filepath.Join(dir, "net.d", "10-orlop.conflist")
+	waitFor(t, "conflist", func() bool { _, err := os.Stat(conflist); return err == nil })
+	pod := netnstest.New(t)
+	addPod(t, ns, o, pod, "pod", 8089)
+	pod.Serve("10.244.0.2:80")
+	answers := func() bool {
+		c := false
+		_ = outside.Do(func() error {
+			conn, err := net.DialTimeout("tcp", "192.0.2.1:8089", time.Second)
+			if c = err == nil; c {
+				conn.Close()
+			}
+			return nil
+		})
+		return c
+	}
+	if !answers() {
+		t.Fatal("the host port does not answer")
+	}
+	_ = agent.Process.Kill()
+	_ = agent.Wait()
+	if err := ns.Do(func() error { return nat.New(networkName).Remove() }); err != nil {
+		t.Fatal(err)
+	}
+	if answers() {
+		t.Fatal("the host port answers without rules")
+	}
+	startAgent(t, ns, dir)
+	waitFor(t, "the host port again", answers)
 }

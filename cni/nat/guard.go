@@ -22,28 +22,29 @@ const (
 	allowedName = "allowed" // port . address
 )
 
-// Guard adds a guard, and makes the table when it is not there.
-func (t *Table) Guard(g Guard) error {
+// Guard adds a guard. It says whether it had to make the table: then there is no other guard.
+func (t *Table) Guard(g Guard) (made bool, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("open netfilter socket: %w", err)
+		return false, fmt.Errorf("open netfilter socket: %w", err)
 	}
 	tab := t.bridge()
 	if c, err := conn.ListChain(tab, "prerouting"); err != nil || c == nil {
 		t.addGuards(conn)
 		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("write nftables table %s: %w", t.name, err)
+			return false, fmt.Errorf("write nftables table %s: %w", t.name, err)
 		}
+		made = true
 	}
 	for set, elem := range g.elements(tab) {
 		if err := conn.SetAddElements(set, []nftables.SetElement{elem}); err != nil {
-			return fmt.Errorf("guard %s: %w", g.Port, err)
+			return made, fmt.Errorf("guard %s: %w", g.Port, err)
 		}
 	}
 	if err := conn.Flush(); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("guard %s: %w", g.Port, err)
+		return made, fmt.Errorf("guard %s: %w", g.Port, err)
 	}
-	return nil
+	return made, nil
 }
 
 // Unguard removes a guard. One that is not there is no error.

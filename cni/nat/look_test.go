@@ -42,8 +42,10 @@ func TestKernelPortsAreThereBesideOthersThatChange(t *testing.T) {
 			return fmt.Errorf("there are %v, %w", there, err)
 		}
 		cfg := Config{Bridge: "br0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00::/64")}}
-		if err := table.Ensure(cfg); err != nil {
-			return err
+		for _, want := range []bool{true, false} {
+			if made, err := table.Ensure(cfg); err != nil || made != want {
+				return fmt.Errorf("made %t, %w", made, err)
+			}
 		}
 		return table.Publish(steady)
 	})

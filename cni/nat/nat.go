@@ -63,11 +63,12 @@ func New(network string) *Table {
 // Name is the table's, the same in all families.
 func (t *Table) Name() string { return t.name }
 
-// Ensure makes the rules for cfg unless they are there. Elements of maps and sets stay.
-func (t *Table) Ensure(cfg Config) error {
+// Ensure makes the rules for cfg unless they are there. Elements of maps and sets stay. It says whether there were none for any configuration: then there are no
+// elements either.
+func (t *Table) Ensure(cfg Config) (made bool, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("open netfilter socket: %w", err)
+		return false, fmt.Errorf("open netfilter socket: %w", err)
 	}
 	for _, f := range families(cfg) {
 		tab := &nftables.Table{Name: t.name, Family: f.table}
@@ -77,14 +78,15 @@ func (t *Table) Ensure(cfg Config) error {
 		}
 		stale, err := markers(conn, tab)
 		if err != nil {
-			return err
+			return made, err
 		}
 		ruleset(conn, tab, f, cfg, mark, stale)
 		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("write nftables table %s: %w", t.name, err)
+			return made, fmt.Errorf("write nftables table %s: %w", t.name, err)
 		}
+		made = made || len(stale) == 0
 	}
-	return nil
+	return made, nil
 }
 
 // Publish adds ports. The rules must be there. When it fails some of the ports may be there; Withdraw takes away those, and none of another pod.

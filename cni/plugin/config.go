@@ -197,6 +197,9 @@ func (c *Config) validate() error {
 	if c.Name == "" || c.Name == "." || c.Name == ".." || c.Name == "lock" || strings.ContainsAny(c.Name, "/\x00") {
 		wrong("name %q is not a file name", c.Name)
 	}
+	if len(c.Name) > 249 { // NFT_NAME_MAXLEN, and what package nat puts before it
+		wrong("name %s... is longer than 249 characters", c.Name[:40])
+	}
 	if validInterface(c.Bridge) != nil || strings.Contains(c.Bridge, "\x00") {
 		wrong("bridge %q is not an interface name: at most 15 characters without blanks and any of /:%%", c.Bridge)
 	}

@@ -30,6 +30,7 @@ func TestParseRefuses(t *testing.T) {
 		{"range too small", `{"name":"n","podCIDRs":["10.0.0.0/31"]}`, 7, "no address for a container"},
 		{"range and ipam", `{"name":"n","podCIDRs":["10.0.0.0/24"],"ipam":{}}`, 7, "without ipam"},
 		{"name with a slash", `{"name":"../n","podCIDRs":["10.0.0.0/24"]}`, 7, "not a file name"},
+		{"long name", `{"name":"` + strings.Repeat("n", 250) + `","podCIDRs":["10.0.0.0/24"]}`, 7, "longer than 249"},
 		{"long bridge name", `{` + base + `,"bridge":"abcdefghijklmnop"}`, 7, "not an interface name"},
 		{"bridge name that the kernel completes", `{` + base + `,"bridge":"br%d"}`, 7, "not an interface name"},
 		{"bridge name with a colon", `{` + base + `,"bridge":"a:b"}`, 7, "not an interface name"},

@@ -248,9 +248,11 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 	}
 	if g.held.Guard != nil {
 		undo.add(func() error { return a.table.Unguard(*g.held.Guard) })
-		if err := a.table.Guard(*g.held.Guard); err != nil {
+		made, err := a.table.Guard(*g.held.Guard)
+		if err != nil {
 			return nil, fmt.Errorf("macspoofchk: %w", err)
 		}
+		a.restore(made)
 	}
 	name := hostName(a.Attachment)
 	undo.add(func() error { return node.remove(name) })
@@ -276,9 +278,11 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	ports := g.held.Ports
 	if a.conf.IPMasq || len(ports) > 0 {
-		if err := a.ensureRules(g.subnets(a.conf)); err != nil {
+		made, err := a.ensureRules(g.subnets(a.conf))
+		if err != nil {
 			return err
 		}
+		a.restore(made)
 	}
 	if len(ports) == 0 {
 		return nil
@@ -300,12 +304,12 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 }
 
 // ensureRules makes the rules for subnets, and for those of all other containers where they may have others.
-func (a *attachment) ensureRules(subnets []netip.Prefix) error {
+func (a *attachment) ensureRules(subnets []netip.Prefix) (made bool, err error) {
 	rules := nat.Config{Bridge: a.conf.Bridge, Subnets: subnets, Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
 	if !a.conf.varied() {
 		return a.table.Ensure(rules)
 	}
-	return a.store.Exclusive(func() error { // two ADDs at once must not each leave out the other's
+	err = a.store.Exclusive(func() error { // two ADDs at once must not each leave out the other's
 		leases, err := a.store.List()
 		if err != nil {
 			return coded(errState, err)
@@ -316,8 +320,43 @@ func (a *attachment) ensureRules(subnets []netip.Prefix) error {
 		}
 		slices.SortFunc(rules.Subnets, netip.Prefix.Compare)
 		rules.Subnets = slices.Compact(rules.Subnets)
-		return a.table.Ensure(rules)
+		made, err = a.table.Ensure(rules)
+		return err
 	})
+	return made, err
+}
+
+// restore brings back what other containers' leases name, where the table had to be made: it is the first, or somebody has flushed the node's rules, as a restart
+// of a firewall does. What fails of it is not this container's fault, and its own DEL and GC find it as it is.
+func (a *attachment) restore(made bool) {
+	if !made {
+		return
+	}
+	leases, err := a.store.List()
+	if err != nil {
+		return
+	}
+	for _, l := range leases {
+		if l.Torn || l.Attachment == a.Attachment {
+			continue
+		}
+		held := holdingOf(l)
+		_ = a.table.Publish(held.Ports)
+		if held.Guard != nil {
+			_, _ = a.table.Guard(*held.Guard)
+		}
+	}
+}
+
+// RestoreRules publishes the host ports again that leases in dir name, and guards what they say is guarded, for who has made the rules of a network anew.
+func RestoreRules(dir, network string) error {
+	conf := &Config{StateDir: dir, Name: network}
+	store, err := storeOf(conf)
+	if err != nil {
+		return err
+	}
+	(&attachment{conf: conf, store: store, table: nat.New(network)}).restore(true)
+	return nil
 }
 
 // withdrawOrphans removes host ports whose container holds no lease: those of a folder of leases that somebody removed.

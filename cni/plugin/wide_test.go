@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -569,6 +570,56 @@ func TestKernelManyHostPorts(t *testing.T) {
 	}
 	published(6000)
 	b.must("DEL", "c1", pod.Path(), ports(20000, 3000))
+	b.wantNothing("DEL")
+}
+
+// Somebody flushes the node's rules, as a restart of a firewall does. With the next container those of the others are back.
+func TestKernelRulesThatSomebodyFlushed(t *testing.T) {
+	b := newBench(t)
+	b.conf["ipMasq"], b.conf["macspoofchk"] = true, true
+	host := b.outside()
+	port := func(n int) map[string]any {
+		return map[string]any{"runtimeConfig": map[string]any{"portMappings": []map[string]any{{"hostPort": n, "containerPort": 80, "protocol": "tcp"}}}}
+	}
+	var pods []*netnstest.NS
+	for i := range 3 {
+		pods = append(pods, netnstest.New(t))
+		b.add(fmt.Sprint("c", i), pods[i], port(8080+i))
+		serve(t, pods[i], ":80")
+	}
+	b.must("DEL", "c2", pods[2].Path(), port(8082))
+	if err := b.node.Do(func() error { return nat.New("test").Remove() }); err != nil {
+		t.Fatal(err)
+	}
+	list := func() string {
+		t.Helper()
+		var out []string
+		err := b.node.Do(func() error {
+			ports, err := nat.New("test").Published()
+			guards, gerr := nat.New("test").Guards()
+			for _, p := range ports {
+				out = append(out, fmt.Sprint(p.Port, " to ", p.Pod.Addr()))
+			}
+			for _, g := range guards {
+				out = append(out, g.MAC.String())
+			}
+			return errors.Join(err, gerr)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(out)
+		return strings.Join(out, ", ")
+	}
+	pod := netnstest.New(t)
+	b.add("c3", pod, nil)
+	if got, want := list(), "0a:58:0a:4d:00:02, 0a:58:0a:4d:00:03, 0a:58:0a:4d:00:05, 8080 to 10.77.0.2, 8081 to 10.77.0.3"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	wantAnswer(t, host, "", "192.0.2.1:8080", "192.0.2.2")
+	for id, ns := range map[string]*netnstest.NS{"c0": pods[0], "c1": pods[1], "c3": pod} {
+		b.must("DEL", id, ns.Path(), nil)
+	}
 	b.wantNothing("DEL")
 }
 

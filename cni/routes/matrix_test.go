@@ -94,7 +94,8 @@ func (l *lab) populate(routeMTU int) []end {
 		ends = append(ends, n.addPod(routeMTU), end{name: n.node.Name, ns: n.NS, node: n, addrs: n.node.Addrs})
 		table := nat.New("orlop")
 		must(l.t, n.Do(func() error {
-			return table.Ensure(nat.Config{Bridge: "orlop0", Subnets: n.node.Pods, Masquerade: true, Direct: allPods})
+			_, err := table.Ensure(nat.Config{Bridge: "orlop0", Subnets: n.node.Pods, Masquerade: true, Direct: allPods})
+			return err
 		}), n.Do(func() error { return table.SetNodes(nodes) }))
 	}
 	ends = append(ends, end{name: "outside", ns: l.outside, addrs: []netip.Addr{addr("203.0.113.1"), addr("2001:db8:113::1")}})
