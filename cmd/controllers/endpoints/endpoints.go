@@ -117,7 +117,12 @@ func (c *Controller) write(ctx context.Context, svc *corev1.Service, subsets []c
 	if err != nil && !create {
 		return err
 	}
-	if !create && equality.Semantic.DeepEqual(current.Subsets, subsets) && maps.Equal(current.Labels, wantLabels) {
+	subsets, truncated := Fit(subsets)
+	wantOver := ""
+	if truncated {
+		wantOver = "truncated"
+	}
+	if !create && equality.Semantic.DeepEqual(current.Subsets, subsets) && maps.Equal(current.Labels, wantLabels) && current.Annotations[corev1.EndpointsOverCapacity] == wantOver {
 		return nil
 	}
 	next := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name}}
@@ -125,6 +130,10 @@ func (c *Controller) write(ctx context.Context, svc *corev1.Service, subsets []c
 		next = current.DeepCopy()
 	}
 	next.Subsets, next.Labels = subsets, wantLabels
+	delete(next.Annotations, corev1.EndpointsOverCapacity)
+	if truncated {
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, corev1.EndpointsOverCapacity, wantOver)
+	}
 	if create {
 		_, err = c.client.CoreV1().Endpoints(svc.Namespace).Create(ctx, next, metav1.CreateOptions{})
 	} else {

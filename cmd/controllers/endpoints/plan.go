@@ -67,6 +67,44 @@ func Subsets(svc *corev1.Service, pods []*corev1.Pod) []corev1.EndpointSubset {
 	return subsets
 }
 
+// capacity is how many addresses one object may have: each write of it goes to every watcher, whole.
+const capacity = 1000
+
+// Fit leaves as many addresses as one object may have, ready ones first and of each subset its share, and tells whether some
+// had to go. Who wants all of them reads the EndpointSlices.
+func Fit(subsets []corev1.EndpointSubset) (fitting []corev1.EndpointSubset, truncated bool) {
+	ready, notReady := 0, 0
+	for _, s := range subsets {
+		ready, notReady = ready+len(s.Addresses), notReady+len(s.NotReadyAddresses)
+	}
+	if ready+notReady <= capacity {
+		return subsets, false
+	}
+	readyRoom := min(ready, capacity)
+	first, second := shares{ready, readyRoom}, shares{notReady, min(notReady, capacity-readyRoom)}
+	for _, s := range subsets {
+		s.Addresses = s.Addresses[:first.of(len(s.Addresses))]
+		s.NotReadyAddresses = s.NotReadyAddresses[:second.of(len(s.NotReadyAddresses))]
+		if len(s.Addresses)+len(s.NotReadyAddresses) > 0 {
+			fitting = append(fitting, s)
+		}
+	}
+	return fitting, true
+}
+
+// shares divides room among all that are left to be asked about.
+type shares struct{ left, room int }
+
+// of is how many of n may stay.
+func (s *shares) of(n int) int {
+	if s.left == 0 {
+		return 0
+	}
+	mine := (n*s.room + s.left - 1) / s.left
+	s.left, s.room = s.left-n, s.room-mine
+	return mine
+}
+
 func byIP(a, b corev1.EndpointAddress) int {
 	return cmp.Or(cmp.Compare(a.IP, b.IP), cmp.Compare(a.TargetRef.UID, b.TargetRef.UID))
 }
