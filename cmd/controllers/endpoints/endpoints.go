@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -36,6 +37,7 @@ type Controller struct {
 	pods      corelisters.PodLister
 	endpoints corelisters.EndpointsLister
 	events    record.EventRecorder
+	triggers  *util.TriggerTimeTracker
 	loop      *loop.Loop
 	synced    []cache.InformerSynced
 }
@@ -44,7 +46,7 @@ type Controller struct {
 func New(client kubernetes.Interface, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (*Controller, error) {
 	services, pods, endpoints := shared.Core().V1().Services(), shared.Core().V1().Pods(), shared.Core().V1().Endpoints()
 	c := &Controller{
-		client: client, services: services.Lister(), pods: pods.Lister(), endpoints: endpoints.Lister(), events: events,
+		client: client, services: services.Lister(), pods: pods.Lister(), endpoints: endpoints.Lister(), events: events, triggers: util.NewTriggerTimeTracker(),
 		synced: []cache.InformerSynced{services.Informer().HasSynced, pods.Informer().HasSynced, endpoints.Informer().HasSynced},
 	}
 	c.loop = loop.New("endpoints", c.sync, log)
@@ -83,6 +85,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	}
 	svc, err := c.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
+		c.triggers.DeleteService(namespace, name)
 		err := c.client.CoreV1().Endpoints(namespace).Delete(ctx, name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete endpoints: %w", err)
@@ -98,10 +101,11 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	return c.write(ctx, svc, Subsets(svc, pods))
+	return c.write(ctx, svc, Subsets(svc, pods), c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, svc, pods))
 }
 
-func (c *Controller) write(ctx context.Context, svc *corev1.Service, subsets []corev1.EndpointSubset) error {
+// write makes svc's Endpoints those, for the sake of a change that was made at that time, zero where nobody knows.
+func (c *Controller) write(ctx context.Context, svc *corev1.Service, subsets []corev1.EndpointSubset, changed time.Time) error {
 	wantLabels := maps.Clone(svc.Labels)
 	if wantLabels == nil {
 		wantLabels = map[string]string{}
@@ -131,6 +135,10 @@ func (c *Controller) write(ctx context.Context, svc *corev1.Service, subsets []c
 	}
 	next.Subsets, next.Labels = subsets, wantLabels
 	delete(next.Annotations, corev1.EndpointsOverCapacity)
+	delete(next.Annotations, corev1.EndpointsLastChangeTriggerTime)
+	if !changed.IsZero() {
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, corev1.EndpointsLastChangeTriggerTime, changed.UTC().Format(time.RFC3339Nano))
+	}
 	if truncated {
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, corev1.EndpointsOverCapacity, wantOver)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,7 +97,7 @@ func TestSaysThatItIsTruncated(t *testing.T) {
 	for n, want := range map[int]string{capacity: "", capacity + 1: "truncated"} {
 		for range 2 { // from the other, too
 			for _, n := range []int{2*capacity + 1 - n, n} {
-				if err := c.write(t.Context(), svc, []corev1.EndpointSubset{{Addresses: make([]corev1.EndpointAddress, n)}}); err != nil {
+				if err := c.write(t.Context(), svc, []corev1.EndpointSubset{{Addresses: make([]corev1.EndpointAddress, n)}}, time.Time{}); err != nil {
 					t.Fatal(err)
 				}
 				live, err := client.CoreV1().Endpoints("ns").Get(t.Context(), "web", metav1.GetOptions{})
@@ -113,4 +114,42 @@ func TestSaysThatItIsTruncated(t *testing.T) {
 			t.Errorf("%d addresses: %d, %v, %v", n, len(live.Subsets[0].Addresses), live.Annotations, err)
 		}
 	}
+}
+
+// Whoever measures how long a change takes to reach a proxy is told when it was made: when the Service came, and when a pod
+// became ready.
+func TestTellsWhenItWasChanged(t *testing.T) {
+	made, ready := time.Unix(1000, 0).UTC(), time.Unix(2000, 0).UTC()
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", CreationTimestamp: metav1.NewTime(made)}}
+	svc.Spec.Selector, svc.Spec.Ports = map[string]string{"app": "web"}, []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}
+	client := fake.NewClientset()
+	shared := informers.NewSharedInformerFactory(client, 0) // never started: the test is what the cache shows
+	c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sync := func(want time.Time) {
+		t.Helper()
+		if err := c.sync(t.Context(), "ns/web"); err != nil {
+			t.Fatal(err)
+		}
+		live, err := client.CoreV1().Endpoints("ns").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || live.Annotations[corev1.EndpointsLastChangeTriggerTime] != want.Format(time.RFC3339Nano) {
+			t.Fatalf("%v, %v; want %v", live.Annotations, err, want)
+		}
+		if err := shared.Core().V1().Endpoints().Informer().GetIndexer().Add(live); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := shared.Core().V1().Services().Informer().GetIndexer().Add(svc); err != nil {
+		t.Fatal(err)
+	}
+	sync(made)
+	p := pod("10.0.0.1", true, 80)
+	p.Namespace, p.Name, p.Labels = "ns", "p", svc.Spec.Selector
+	p.Status.Conditions[0].LastTransitionTime = metav1.NewTime(ready)
+	if err := shared.Core().V1().Pods().Informer().GetIndexer().Add(p); err != nil {
+		t.Fatal(err)
+	}
+	sync(ready)
 }
