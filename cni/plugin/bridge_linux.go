@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 
-	"github.com/orlop-io/orlop/bpf/whole"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -200,29 +198,6 @@ func (n *namespace) setPort(l *link, conf *Config) error {
 		}
 	}
 	return nil
-}
-
-// portsOf names the links of this plugin on a bridge; none when there is no bridge.
-func (n *namespace) portsOf(bridge string) ([]string, error) {
-	br, err := n.link(bridge)
-	if br == nil || err != nil {
-		return nil, err
-	}
-	lib, err := n.lib()
-	if err != nil {
-		return nil, err
-	}
-	links, err := whole.List(lib.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	var names []string
-	for _, l := range links {
-		if l.Attrs().MasterIndex == br.index && strings.HasPrefix(l.Attrs().Name, hostPrefix) {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names, nil
 }
 
 // checkBridge says whether an ADD could use the bridge that is there, or make one.

@@ -118,13 +118,10 @@ func GC(args *Args) error {
 	return coded(errNetwork, err)
 }
 
-// collect removes the leases that are garbage with all that is theirs, and what has no lease.
+// collect removes the leases that are garbage with all that is theirs, and what of this network has no lease. A link on the bridge that has none is left alone:
+// it may be another network's, or of a lease that somebody removed, and goes with its namespace.
 func (a *attachment) collect(node *namespace, garbage func(ipam.Lease) (bool, error)) error {
-	// Links, guards and ports before leases: an ADD writes its lease first, so whatever is seen here without one is nobody's.
-	names, err := node.portsOf(a.conf.Bridge)
-	if err != nil {
-		return err
-	}
+	// Guards and ports before leases: an ADD writes its lease first, so whatever is seen here without one is nobody's.
 	guards, err := a.table.Guards()
 	if err != nil {
 		return err
@@ -134,6 +131,9 @@ func (a *attachment) collect(node *namespace, garbage func(ipam.Lease) (bool, er
 		return coded(errState, err)
 	}
 	keep := map[string]bool{} // names of links
+	for _, v := range a.conf.ValidAttachments {
+		keep[hostName(ipam.Attachment{ContainerID: v.ContainerID, IfName: v.IfName})] = true
+	}
 	var errs []error
 	for _, l := range leases {
 		drop, err := garbage(l)
@@ -145,10 +145,10 @@ func (a *attachment) collect(node *namespace, garbage func(ipam.Lease) (bool, er
 		errs = append(errs, a.undoLease(node, l, func() error { return node.remove(linkOf(l)) }))
 	}
 	errs = append(errs, a.withdrawOrphans())
-	for _, name := range names {
-		if !keep[name] {
-			errs = append(errs, node.remove(name), node.remove(limiter(name)))
-		}
+	stray, err := node.strayLimiters()
+	errs = append(errs, err)
+	for _, name := range stray {
+		errs = append(errs, node.remove(name))
 	}
 	for _, g := range guards {
 		if strings.HasPrefix(g.Port, hostPrefix) && !keep[g.Port] {

@@ -473,6 +473,48 @@ func TestKernelGCNeedsTheList(t *testing.T) {
 	b.wantNothing("GC")
 }
 
+// Two networks may share a bridge, as they do when neither names one. What one of them does not know is not garbage for that.
+func TestKernelGCKeepsWhatIsOfAnotherNetwork(t *testing.T) {
+	b := newBench(t)
+	b.conf["macspoofchk"] = true
+	limited := map[string]any{"runtimeConfig": map[string]any{"bandwidth": map[string]any{"ingressRate": 8_000_000, "egressRate": 8_000_000}}}
+	other := map[string]any{"name": "other", "podCIDRs": []string{"fd78::/64"}, "stateDir": t.TempDir(), "runtimeConfig": limited["runtimeConfig"]}
+	b.add("c1", netnstest.New(t), limited)
+	pod := netnstest.New(t)
+	out := b.must("ADD", "c2", pod.Path(), other)
+	// What is left of a container whose lease somebody removed: its link went with its namespace.
+	if err := b.node.NL.LinkAdd(&netlink.Ifb{LinkAttrs: netlink.LinkAttrs{Name: limitPrefix + "0123456789ab"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.must("GC", "", "", nil)
+	b.wantNames(hostName(ipam.Attachment{ContainerID: "c2", IfName: "eth0"}), limiter(hostName(ipam.Attachment{ContainerID: "c2", IfName: "eth0"})))
+	other["prevResult"] = json.RawMessage(out)
+	b.must("CHECK", "c2", pod.Path(), other)
+	delete(other, "prevResult")
+	b.must("GC", "", "", other)
+	b.wantNames()
+}
+
+// wantNames compares the links of containers on the node.
+func (b *bench) wantNames(want ...string) {
+	b.t.Helper()
+	ls, err := b.node.NL.LinkList()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var got []string
+	for _, l := range ls {
+		if name := l.Attrs().Name; strings.HasPrefix(name, limitPrefix) || strings.HasPrefix(name, hostPrefix) && l.Type() == "veth" {
+			got = append(got, name)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		b.t.Errorf("links %v, want %v", got, want)
+	}
+}
+
 func TestKernelConcurrentADDAndDEL(t *testing.T) {
 	b := newBench(t)
 	const n = 24

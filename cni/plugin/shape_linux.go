@@ -85,6 +85,33 @@ func bucket(lib *netlink.Handle, l netlink.Link, s shape) error {
 	return nil
 }
 
+// strayLimiters names devices whose container's link is gone: that goes with its namespace, they do not.
+func (n *namespace) strayLimiters() ([]string, error) {
+	lib, err := n.lib()
+	if err != nil {
+		return nil, err
+	}
+	links, err := whole.List(lib.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		hash, ok := strings.CutPrefix(l.Attrs().Name, limitPrefix)
+		if !ok || l.Type() != "ifb" {
+			continue
+		}
+		link, err := n.link(hostPrefix + hash)
+		if err != nil {
+			return nil, err
+		}
+		if link == nil {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names, nil
+}
+
 // checkLimit says whether a limit that was asked for is there.
 func (n *namespace) checkLimit(host string, in, out shape) error {
 	for name, s := range map[string]shape{host: in, limiter(host): out} {
