@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -39,14 +40,15 @@ func Slices(endpoints *corev1.Endpoints) map[string]*discoveryv1.EndpointSlice {
 		}
 		ports := portsOf(subset.Ports)
 		sum := fnv.New32a()
-		fmt.Fprint(sum, family, describe(ports))
+		fmt.Fprint(sum, family, describe(ports), endpoints.Name[min(len(endpoints.Name), 50):]) // what the name has no room for
 		name := fmt.Sprintf("%.50s-%08x", endpoints.Name, sum.Sum32())
 		slice := result[name]
 		if slice == nil {
 			slice = &discoveryv1.EndpointSlice{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: endpoints.Namespace, Name: name,
-					Labels:          map[string]string{discoveryv1.LabelServiceName: endpoints.Name, discoveryv1.LabelManagedBy: managedBy},
+					Labels:          labelsOf(endpoints),
+					Annotations:     annotationsOf(endpoints),
 					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(endpoints, corev1.SchemeGroupVersion.WithKind("Endpoints"))},
 				},
 				AddressType: family, Ports: ports,
@@ -75,6 +77,23 @@ func Slices(endpoints *corev1.Endpoints) map[string]*discoveryv1.EndpointSlice {
 		slices.SortFunc(s.Endpoints, func(a, b discoveryv1.Endpoint) int { return cmp.Compare(a.Addresses[0], b.Addresses[0]) })
 	}
 	return result
+}
+
+// labelsOf are those of endpoints, and what is a slice's own.
+func labelsOf(endpoints *corev1.Endpoints) map[string]string {
+	own := map[string]string{}
+	maps.Copy(own, endpoints.Labels)
+	own[discoveryv1.LabelServiceName], own[discoveryv1.LabelManagedBy] = endpoints.Name, managedBy
+	return own
+}
+
+// annotationsOf are those of endpoints, but for what is about that object alone.
+func annotationsOf(endpoints *corev1.Endpoints) map[string]string {
+	own := map[string]string{}
+	maps.Copy(own, endpoints.Annotations)
+	delete(own, corev1.LastAppliedConfigAnnotation)
+	delete(own, corev1.EndpointsLastChangeTriggerTime)
+	return own
 }
 
 func portsOf(in []corev1.EndpointPort) []discoveryv1.EndpointPort {

@@ -1,9 +1,11 @@
 package slicemirror
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -41,5 +43,24 @@ func TestMirrored(t *testing.T) {
 	svc.Spec.Selector = map[string]string{"a": "b"}
 	if Mirrored(svc, e) {
 		t.Error("a selector's endpoints are mirrored")
+	}
+}
+
+// Slices are found by the labels of the endpoints that they mirror, and those of two Services are two, however long the names.
+func TestSlicesAreOfTheirEndpoints(t *testing.T) {
+	e := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("a", 50) + "-one", Namespace: "n",
+		Labels:      map[string]string{"team": "x", discoveryv1.LabelServiceName: "of-nobody"},
+		Annotations: map[string]string{"note": "y", corev1.LastAppliedConfigAnnotation: "{}", corev1.EndpointsLastChangeTriggerTime: "now"}},
+		Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.0.0.2"}}}}}
+	other := e.DeepCopy()
+	other.Name = strings.Repeat("a", 50) + "-two"
+	theirs := Slices(other)
+	for name, s := range Slices(e) {
+		if theirs[name] != nil {
+			t.Errorf("slice %s is of both", name)
+		}
+		if len(s.Labels) != 3 || s.Labels["team"] != "x" || s.Labels[discoveryv1.LabelServiceName] != e.Name || len(s.Annotations) != 1 || s.Annotations["note"] != "y" {
+			t.Errorf("labels %v, annotations %v", s.Labels, s.Annotations)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -97,9 +98,10 @@ func (c *Controller) apply(ctx context.Context, namespace string, wanted map[str
 			if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				err = nil
 			}
-		case !equality.Semantic.DeepEqual(old.Endpoints, want.Endpoints) || !equality.Semantic.DeepEqual(old.Ports, want.Ports):
+		case !equality.Semantic.DeepEqual(old.Endpoints, want.Endpoints) || !equality.Semantic.DeepEqual(old.Ports, want.Ports) ||
+			!maps.Equal(old.Labels, want.Labels) || !maps.Equal(old.Annotations, want.Annotations):
 			changed := old.DeepCopy()
-			changed.Endpoints, changed.Ports = want.Endpoints, want.Ports
+			changed.Endpoints, changed.Ports, changed.Labels, changed.Annotations = want.Endpoints, want.Ports, want.Labels, want.Annotations
 			_, err = client.Update(ctx, changed, metav1.UpdateOptions{})
 		}
 		if err != nil {
