@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
+	"github.com/orlop-io/orlop/cni/sysctl"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -113,6 +115,11 @@ func (n *namespace) address(l *link, conf *Config, gateways []netip.Prefix) erro
 			}
 			continue
 		}
+		if conf.ForceAddress == nil {
+			if err := conf.othersUse(p); err != nil {
+				return err
+			}
+		}
 		lib, err := n.lib()
 		if err == nil {
 			err = lib.AddrDel(l.device(), &netlink.Addr{IPNet: netOf(p.Addr(), p.Bits())})
@@ -124,6 +131,33 @@ func (n *namespace) address(l *link, conf *Config, gateways []netip.Prefix) erro
 	for p := range want {
 		if err := n.sock.tell([]unix.Errno{unix.EEXIST}, newAddress(l.index, p, true)); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// othersUse refuses to take an address from the bridge by which containers of another network in the folder of leases reach the node.
+func (c *Config) othersUse(p netip.Prefix) error {
+	networks, err := os.ReadDir(c.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range networks {
+		if !e.IsDir() || e.Name() == c.Name || e.Name() == sysctl.Folder {
+			continue
+		}
+		store, err := storeOf(&Config{StateDir: c.StateDir, Name: e.Name()})
+		if err != nil {
+			return err
+		}
+		leases, err := store.List()
+		if err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if slices.ContainsFunc(l.Addrs, p.Contains) {
+				return fmt.Errorf("it has %s, which containers of network %s need: name another bridge, or set forceAddress", p, e.Name())
+			}
 		}
 	}
 	return nil

@@ -495,6 +495,25 @@ func TestKernelGCKeepsWhatIsOfAnotherNetwork(t *testing.T) {
 	b.wantNames()
 }
 
+// A bridge follows its network to other ranges. It does not change sides: of two networks that name no bridge the second is refused as long as the first has
+// containers, unless it says that it takes the bridge.
+func TestKernelBridgeOfAnotherNetwork(t *testing.T) {
+	b := newBench(t)
+	pod := netnstest.New(t)
+	ip, _ := b.add("c1", pod, nil)
+	serve(t, b.node, ":81")
+	second := map[string]any{"name": "second", "podCIDRs": []string{"10.78.0.0/24"}}
+	_, err := b.run("ADD", "c2", netnstest.New(t).Path(), second)
+	if err == nil || !strings.Contains(err.Error(), "10.77.0.1/24") || !strings.Contains(err.Error(), "network test") {
+		t.Errorf("ADD to the bridge of another network: %v", err)
+	}
+	wantAnswer(t, pod, "", "10.77.0.1:81", ip.String())
+	b.must("DEL", "c1", pod.Path(), nil)
+	b.must("ADD", "c2", netnstest.New(t).Path(), second)
+	b.must("ADD", "c1", netnstest.New(t).Path(), map[string]any{"forceAddress": true})
+	b.must("ADD", "c3", netnstest.New(t).Path(), map[string]any{"podCIDRs": []string{"10.79.0.0/24"}}) // its own
+}
+
 // wantNames compares the links of containers on the node.
 func (b *bench) wantNames(want ...string) {
 	b.t.Helper()
