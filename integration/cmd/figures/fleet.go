@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -13,8 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 )
 
@@ -28,7 +28,7 @@ const (
 // fleet simulates nodes: their leases, their statuses, and their pods that go Running.
 type fleet struct {
 	client *kubernetes.Clientset
-	bound  chan []byte // pods with a node, encoded
+	bound  chan *corev1.Pod
 	// running counts the pods that were said to run.
 	running atomic.Int64
 
@@ -43,7 +43,7 @@ type fleet struct {
 }
 
 func newFleet(client *kubernetes.Clientset) *fleet {
-	return &fleet{client: client, bound: make(chan []byte, 1<<16), known: map[string]bool{}, leases: map[string]*coordinationv1.Lease{}}
+	return &fleet{client: client, bound: make(chan *corev1.Pod, 1<<16), known: map[string]bool{}, leases: map[string]*coordinationv1.Lease{}}
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%04d", i) }
@@ -164,15 +164,10 @@ func (f *fleet) report(ctx context.Context, name string) error {
 }
 
 // started says that the pod runs. A pod that is gone meanwhile needs nothing.
-func (f *fleet) started(ctx context.Context, encoded []byte) {
-	pod := &corev1.Pod{}
-	if pod.Unmarshal(encoded) != nil {
-		return
-	}
+func (f *fleet) started(ctx context.Context, pod *corev1.Pod) {
+	pod = pod.DeepCopy()
 	setRunning(pod)
-	// The answer is read, and not decoded.
-	err := f.client.CoreV1().RESTClient().Put().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").Body(pod).Do(ctx).Error()
-	if err == nil {
+	if _, err := f.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err == nil {
 		f.running.Add(1)
 	}
 }
@@ -189,29 +184,28 @@ func setRunning(pod *corev1.Pod) {
 	}
 }
 
-// watch sees pods get their nodes, again and again if the watch ends: each begins with the pods that are there.
+// watch sees pods get their nodes.
 func (f *fleet) watch(ctx context.Context) error {
-	options := metav1.ListOptions{Watch: true, SendInitialEvents: ptr.To(true), AllowWatchBookmarks: true, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan}
-	for {
-		stream, err := f.client.CoreV1().RESTClient().Get().Resource("pods").VersionedParams(&options, scheme.ParameterCodec).Stream(ctx)
-		if err == nil {
-			_ = eachPod(stream, func(name, node string, encoded []byte) {
-				if node == "" || f.saw(name) {
-					return
-				}
-				select {
-				case f.bound <- bytes.Clone(encoded):
-				case <-ctx.Done():
-				}
-			})
-			stream.Close()
+	shared := informers.NewSharedInformerFactory(f.client, 0)
+	see := func(obj any) {
+		pod, ok := obj.(*corev1.Pod)
+		if !ok || pod.Spec.NodeName == "" || f.saw(pod.Name) {
+			return
 		}
 		select {
+		case f.bound <- pod:
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
 		}
 	}
+	if _, err := shared.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: see, UpdateFunc: func(_, obj any) { see(obj) },
+	}); err != nil {
+		return err
+	}
+	shared.Start(ctx.Done())
+	<-ctx.Done()
+	shared.Shutdown()
+	return ctx.Err()
 }
 
 // saw counts a pod with a node, and tells whether it was known.

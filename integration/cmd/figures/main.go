@@ -31,7 +31,7 @@ import (
 
 func main() {
 	// The clients and nodes that this program plays share the processors with what is measured.
-	debug.SetGCPercent(2000)
+	debug.SetGCPercent(400)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
