@@ -30,6 +30,10 @@ func TestConfigRefuses(t *testing.T) {
 		{"a pause that shrinks", head + "podInitialBackoffSeconds: 5\npodMaxBackoffSeconds: 2\n", "podMaxBackoffSeconds: Invalid value: 2"},
 		{"an unsorted shape", head + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: RequestedToCapacityRatio, requestedToCapacityRatio: {shape: [{utilization: 50, score: 1}, {utilization: 20, score: 3}]}}}}]}]\n",
 			"utilization values must be sorted"},
+		{"a spread of no kind", head + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: [{maxSkew: 1, topologyKey: zone}]}}]}]\n",
+			`defaultConstraints[0].whenUnsatisfiable "": want DoNotSchedule or ScheduleAnyway`},
+		{"an affinity that no node has", head + "profiles: [{pluginConfig: [{name: NodeAffinity, args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}}]}]\n",
+			"must have at least one node selector term"},
 	} {
 		_, _, err := parseConfig([]byte(tc.text))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

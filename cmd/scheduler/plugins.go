@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -242,6 +243,9 @@ func (p *Profile) configureSpread(raw []byte) error {
 		if c.LabelSelector != nil || c.MaxSkew <= 0 || c.TopologyKey == "" {
 			return fmt.Errorf("defaultConstraints[%d]: needs maxSkew and topologyKey, and constraint must not define a selector, as they deduced for each pod", i)
 		}
+		if w := c.WhenUnsatisfiable; w != corev1.DoNotSchedule && w != corev1.ScheduleAnyway {
+			return fmt.Errorf("defaultConstraints[%d].whenUnsatisfiable %q: want DoNotSchedule or ScheduleAnyway", i, w)
+		}
 	}
 	p.spread, p.softSpread = args.DefaultConstraints, false
 	return nil
@@ -253,6 +257,9 @@ func (p *Profile) configureAffinity(raw []byte) error {
 		return err
 	}
 	if required := args.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
+		if len(required.NodeSelectorTerms) == 0 { // it matches no node
+			return errors.New("addedAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: must have at least one node selector term")
+		}
 		if p.added, err = nodeaffinity.NewNodeSelector(required); err != nil {
 			return err
 		}
