@@ -89,6 +89,21 @@ func (t *Table) Ensure(cfg Config) (made bool, err error) {
 	return made, nil
 }
 
+// HasRules says whether there are rules, for whatever configuration, in the families of subnets.
+func (t *Table) HasRules(subnets []netip.Prefix) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("open netfilter socket: %w", err)
+	}
+	for _, f := range families(Config{Subnets: subnets}) {
+		found, err := markers(conn, &nftables.Table{Name: t.name, Family: f.table})
+		if err != nil || len(found) == 0 {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // Publish adds ports. The rules must be there. When it fails some of the ports may be there; Withdraw takes away those, and none of another pod.
 func (t *Table) Publish(ports []HostPort) error {
 	// A port that was withdrawn a moment ago is still in the map, about to expire.

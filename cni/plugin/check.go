@@ -57,6 +57,7 @@ func Check(args *Args) error {
 		node.checkHost(hostName(a.Attachment), a.conf, a.gateways(addrs)),
 		checkForwarding(a.conf, addrs),
 		node.checkLimit(hostName(a.Attachment), in, out),
+		a.checkRules(holds, addrs),
 		a.checkPorts(holds),
 		a.checkGuard(holds),
 	))
@@ -85,6 +86,21 @@ func sameAddrs(want []address, prev *current.Result) error {
 		}
 	}
 	return nil
+}
+
+func (a *attachment) checkRules(held holding, addrs []address) error {
+	if !a.conf.IPMasq && len(held.Ports) == 0 {
+		return nil
+	}
+	var subnets []netip.Prefix
+	for _, x := range addrs {
+		subnets = append(subnets, netip.PrefixFrom(x.Addr, x.bits))
+	}
+	there, err := a.table.HasRules(subnets)
+	if err == nil && !there {
+		err = fmt.Errorf("nftables table %s has no rules", a.table.Name())
+	}
+	return err
 }
 
 func (a *attachment) checkPorts(held holding) error {

@@ -286,7 +286,7 @@ func TestKernelRangesOfTheRuntime(t *testing.T) {
 // CHECK names what somebody changed of what ADD made, and is content when it is put back.
 func TestKernelCheckNamesWhatIsWrong(t *testing.T) {
 	b := newBench(t)
-	b.conf["podCIDRs"] = []string{"10.77.0.0/24", "fd77::/64"}
+	b.conf["podCIDRs"], b.conf["ipMasq"] = []string{"10.77.0.0/24", "fd77::/64"}, true
 	pod := netnstest.New(t)
 	_, out := b.add("c1", pod, nil)
 	prev := map[string]any{"prevResult": json.RawMessage(out)}
@@ -323,6 +323,10 @@ func TestKernelCheckNamesWhatIsWrong(t *testing.T) {
 		{"bridge orlop0 lacks address fd77::1/64", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("fd77::1/64")) },
 			func() error { return b.node.NL.AddrAdd(b.node.Link("orlop0"), gateway("fd77::1/64")) }},
 		{"eth0 in the container has hardware address 0a:58:0a:4d:00:63, not 0a:58:0a:4d:00:02", mac(99), mac(2)},
+		{"nftables table orlop-test has no rules", func() error { return b.node.Do(func() error { return nat.New("test").Remove() }) }, func() error {
+			b.add("c2", netnstest.New(t), nil)
+			return nil
+		}},
 		{"sysctl net.ipv4.ip_forward is 0, not 1", forward("ipv4/ip_forward", "0"), forward("ipv4/ip_forward", "1")},
 		{"sysctl net.ipv6.conf.all.forwarding is 0, not 1", forward("ipv6/conf/all/forwarding", "0"), forward("ipv6/conf/all/forwarding", "1")},
 	} {
