@@ -63,6 +63,17 @@ func TestInterruptedUp(t *testing.T) {
 	o.must(t, "down", "--name", "trace")
 	before := machine(t)
 	t.Cleanup(func() { o.run("down", "--name", "trace") })
+	for _, name := range []string{"mountpoints.json", "mountpoints.json.new"} { // killed while it wrote
+		err := os.MkdirAll("/var/lib/orlop", 0o755)
+		if err == nil {
+			err = os.WriteFile(filepath.Join("/var/lib/orlop", name), nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.must(t, "down", "--name", "trace")
+		noTrace(t, before)
+	}
 	for _, tt := range []struct {
 		name, seen string
 		later      time.Duration

@@ -18,6 +18,8 @@ import (
 // the last cluster: removing a folder that is a mount point elsewhere would unmount it there.
 func pointsFile() string { return filepath.Join(layout.StateRoot, "mountpoints.json") }
 
+func unfinishedPoints() string { return pointsFile() + ".new" }
+
 // locked runs f while no other orlop on this machine is between making and removing what
 // clusters share. The lock is on /run itself, so that no file remains of it.
 func locked(f func() error) error {
@@ -81,11 +83,34 @@ func readPoints() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the list of mount points: %w", err)
 	}
+	if len(b) == 0 {
+		return nil, nil // torn by an earlier version, which had made no mount point by then
+	}
 	var made []string
 	if err := json.Unmarshal(b, &made); err != nil {
-		return nil, fmt.Errorf("parse %s: %w", pointsFile(), err)
+		return nil, fmt.Errorf("parse %s: %w; remove it if no cluster runs", pointsFile(), err)
 	}
 	return made, nil
+}
+
+// writePoints replaces the list: who is killed meanwhile leaves the old one or the new one.
+func writePoints(made []string) error {
+	b, err := json.Marshal(made)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(layout.StateRoot, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(unfinishedPoints(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(unfinishedPoints(), pointsFile())
 }
 
 // makePointsLocked records the mount points that the machine lacks, and makes them.
@@ -103,14 +128,7 @@ func makePointsLocked() error {
 	if len(missing) == 0 {
 		return nil
 	}
-	b, err := json.Marshal(before)
-	if err == nil {
-		err = os.MkdirAll(layout.StateRoot, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(pointsFile(), append(b, '\n'), 0o600)
-	}
-	if err != nil {
+	if err := writePoints(before); err != nil {
 		return fmt.Errorf("record the mount points: %w", err)
 	}
 	return hostns.MakePoints() // after the record: what a crash leaves half-made must go too
@@ -128,8 +146,10 @@ func clearGround() error {
 			return err
 		}
 		hostns.RemovePoints(made)
-		if err := os.Remove(pointsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove the list of mount points: %w", err)
+		for _, file := range []string{pointsFile(), unfinishedPoints()} {
+			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove the list of mount points: %w", err)
+			}
 		}
 		for _, dir := range []string{layout.StateRoot, layout.RunRoot} {
 			_ = os.Remove(dir) // a machine may keep other things there
