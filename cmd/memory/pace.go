@@ -100,17 +100,18 @@ func (s sample) rate(past sample) float64 {
 // sentinel is garbage from its beginning.
 type sentinel struct{ self *sentinel }
 
-// tell sends after each collection of garbage, until ctx ends; what is not taken yet is not sent twice.
+// tell sends after each collection of garbage, until ctx ends; what is not taken yet is not sent twice. Who has been told can
+// rely on the next collection: that there will be news of it is settled before.
 func tell(ctx context.Context, to chan<- struct{}) {
 	runtime.AddCleanup(&sentinel{}, func(struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
+		tell(ctx, to)
 		select {
 		case to <- struct{}{}:
 		default:
 		}
-		tell(ctx, to)
 	}, struct{}{})
 }
 
