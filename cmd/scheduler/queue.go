@@ -214,11 +214,12 @@ func (q *queue) fail(uid types.UID, by plugins) {
 	q.came(w.home(), "ScheduleAttemptFailure")
 }
 
-// retry lets a pod that was parked be tried again whatever happens, after its back-off.
-func (q *queue) retry(uid types.UID) {
+// again lets a pod that was tried be tried again whatever happens, after its back-off.
+func (q *queue) again(uid types.UID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w := q.parked[uid]; w != nil {
+	if w := q.trying[uid]; w != nil {
+		delete(q.trying, uid)
 		q.releaseLocked(w, "ScheduleAttemptFailure")
 	}
 }

@@ -86,6 +86,28 @@ func TestQueueRemembersEventsDuringATry(t *testing.T) {
 	})
 }
 
+// A pod whose binding failed needs no event, only its back-off; of a try that has ended, nobody can ask that again.
+func TestQueueTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})
+		q.put(NewPod(testPod("p")))
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		q.next(limited)
+		q.again("p")
+		q.again("p")
+		if q.next(limited) == nil || time.Since(began) != time.Second {
+			t.Errorf("tried again after %v", time.Since(began))
+		}
+		q.fail("p", byNodeAffinity)
+		q.again("p")
+		if q.next(limited) != nil {
+			t.Errorf("tried after %v, though nothing happened that could help", time.Since(began))
+		}
+	})
+}
+
 func TestQueueForgetsDroppedPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(time.Now, time.Second, 10*time.Second, func(string, string) {})

@@ -294,8 +294,9 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		return
 	}
 	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
-	s.failed(ctx, pod, err.Error(), allPlugins, "")
-	s.queue.retry(pod.UID)
+	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", err.Error())
+	s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, err.Error(), "")
+	s.queue.again(pod.UID) // only now: what the next try says of the pod is newer than this
 }
 
 // shown returns the node of pod in the cache.

@@ -77,7 +77,7 @@ func (r resource[T]) Get(ctx context.Context, name string, _ metav1.GetOptions) 
 
 func (r resource[T]) Create(ctx context.Context, in *T, _ metav1.CreateOptions) (*T, error) {
 	obj := of(in).DeepCopyObject().(object)
-	return r.ask(ctx, &call{verb: "create", name: obj.GetName() + obj.GetGenerateName(), in: obj}, func() (object, error) {
+	return r.ask(ctx, &call{verb: "create", name: obj.GetName() + obj.GetGenerateName(), in: text(obj)}, func() (object, error) {
 		if obj.GetName() == "" {
 			obj.SetName(fmt.Sprintf("%s%04d", obj.GetGenerateName(), r.world.made+1))
 		}
@@ -122,7 +122,7 @@ func (r resource[T]) UpdateStatus(ctx context.Context, in *T, _ metav1.UpdateOpt
 
 func (r resource[T]) write(ctx context.Context, verb string, in object, merge func(was, obj object) object) (*T, error) {
 	obj := in.DeepCopyObject().(object)
-	return r.ask(ctx, &call{verb: verb, name: in.GetName()}, func() (object, error) {
+	return r.ask(ctx, &call{verb: verb, name: in.GetName(), in: text(obj)}, func() (object, error) {
 		was := r.world.table(r.name).objects[in.GetName()]
 		switch {
 		case was == nil:
@@ -141,7 +141,7 @@ func (r resource[T]) write(ctx context.Context, verb string, in object, merge fu
 }
 
 func (r resource[T]) Patch(ctx context.Context, name string, _ types.PatchType, data []byte, _ metav1.PatchOptions, sub ...string) (*T, error) {
-	return r.ask(ctx, &call{verb: fmt.Sprint("patch", sub), name: name}, func() (object, error) {
+	return r.ask(ctx, &call{verb: fmt.Sprint("patch", sub), name: name, in: data}, func() (object, error) {
 		was := r.world.table(r.name).objects[name]
 		if was == nil {
 			return nil, gone(r.name, name)
@@ -217,7 +217,7 @@ func (c controllerRevisionClient) List(ctx context.Context, _ metav1.ListOptions
 
 // Bind puts a pod on a node, once.
 func (c podClient) Bind(ctx context.Context, b *corev1.Binding, _ metav1.CreateOptions) error {
-	_, err := c.ask(ctx, &call{verb: "bind", name: b.Name}, func() (object, error) {
+	_, err := c.ask(ctx, &call{verb: "bind", name: b.Name, in: []byte(b.UID)}, func() (object, error) {
 		was := c.world.table("pods").objects[b.Name]
 		if was == nil {
 			return nil, gone("pods", b.Name)

@@ -3,6 +3,8 @@ package simulation
 import (
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,9 +52,13 @@ func TestSimulation(t *testing.T) {
 
 // A failing seed is of use only if it fails again, so every story must be the same each time it is told.
 func TestStoriesRepeat(t *testing.T) {
+	times := map[uint64]int{645: 60} // one in twelve was another: two patches of one pod waited, and went in the order in which they came
 	for seed := range uint64(2 * len(plots)) {
+		times[seed] = 3
+	}
+	for _, seed := range slices.Sorted(maps.Keys(times)) {
 		var before []string
-		for range 3 {
+		for range times[seed] {
 			synctest.Test(t, func(t *testing.T) {
 				trace := tell(seed).trace
 				if before == nil {

@@ -230,8 +230,8 @@ func find[T object](w *world, resource, name string) (none T) {
 type call struct {
 	from                 *program
 	verb, resource, name string
-	// in is what a creation sends.
-	in object
+	// in is what a write sends, by which two of the same object are told apart.
+	in []byte
 	// saw is what the caller's caches showed, each time that it went on and may have decided on this.
 	saw []sight
 	do  func() error
@@ -302,11 +302,7 @@ func text(obj object) []byte {
 // waiting lists the calls in an order that does not depend on which goroutine came first.
 func (w *world) waiting() []*call {
 	slices.SortStableFunc(w.calls, func(a, b *call) int {
-		order := cmp.Or(cmp.Compare(a.from.name, b.from.name), cmp.Compare(a.String(), b.String()))
-		if order == 0 && a.in != nil && b.in != nil {
-			return bytes.Compare(text(a.in), text(b.in))
-		}
-		return order
+		return cmp.Or(cmp.Compare(a.from.name, b.from.name), cmp.Compare(a.String(), b.String()), bytes.Compare(a.in, b.in))
 	})
 	return w.calls
 }
