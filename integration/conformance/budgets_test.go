@@ -396,7 +396,7 @@ func podsFirst(t *testing.T, c *clustertest.Cluster) {
 			return err
 		}
 		for _, cond := range o.Status.Conditions {
-			if cond.Type == corev1.NamespaceContentRemaining && cond.Status == corev1.ConditionTrue && strings.Contains(cond.Message, "pods has 1 resource instances") {
+			if cond.Type == corev1.NamespaceContentRemaining && cond.Status == corev1.ConditionTrue && strings.Contains(cond.Message, "pods. has 1 resource instances") {
 				return nil
 			}
 		}

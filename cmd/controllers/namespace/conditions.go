@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 )
 
 // Conditions returns current with what f says about why the namespace is still there.
@@ -30,17 +31,11 @@ func Conditions(current []corev1.NamespaceCondition, f found, now metav1.Time) [
 		}
 		result = append(result, next)
 	}
-	text := func(err error) string {
-		if err == nil {
-			return ""
-		}
-		return err.Error()
-	}
-	set(corev1.NamespaceDeletionDiscoveryFailure, f.discovery != nil, "DiscoveryFailed",
-		"Discovery failed for some groups: "+text(f.discovery), "ResourcesDiscovered", "All resources successfully discovered")
+	set(corev1.NamespaceDeletionDiscoveryFailure, len(f.discovery) > 0, "DiscoveryFailed",
+		fmt.Sprintf("Discovery failed for some groups, %d failing: %v", len(f.discovery), utilerrors.NewAggregate(f.discovery)), "ResourcesDiscovered", "All resources successfully discovered")
 	set(corev1.NamespaceDeletionGVParsingFailure, false, "GroupVersionParsingFailed", "", "ParsedGroupVersions", "All legacy kube types successfully parsed")
-	set(corev1.NamespaceDeletionContentFailure, f.deletion != nil, "ContentDeletionFailed",
-		"Failed to delete all resource types: "+text(f.deletion), "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
+	set(corev1.NamespaceDeletionContentFailure, len(f.deletion) > 0, "ContentDeletionFailed",
+		fmt.Sprintf("Failed to delete all resource types, %d remaining: %v", len(f.deletion), utilerrors.NewAggregate(f.deletion)), "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
 	set(corev1.NamespaceContentRemaining, len(f.remaining) > 0, "SomeResourcesRemain",
 		"Some resources are remaining: "+count(f.remaining, "%s has %d resource instances"), "ContentRemoved", "All content successfully removed")
 	set(corev1.NamespaceFinalizersRemaining, len(f.finalizers) > 0, "SomeFinalizersRemain",

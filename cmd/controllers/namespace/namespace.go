@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/discovery"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -28,8 +29,15 @@ import (
 	"github.com/orlop-io/orlop/cmd/controllers/loop"
 )
 
-// again is how long to wait for contents that take their time, such as pods.
-const again = time.Second
+// Contents that take their time, such as pods, are looked at again soonest after the one and latest after the other.
+const (
+	soonest = time.Second
+	latest  = 15 * time.Second
+)
+
+// pause is how long to wait before a namespace that has been ending for so long is looked at again: the longer it waited, the
+// longer it may wait, because every look asks for all kinds there are.
+func pause(ending time.Duration) time.Duration { return min(max(ending/8, soonest), latest) }
 
 // Controller syncs all namespaces.
 type Controller struct {
@@ -57,67 +65,73 @@ func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx, 5, 
 
 func (c *Controller) sync(ctx context.Context, name string) error {
 	ns, err := c.namespaces.Get(name)
-	if apierrors.IsNotFound(err) || err == nil && ns.DeletionTimestamp == nil {
+	if err == nil && ending(ns) {
+		// The cache may show one that is gone, and another may have its name by now, whose contents are not to be touched. The
+		// finalizer, which is ours, keeps this one from going meanwhile.
+		ns, err = c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	}
+	if apierrors.IsNotFound(err) || err == nil && !ending(ns) {
 		return nil
 	} else if err != nil {
-		return err
-	}
-	if !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
-		return nil
+		return fmt.Errorf("read namespace: %w", err)
 	}
 	found := c.empty(ctx, name)
-	if err := c.writeConditions(ctx, name, found); err != nil {
+	if ns, err = c.writeConditions(ctx, ns, found); err != nil {
 		return err
 	}
 	if err := found.err(); err != nil {
 		return err
 	}
 	if len(found.remaining) > 0 {
-		c.loop.AddAfter(name, again)
+		c.loop.AddAfter(name, pause(time.Since(ns.DeletionTimestamp.Time)))
 		return nil
 	}
-	return c.finalize(ctx, name)
+	return c.finalize(ctx, ns)
+}
+
+// ending tells that ns waits for this controller.
+func ending(ns *corev1.Namespace) bool {
+	return ns.DeletionTimestamp != nil && slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes)
 }
 
 // found is what one pass over a namespace saw.
 type found struct {
-	discovery, deletion error
+	discovery, deletion []error
 	// remaining and finalizers count what is left, by resource and by finalizer.
 	remaining, finalizers map[string]int
 }
 
-func (f found) err() error { return errors.Join(f.discovery, f.deletion) }
+func (f found) err() error {
+	return utilerrors.NewAggregate(slices.Concat(f.discovery, f.deletion))
+}
 
 func (c *Controller) empty(ctx context.Context, name string) found {
 	f := found{remaining: map[string]int{}, finalizers: map[string]int{}}
-	resources, err := c.resources()
-	f.discovery = err
+	var resources []schema.GroupVersionResource
+	resources, f.discovery = c.resources()
 	pods := corev1.SchemeGroupVersion.WithResource("pods")
-	if err := c.emptyResource(ctx, pods, name, &f); err != nil {
-		f.deletion = err
+	c.emptyResource(ctx, pods, name, &f)
+	if len(f.remaining)+len(f.deletion) > 0 {
 		return f
 	}
-	if len(f.remaining) > 0 {
-		return f
-	}
-	var errs []error
 	for _, gvr := range resources {
-		errs = append(errs, c.emptyResource(ctx, gvr, name, &f))
+		c.emptyResource(ctx, gvr, name, &f)
 	}
-	f.deletion = errors.Join(errs...)
 	return f
 }
 
 // resources lists what can be deleted from a namespace. A group that cannot be discovered
 // is an error, beside the others.
-func (c *Controller) resources() ([]schema.GroupVersionResource, error) {
+func (c *Controller) resources() (all []schema.GroupVersionResource, errs []error) {
 	lists, err := c.client.Discovery().ServerPreferredNamespacedResources()
+	if err != nil {
+		errs = append(errs, err)
+	}
 	lists = discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"delete", "list"}}, lists)
-	var all []schema.GroupVersionResource
 	for _, list := range lists {
-		gv, parseErr := schema.ParseGroupVersion(list.GroupVersion)
-		if parseErr != nil {
-			err = errors.Join(err, parseErr)
+		gv, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
 		for _, r := range list.APIResources {
@@ -127,22 +141,36 @@ func (c *Controller) resources() ([]schema.GroupVersionResource, error) {
 			all = append(all, gv.WithResource(r.Name))
 		}
 	}
-	return all, err
+	return all, errs
 }
 
-// emptyResource asks for all objects of one resource to be deleted and counts those still there.
-func (c *Controller) emptyResource(ctx context.Context, gvr schema.GroupVersionResource, namespace string, f *found) error {
+// emptyResource asks for all objects of one resource to be deleted, and notes those still there, or what went wrong.
+func (c *Controller) emptyResource(ctx context.Context, gvr schema.GroupVersionResource, namespace string, f *found) {
+	left, err := c.ask(ctx, gvr, namespace)
+	if err != nil {
+		f.deletion = append(f.deletion, err)
+	}
+	for _, item := range left {
+		f.remaining[gvr.Resource+"."+gvr.Group]++ // so upstream names them, and a core one "pods."
+		for _, finalizer := range item.Finalizers {
+			f.finalizers[finalizer]++
+		}
+	}
+}
+
+// ask asks for all objects of one resource to be deleted, and returns those still there.
+func (c *Controller) ask(ctx context.Context, gvr schema.GroupVersionResource, namespace string) ([]metav1.PartialObjectMetadata, error) {
 	client := c.metadata.Resource(gvr).Namespace(namespace)
 	background := metav1.DeletePropagationBackground
 	list, err := client.List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("list %s: %w", gvr.GroupResource(), err)
+		return nil, fmt.Errorf("list %s: %w", gvr.GroupResource(), err)
 	}
 	if len(list.Items) == 0 {
-		return nil
+		return nil, nil
 	}
 	err = client.DeleteCollection(ctx, metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
@@ -154,49 +182,33 @@ func (c *Controller) emptyResource(ctx context.Context, gvr schema.GroupVersionR
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", gvr.GroupResource(), err)
+		return nil, fmt.Errorf("delete %s: %w", gvr.GroupResource(), err)
 	}
 	if list, err = client.List(ctx, metav1.ListOptions{}); err != nil {
-		return fmt.Errorf("list %s: %w", gvr.GroupResource(), err)
+		return nil, fmt.Errorf("list %s: %w", gvr.GroupResource(), err)
 	}
-	for _, item := range list.Items {
-		f.remaining[gvr.GroupResource().String()]++
-		for _, finalizer := range item.Finalizers {
-			f.finalizers[finalizer]++
-		}
-	}
-	return nil
+	return list.Items, nil
 }
 
-func (c *Controller) writeConditions(ctx context.Context, name string, f found) error {
-	live, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("read namespace: %w", err)
-	}
+// writeConditions says in live what f found, and returns it as it is then.
+func (c *Controller) writeConditions(ctx context.Context, live *corev1.Namespace, f found) (*corev1.Namespace, error) {
 	status := live.Status.DeepCopy()
 	status.Phase = corev1.NamespaceTerminating
 	status.Conditions = Conditions(status.Conditions, f, metav1.Now())
 	if equality.Semantic.DeepEqual(*status, live.Status) {
-		return nil
+		return live, nil
 	}
 	live.Status = *status
-	if _, err = c.client.CoreV1().Namespaces().UpdateStatus(ctx, live, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("write conditions: %w", err)
+	written, err := c.client.CoreV1().Namespaces().UpdateStatus(ctx, live, metav1.UpdateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("write conditions: %w", err)
 	}
-	return nil
+	return written, nil
 }
 
-func (c *Controller) finalize(ctx context.Context, name string) error {
-	live, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("read namespace: %w", err)
-	}
+func (c *Controller) finalize(ctx context.Context, live *corev1.Namespace) error {
 	live.Spec.Finalizers = slices.DeleteFunc(live.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
-	if _, err = c.client.CoreV1().Namespaces().Finalize(ctx, live, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if _, err := c.client.CoreV1().Namespaces().Finalize(ctx, live, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("finalize: %w", err)
 	}
 	return nil
