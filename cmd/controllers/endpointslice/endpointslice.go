@@ -41,6 +41,7 @@ type Controller struct {
 	pods       corelisters.PodLister
 	nodes      corelisters.NodeLister
 	slices     discoverylisters.EndpointSliceLister
+	events     record.EventRecorder
 	tracker    *util.EndpointSliceTracker
 	triggers   *util.TriggerTimeTracker
 	topology   *topologycache.TopologyCache
@@ -54,7 +55,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	services, pods := shared.Core().V1().Services(), shared.Core().V1().Pods()
 	nodes, slicesInformer := shared.Core().V1().Nodes(), shared.Discovery().V1().EndpointSlices()
 	c := &Controller{
-		services: services.Lister(), pods: pods.Lister(), nodes: nodes.Lister(), slices: slicesInformer.Lister(),
+		services: services.Lister(), pods: pods.Lister(), nodes: nodes.Lister(), slices: slicesInformer.Lister(), events: events,
 		tracker: util.NewEndpointSliceTracker(), triggers: util.NewTriggerTimeTracker(), topology: topologycache.NewTopologyCache(),
 		synced: []cache.InformerSynced{services.Informer().HasSynced, pods.Informer().HasSynced,
 			nodes.Informer().HasSynced, slicesInformer.Informer().HasSynced},
@@ -65,7 +66,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	_, err1 := services.Informer().AddEventHandler(c.loop.Handler())
 	_, err2 := slicesInformer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.sliceSeen(obj.(*discoveryv1.EndpointSlice)) },
-		UpdateFunc: func(_, obj any) { c.sliceSeen(obj.(*discoveryv1.EndpointSlice)) },
+		UpdateFunc: func(old, obj any) { c.sliceChanged(old.(*discoveryv1.EndpointSlice), obj.(*discoveryv1.EndpointSlice)) },
 		DeleteFunc: c.sliceGone,
 	})
 	_, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -105,12 +106,27 @@ func (c *Controller) sliceSeen(slice *discoveryv1.EndpointSlice) {
 	}
 }
 
+// sliceChanged takes in a slice that changed. One that was taken from us, or from its Service, leaves a gap there.
+func (c *Controller) sliceChanged(old, slice *discoveryv1.EndpointSlice) {
+	for _, label := range []string{discoveryv1.LabelManagedBy, discoveryv1.LabelServiceName} {
+		if old.Labels[label] != slice.Labels[label] && old.Labels[discoveryv1.LabelManagedBy] == managedBy {
+			c.tracker.HandleDeletion(old)
+			c.addService(old)
+		}
+	}
+	c.sliceSeen(slice)
+}
+
 func (c *Controller) sliceGone(obj any) {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
 	}
 	slice, ok := obj.(*discoveryv1.EndpointSlice)
-	if ok && slice.Labels[discoveryv1.LabelManagedBy] == managedBy && !c.tracker.HandleDeletion(slice) {
+	if !ok || slice.Labels[discoveryv1.LabelManagedBy] != managedBy {
+		return
+	}
+	// What an earlier life of this program made is not in the tracker.
+	if known := c.tracker.Has(slice); !c.tracker.HandleDeletion(slice) || !known {
 		c.addService(slice)
 	}
 }
@@ -154,6 +170,7 @@ func (c *Controller) sync(_ context.Context, key string) error {
 		// The garbage collector deletes the slices, which the Service owns.
 		c.triggers.DeleteService(namespace, name)
 		c.tracker.DeleteService(namespace, name)
+		c.reconciler.DeleteService(namespace, name)
 		return nil
 	} else if err != nil {
 		return err
@@ -171,10 +188,20 @@ func (c *Controller) sync(_ context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	ours = slices.DeleteFunc(ours, func(s *discoveryv1.EndpointSlice) bool { return s.DeletionTimestamp != nil })
+	ours = slices.DeleteFunc(ours, func(s *discoveryv1.EndpointSlice) bool {
+		if s.DeletionTimestamp == nil {
+			return false
+		}
+		c.tracker.ExpectDeletion(s) // a finalizer may keep it for long
+		return true
+	})
 	if c.tracker.StaleSlices(svc, ours) {
 		return fmt.Errorf("cache of EndpointSlices is behind: %w", apierrors.NewConflict(discoveryv1.Resource("endpointslices"), name, nil))
 	}
 	triggered := c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, svc, pods)
-	return c.reconciler.Reconcile(klog.Background(), svc, pods, ours, triggered)
+	err = c.reconciler.Reconcile(klog.Background(), svc, pods, ours, triggered)
+	if err != nil {
+		c.events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s/%s: %v", namespace, name, err)
+	}
+	return err
 }
