@@ -28,8 +28,7 @@ func Config(base *rest.Config, root kubernetes.Interface, name string) *rest.Con
 	cfg := rest.AnonymousClientConfig(base)
 	cfg.QPS, cfg.Burst = base.QPS, base.Burst
 	cfg.ContentType, cfg.AcceptContentTypes = base.ContentType, base.AcceptContentTypes
-	cfg.UserAgent = base.UserAgent
-	rest.AddUserAgent(cfg, name)
+	rest.AddUserAgent(cfg, "system:serviceaccount:"+metav1.NamespaceSystem+":"+name)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &transport{tokens, next} })
 	return cfg
 }
@@ -89,6 +88,9 @@ type transport struct {
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token, err := t.tokens.get(req.Context())
 	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close() // a RoundTripper always does
+		}
 		return nil, err
 	}
 	own := req.Clone(req.Context())

@@ -74,16 +74,17 @@ func (c *Controller) sync(ctx context.Context, namespace string) error {
 			Data:       map[string]string{key: c.ca},
 		}
 		_, err = c.client.CoreV1().ConfigMaps(namespace).Create(ctx, wanted, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-			return nil
+		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return nil // somebody was first, or the namespace goes
 		}
 	case err != nil:
 		return err
-	case len(current.Data) == 1 && current.Data[key] == c.ca:
+	case len(current.Data) == 1 && current.Data[key] == c.ca && current.Annotations[description] != "":
 		return nil
 	default:
 		wanted := current.DeepCopy()
 		wanted.Data = map[string]string{key: c.ca}
+		metav1.SetMetaDataAnnotation(&wanted.ObjectMeta, description, text)
 		_, err = c.client.CoreV1().ConfigMaps(namespace).Update(ctx, wanted, metav1.UpdateOptions{})
 	}
 	if err != nil {
