@@ -231,6 +231,7 @@ func (c *cluster) place(req *Request) (verdict Verdict, moved []*Pod) {
 				moved = append(moved, n.pod)
 			}
 		}
+		slices.SortFunc(moved, byImportance)
 		c.nominated[req.UID] = nomination{req.Pod, verdict.Preemption.Node}
 	}
 	return verdict, moved

@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -86,9 +87,9 @@ func Decide(ds *appsv1.DaemonSet, nodes []*corev1.Node, byNode map[string][]*cor
 			plan.Delete = append(plan.Delete, live[1:]...)
 		}
 	}
-	for name, pods := range byNode { // pinned to a node that went before they were bound
+	for _, name := range slices.Sorted(maps.Keys(byNode)) { // pinned to a node that went before they were bound
 		if _, there := fits[name]; !there {
-			plan.Delete = append(plan.Delete, slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool {
+			plan.Delete = append(plan.Delete, slices.DeleteFunc(slices.Clone(byNode[name]), func(p *corev1.Pod) bool {
 				return p.Spec.NodeName != "" || p.DeletionTimestamp != nil
 			})...)
 		}

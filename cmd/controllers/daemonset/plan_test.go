@@ -207,3 +207,18 @@ func TestRolloutConverges(t *testing.T) {
 		}
 	}
 }
+
+// Equal pods are deleted in the same order each time, though nodes come and go in none.
+func TestPodsOfLostNodesGoInOrder(t *testing.T) {
+	byNode := map[string][]*corev1.Pod{}
+	for _, name := range []string{"c", "a", "e", "b", "d", "g", "f"} {
+		byNode[name] = []*corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: name}}}
+	}
+	names := ""
+	for _, p := range Decide(&appsv1.DaemonSet{}, nil, byNode, "h", time.Time{}).Delete {
+		names += p.Name
+	}
+	if names != "abcdefg" {
+		t.Errorf("deleted %s", names)
+	}
+}

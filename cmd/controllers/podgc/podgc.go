@@ -81,7 +81,7 @@ func (c *Collector) once(ctx context.Context, now time.Time) error {
 		there[node.Name] = true
 	}
 	gone := map[string]bool{}
-	for name := range c.note(pods, there, now) {
+	for _, name := range c.note(pods, there, now) {
 		_, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 		gone[name] = apierrors.IsNotFound(err)
 	}
@@ -92,9 +92,9 @@ func (c *Collector) once(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// note keeps missing, and returns the nodes that have been gone for long enough.
-func (c *Collector) note(pods []*corev1.Pod, there map[string]bool, now time.Time) map[string]bool {
-	named, long := map[string]bool{}, map[string]bool{}
+// note keeps missing, and returns the nodes that have been gone for long enough, by name.
+func (c *Collector) note(pods []*corev1.Pod, there map[string]bool, now time.Time) (long []string) {
+	named := map[string]bool{}
 	for _, pod := range pods {
 		if name := pod.Spec.NodeName; name != "" && !there[name] {
 			named[name] = true
@@ -110,9 +110,10 @@ func (c *Collector) note(pods []*corev1.Pod, there map[string]bool, now time.Tim
 		if !known {
 			c.missing[name] = now
 		} else if now.Sub(since) >= quarantine {
-			long[name] = true
+			long = append(long, name)
 		}
 	}
+	slices.Sort(long)
 	return long
 }
 

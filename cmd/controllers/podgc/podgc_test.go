@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"log/slog"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestSurplus(t *testing.T) {
@@ -53,5 +55,31 @@ func TestMarksFailed(t *testing.T) {
 		if err := json.Unmarshal(b, &patched); err != nil || patched.Status.Phase != corev1.PodFailed || (len(patched.Status.Conditions) == 1) != orphan {
 			t.Errorf("%s: %v", b, err)
 		}
+	}
+}
+
+// Nodes are asked for in the same order each time, however pods name them.
+func TestLostNodesAreAskedForInOrder(t *testing.T) {
+	client := fake.NewClientset()
+	shared := informers.NewSharedInformerFactory(client, 0)
+	c := New(client, shared, 0, slog.New(slog.DiscardHandler))
+	for _, node := range []string{"c", "a", "e", "b", "d", "g", "f"} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: node}, Spec: corev1.PodSpec{NodeName: node}}
+		if err := shared.Core().V1().Pods().Informer().GetStore().Add(pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	for _, at := range []time.Time{began, began.Add(quarantine)} {
+		_ = c.once(t.Context(), at) // the pods are in the cache alone
+	}
+	names := ""
+	for _, a := range client.Actions() {
+		if get, ok := a.(clienttesting.GetAction); ok && a.GetResource().Resource == "nodes" {
+			names += get.GetName()
+		}
+	}
+	if names != "abcdefg" {
+		t.Errorf("asked for %s", names)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -90,9 +91,9 @@ func (c *Controller) apply(ctx context.Context, namespace string, wanted map[str
 		there[s.Name] = s
 	}
 	var errs []error
-	for name, want := range wanted {
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		var err error
-		switch old := there[name]; {
+		switch want, old := wanted[name], there[name]; {
 		case old == nil:
 			_, err = client.Create(ctx, want, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -108,7 +109,7 @@ func (c *Controller) apply(ctx context.Context, namespace string, wanted map[str
 			errs = append(errs, fmt.Errorf("write EndpointSlice %s: %w", name, err))
 		}
 	}
-	for name := range there {
+	for _, name := range slices.Sorted(maps.Keys(there)) {
 		if wanted[name] != nil {
 			continue
 		}
