@@ -40,6 +40,9 @@ func (b *base) addHooks(ctx context.Context, s *genericapiserver.GenericAPIServe
 		{"start-cluster-authentication-info-controller", func(ctx context.Context) error {
 			return controlplane.EnsureTrust(ctx, b.client, b.access.trust)
 		}, time.Minute},
+		{"start-legacy-token-tracking-controller", func(ctx context.Context) error {
+			return controlplane.EnsureTokenTracking(ctx, b.client, time.Now())
+		}, time.Minute},
 		{"start-kubernetes-service-cidr-controller", func(ctx context.Context) error {
 			return controlplane.EnsureServiceCIDR(ctx, b.client, ranges)
 		}, renewal},

@@ -35,7 +35,7 @@ func TestRegistered(t *testing.T) {
 // Every health check has the name by which people exclude or ask for it.
 func TestHealthByName(t *testing.T) {
 	for _, name := range strings.Fields(`ping log etcd poststarthook/crd-informer-synced poststarthook/rbac/bootstrap-roles poststarthook/start-service-ip-repair-controllers
-		poststarthook/start-kubernetes-service-cidr-controller poststarthook/priority-and-fairness-config-producer poststarthook/scheduling/bootstrap-system-priority-classes
+		poststarthook/start-kubernetes-service-cidr-controller poststarthook/start-legacy-token-tracking-controller poststarthook/priority-and-fairness-config-producer poststarthook/scheduling/bootstrap-system-priority-classes
 		poststarthook/apiservice-registration-controller poststarthook/kube-apiserver-autoregistration autoregister-completion`) {
 		for _, path := range []string{"/livez/", "/readyz/", "/healthz/"} {
 			if body, err := shared.client.Discovery().RESTClient().Get().AbsPath(path + name).DoRaw(t.Context()); err != nil || string(body) != "ok" {

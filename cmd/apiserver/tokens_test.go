@@ -209,6 +209,12 @@ func TestSecretTokensAreTracked(t *testing.T) {
 	if day := time.Now().UTC().Format(time.DateOnly); err != nil || s.Labels["kubernetes.io/legacy-token-last-used"] != day {
 		t.Errorf("labels after use: %v, %v, want the day %s", s.Labels, err, day)
 	}
+	tracked, err := shared.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "kube-apiserver-legacy-service-account-token-tracking", metav1.GetOptions{})
+	if err != nil {
+		t.Errorf("nobody can tell since when uses are noted: %v", err)
+	} else if _, err := time.Parse(time.DateOnly, tracked.Data["since"]); err != nil {
+		t.Errorf("uses are noted since %v", tracked.Data)
+	}
 	patch := []byte(`{"metadata":{"labels":{"kubernetes.io/legacy-token-invalid-since":"2026-01-01"}}}`)
 	if _, err := secrets.Patch(ctx, "t", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,6 @@
 // Package controlplane keeps the objects that the API server itself owns: its namespaces, priority classes, flow
-// control, the CA bundles that extension servers trust, and the Service by which pods reach the API server.
+// control, the CA bundles that extension servers trust, since when uses of tokens are noted, and the Service by which pods
+// reach the API server.
 //
 // Everything here goes through the API like any client's request, so several API servers can do it at once.
 package controlplane
