@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
@@ -65,11 +65,15 @@ func run(ctx context.Context, cfg Config, api *rest.Config, log *slog.Logger) er
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
 	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("read hostname: %w", err)
+	}
 	events := newEventWriter(client.CoreV1().Events(""), log)
 	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
-	recorders := map[string]record.EventRecorder{}
+	recorders := map[string]Recorder{}
 	for name := range cfg.Profiles {
-		recorders[name] = events.recorder(name)
+		recorders[name] = events.recorder(name, host)
 	}
 	s, err := New(cfg, client, shared, recorders, log)
 	if err != nil {

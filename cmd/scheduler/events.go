@@ -139,41 +139,40 @@ func (w *eventWriter) send(ctx context.Context, result *record.EventCorrelateRes
 	return written, err
 }
 
-// recorder records events of a component.
-func (w *eventWriter) recorder(component string) record.EventRecorder {
-	return &eventRecorder{w, component}
+// Recorder says what became of a pod: regarding is what the event is about, related who else has to do with it, nil for
+// nobody, and action what was tried. It never blocks.
+type Recorder interface {
+	Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any)
 }
 
-// eventRecorder is client-go's, over an eventWriter.
+// recorder records events of a component on a host.
+func (w *eventWriter) recorder(component, host string) Recorder {
+	return &eventRecorder{w, component, component + "-" + host}
+}
+
 type eventRecorder struct {
-	writer    *eventWriter
-	component string
+	writer              *eventWriter
+	component, instance string
 }
 
-func (r *eventRecorder) Event(object runtime.Object, eventType, reason, message string) {
-	r.record(object, nil, eventType, reason, message)
-}
-
-func (r *eventRecorder) Eventf(object runtime.Object, eventType, reason, format string, args ...any) {
-	r.record(object, nil, eventType, reason, fmt.Sprintf(format, args...))
-}
-
-func (r *eventRecorder) AnnotatedEventf(object runtime.Object, annotations map[string]string, eventType, reason, format string, args ...any) {
-	r.record(object, annotations, eventType, reason, fmt.Sprintf(format, args...))
-}
-
-func (r *eventRecorder) record(object runtime.Object, annotations map[string]string, eventType, reason, message string) {
+func (r *eventRecorder) Eventf(regarding, related runtime.Object, eventType, reason, action, note string, args ...any) {
 	w := r.writer
-	ref, err := reference.GetReference(scheme.Scheme, object)
+	ref, err := reference.GetReference(scheme.Scheme, regarding)
 	if err != nil {
 		w.log.Warn("record event", "event", reason, "err", err)
 		return
 	}
+	var other *corev1.ObjectReference
+	if related != nil {
+		if other, err = reference.GetReference(scheme.Scheme, related); err != nil {
+			w.log.Warn("record event", "event", reason, "err", err)
+		}
+	}
 	now := metav1.Now()
 	event := &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: util.GenerateEventName(ref.Name, now.UnixNano()), Namespace: ref.Namespace, Annotations: annotations},
-		InvolvedObject: *ref, Reason: reason, Message: message, FirstTimestamp: now, LastTimestamp: now, Count: 1, Type: eventType,
-		Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
+		ObjectMeta:     metav1.ObjectMeta{Name: util.GenerateEventName(ref.Name, now.UnixNano()), Namespace: ref.Namespace},
+		InvolvedObject: *ref, Related: other, Reason: reason, Action: action, Message: fmt.Sprintf(note, args...), FirstTimestamp: now, LastTimestamp: now, Count: 1, Type: eventType,
+		Source: corev1.EventSource{Component: r.component}, ReportingController: r.component, ReportingInstance: r.instance,
 	}
 	if event.Namespace == "" {
 		event.Namespace = metav1.NamespaceDefault

@@ -104,7 +104,7 @@ func TestEventsGiveWay(t *testing.T) {
 				for i := range tt.events {
 					p := pod.DeepCopy()
 					p.Name, p.UID = fmt.Sprint("p", i), types.UID(fmt.Sprint("u", i))
-					w.recorder("c").Event(p, corev1.EventTypeNormal, "R", "m")
+					w.recorder("c", "host").Eventf(p, nil, corev1.EventTypeNormal, "R", "Doing", "m")
 				}
 				time.Sleep(tt.none)
 				synctest.Wait()
@@ -128,11 +128,11 @@ func TestEventsAreNotLost(t *testing.T) {
 		sink := &slowSink{takes: 20 * time.Millisecond}
 		began := time.Now()
 		w := writing(t, sink, func(w *eventWriter) {
-			r := w.recorder("default-scheduler")
+			r := w.recorder("default-scheduler", "host")
 			for i := range pods {
 				p := testPod(fmt.Sprint("p", i))
-				r.Event(p, corev1.EventTypeWarning, "FailedScheduling", "no room")
-				r.Eventf(p, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", p.Namespace, p.Name, "n")
+				r.Eventf(p, nil, corev1.EventTypeWarning, "FailedScheduling", "Doing", "no room")
+				r.Eventf(p, nil, corev1.EventTypeNormal, "Scheduled", "Binding", "Successfully assigned %v/%v to %v", p.Namespace, p.Name, "n")
 			}
 			if waited := time.Since(began); waited > 0 {
 				t.Errorf("recording took %v", waited)
@@ -151,7 +151,7 @@ func TestEventsAreNotLost(t *testing.T) {
 		if len(sink.events) != 2*pods || scheduled != pods || dropped(t, w) != 0 {
 			t.Errorf("%d events, %d pods were told last that they are scheduled, %v dropped", len(sink.events), scheduled, dropped(t, w))
 		}
-		if e := sink.events[0]; e.Source.Component != "default-scheduler" || e.Namespace != "default" || e.InvolvedObject.Kind != "Pod" {
+		if e := sink.events[0]; e.Source.Component != "default-scheduler" || e.ReportingController != "default-scheduler" || e.ReportingInstance != "default-scheduler-host" || e.Action != "Doing" || e.Related != nil || e.Namespace != "default" || e.InvolvedObject.Kind != "Pod" {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -165,7 +165,7 @@ func TestEventsThatDoNotFitAreCounted(t *testing.T) {
 			for i := range many {
 				p := testPod(fmt.Sprint("p", i))
 				p.UID = "one shard"
-				w.recorder("s").Event(p, corev1.EventTypeNormal, "Scheduled", fmt.Sprint("message ", i))
+				w.recorder("s", "host").Eventf(p, nil, corev1.EventTypeNormal, "Scheduled", "Doing", "message %d", i)
 			}
 		})
 		if n := dropped(t, w); n < 900 || n > 1000 {
@@ -188,7 +188,7 @@ func TestEventsAreTriedAgain(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			sink := &slowSink{troubles: tc.troubles}
 			writing(t, sink, func(w *eventWriter) {
-				w.recorder("s").Event(testPod("p"), corev1.EventTypeNormal, "Scheduled", "m")
+				w.recorder("s", "host").Eventf(testPod("p"), nil, corev1.EventTypeNormal, "Scheduled", "Doing", "m")
 			})
 			if len(sink.events) != tc.written {
 				t.Errorf("%s: %d written", tc.name, len(sink.events))
@@ -199,11 +199,27 @@ func TestEventsAreTriedAgain(t *testing.T) {
 		sink := &slowSink{}
 		writing(t, sink, func(w *eventWriter) {
 			for range 3 {
-				w.recorder("s").Event(testPod("p"), corev1.EventTypeWarning, "FailedScheduling", "no room")
+				w.recorder("s", "host").Eventf(testPod("p"), nil, corev1.EventTypeWarning, "FailedScheduling", "Doing", "no room")
 			}
 		})
 		if len(sink.events) != 1 || sink.patched != 2 {
 			t.Errorf("repetitions: %d written, %d patched", len(sink.events), sink.patched)
+		}
+	})
+}
+
+// An event says who else had to do with it, and a note that is no format stays as it is.
+func TestEventsTellWhoElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &slowSink{}
+		writing(t, sink, func(w *eventWriter) {
+			w.recorder("s", "host").Eventf(testPod("victim"), testPod("high"), corev1.EventTypeNormal, "Preempted", "Preempting", "%s", "100% taken")
+		})
+		if len(sink.events) != 1 {
+			t.Fatalf("%d events", len(sink.events))
+		}
+		if e := sink.events[0]; e.InvolvedObject.Name != "victim" || e.Related == nil || e.Related.Name != "high" || e.Related.Kind != "Pod" || e.Action != "Preempting" || e.Message != "100% taken" {
+			t.Errorf("%+v", e)
 		}
 	})
 }

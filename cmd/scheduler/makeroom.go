@@ -50,7 +50,7 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 		s.failed(ctx, pod, verdict.Message, verdict.By, nominated)
 		return
 	}
-	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", verdict.Message)
+	s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", verdict.Message)
 	s.async(ctx, func() {
 		nominated := verdict.Preemption.Node
 		if err := s.makeRoom(ctx, pod, verdict.Preemption); err != nil && ctx.Err() == nil {
@@ -80,7 +80,7 @@ func (s *Scheduler) makeRoom(ctx context.Context, pod *Pod, p *Preemption) error
 			errs = append(errs, fmt.Errorf("preempt %s/%s: %w", v.Namespace, v.Name, err))
 			continue
 		}
-		s.events[pod.Spec.SchedulerName].Eventf(v.Pod, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", pod.UID, p.Node)
+		s.events[pod.Spec.SchedulerName].Eventf(v.Pod, pod.Pod, corev1.EventTypeNormal, "Preempted", "Preempting", "Preempted by pod %v on node %v", pod.UID, p.Node)
 		s.log.Info("preempted", "pod", v.Namespace+"/"+v.Name, "by", pod.Namespace+"/"+pod.Name, "node", p.Node)
 	}
 	return errors.Join(errs...)

@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/tools/events"
 )
 
 // A pod whose binding was written though its answer was lost keeps its place on the node, which would be filled twice
@@ -49,7 +49,7 @@ func TestALostAnswerIsAskedFor(t *testing.T) {
 			client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return time.Since(began) < tc.away, nil, errors.New("connection refused")
 			})
-			recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: &record.FakeRecorder{}}
+			recorders := map[string]Recorder{corev1.DefaultSchedulerName: &events.FakeRecorder{}}
 			s, err := New(Defaults(), client, informers.NewSharedInformerFactory(client, 0), recorders, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)

@@ -7,14 +7,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/tools/events"
 )
 
 // A pod that was deleted and made again under its name while no watch told of it, as a StatefulSet's is, leaves nothing of
 // the first: neither a place in the queue, which would be tried for ever, nor one on a node.
 func TestAPodTakesTheNameOfAnother(t *testing.T) {
 	client := fake.NewClientset()
-	recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: &record.FakeRecorder{}}
+	recorders := map[string]Recorder{corev1.DefaultSchedulerName: &events.FakeRecorder{}}
 	s, err := New(Defaults(), client, informers.NewSharedInformerFactory(client, 0), recorders, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 )
 
 // writers bounds the bindings under way at once, and rushing is how many of them are a rush.
@@ -38,7 +37,7 @@ const (
 type Scheduler struct {
 	config  Config
 	client  kubernetes.Interface
-	events  map[string]record.EventRecorder // by schedulerName
+	events  map[string]Recorder // by schedulerName
 	log     *slog.Logger
 	metrics *Metrics
 	queue   *queue
@@ -53,7 +52,7 @@ type Scheduler struct {
 }
 
 // New returns a Scheduler, for pods of cfg's profiles, that has done nothing yet.
-func New(cfg Config, client kubernetes.Interface, shared informers.SharedInformerFactory, events map[string]record.EventRecorder, log *slog.Logger) (*Scheduler, error) {
+func New(cfg Config, client kubernetes.Interface, shared informers.SharedInformerFactory, events map[string]Recorder, log *slog.Logger) (*Scheduler, error) {
 	core := shared.Core().V1()
 	m := newMetrics()
 	came := func(queue, event string) { m.incoming.WithLabelValues(queue, event).Inc() }
@@ -280,7 +279,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		s.metrics.ended(resultScheduled, pod.Spec.SchedulerName, began)
 		s.metrics.bound(attempts, age)
 		s.queue.drop(pod.UID)
-		s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
+		s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeNormal, "Scheduled", "Binding", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
 		return
 	}
 	if s.shown(pod) != "" || ctx.Err() != nil {
@@ -294,7 +293,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		return
 	}
 	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
-	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", err.Error())
+	s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%v", err)
 	s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, err.Error(), "")
 	s.queue.again(pod.UID) // only now: what the next try says of the pod is newer than this
 }
@@ -314,7 +313,7 @@ func (s *Scheduler) shown(pod *Pod) string {
 // failed parks the pod, and tells its owner why.
 func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, by plugins, nominated string) {
 	s.queue.fail(pod.UID, by)
-	s.events[pod.Spec.SchedulerName].Event(pod.Pod, corev1.EventTypeWarning, "FailedScheduling", message)
+	s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", message)
 	s.async(ctx, func() { s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated) })
 }
 

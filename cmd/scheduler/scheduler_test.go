@@ -16,14 +16,14 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/component-base/metrics"
 )
 
 func minor(p *corev1.Pod) { p.Spec.SchedulerName = corev1.DefaultSchedulerName }
 
 // running is a Scheduler over a fake API that binds as the real one does.
-func running(t *testing.T, objs ...runtime.Object) (*fake.Clientset, *Scheduler, *record.FakeRecorder) {
+func running(t *testing.T, objs ...runtime.Object) (*fake.Clientset, *Scheduler, *events.FakeRecorder) {
 	t.Helper()
 	client := fake.NewClientset(objs...)
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -40,8 +40,9 @@ func running(t *testing.T, objs ...runtime.Object) (*fake.Clientset, *Scheduler,
 		return true, b, client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), pod, b.Namespace)
 	})
 	shared := informers.NewSharedInformerFactory(client, 0)
-	events := record.NewFakeRecorder(100)
-	s, err := New(Defaults(), client, shared, map[string]record.EventRecorder{corev1.DefaultSchedulerName: events}, slog.New(slog.DiscardHandler))
+	told := events.NewFakeRecorder(100)
+	told.Verbose = true
+	s, err := New(Defaults(), client, shared, map[string]Recorder{corev1.DefaultSchedulerName: told}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func running(t *testing.T, objs ...runtime.Object) (*fake.Clientset, *Scheduler,
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = s.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended; shared.Shutdown() })
-	return client, s, events
+	return client, s, told
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -94,7 +95,7 @@ func TestPreemptsAndBinds(t *testing.T) {
 		told = append(told, <-events.Events)
 	}
 	all := strings.Join(told, "\n")
-	for _, want := range []string{"Preempted Preempted by pod high on node a", "FailedScheduling 0/1 nodes are available: 1 Insufficient cpu."} {
+	for _, want := range []string{"Preempted Preempting Preempted by pod high on node a", "FailedScheduling Scheduling 0/1 nodes are available: 1 Insufficient cpu."} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no event %q in:\n%s", want, all)
 		}
@@ -189,7 +190,7 @@ func TestNothingIsPlacedBeforeAllIsKnown(t *testing.T) {
 	bound.Spec.NodeName = "a"
 	client := fake.NewClientset(node, bound)
 	shared := informers.NewSharedInformerFactory(client, 0)
-	s, err := New(Defaults(), client, shared, map[string]record.EventRecorder{}, slog.New(slog.DiscardHandler))
+	s, err := New(Defaults(), client, shared, map[string]Recorder{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

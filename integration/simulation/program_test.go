@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/orlop-io/orlop/cmd/controllers/cronjob"
@@ -109,8 +110,8 @@ var builds = map[string]build{
 	},
 	"resourcequota":                 quotas(24 * time.Hour),
 	"resourcequota, counting often": quotas(5 * time.Minute),
-	"scheduler": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
-		recorders := map[string]record.EventRecorder{corev1.DefaultSchedulerName: events}
+	"scheduler": func(c client, shared informers.SharedInformerFactory, _ record.EventRecorder, log *slog.Logger) (runner, error) {
+		recorders := map[string]scheduler.Recorder{corev1.DefaultSchedulerName: &events.FakeRecorder{}}
 		return scheduler.New(scheduler.Defaults(), c, shared, recorders, log)
 	},
 	"statefulset": func(c client, shared informers.SharedInformerFactory, events record.EventRecorder, log *slog.Logger) (runner, error) {
