@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,37 +62,37 @@ func TestDeadline(t *testing.T) {
 
 // A pod that took the name of one that tolerates the node's taint must leave, though no watch told of the first one's end.
 func TestAPodTakesTheNameOfAnother(t *testing.T) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}}}
-	past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
-	past.Spec = corev1.PodSpec{NodeName: "node", Tolerations: []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}}
-	next := past.DeepCopy()
-	next.UID, next.ResourceVersion, next.Generation, next.Spec.Tolerations[0].Key = "second", "2", 4, "j"
-	client := fake.NewClientset(node, past)
-	shared := informers.NewSharedInformerFactory(client, 0)
-	c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared.Start(t.Context().Done())
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = c.Run(t.Context()) }()
-	t.Cleanup(func() { <-ended })
-	time.Sleep(100 * time.Millisecond) // it has looked at the first by now, mostly
-	if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), next, "n"); err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; ; i++ {
-		if _, err := client.CoreV1().Pods("n").Get(t.Context(), "p", metav1.GetOptions{}); apierrors.IsNotFound(err) {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoExecute}}}}
+		past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
+		past.Spec = corev1.PodSpec{NodeName: "node", Tolerations: []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}}
+		next := past.DeepCopy()
+		next.UID, next.ResourceVersion, next.Generation, next.Spec.Tolerations[0].Key = "second", "2", 4, "j"
+		client := fake.NewClientset(node, past)
+		shared := informers.NewSharedInformerFactory(client, 0)
+		c, err := New(client, shared, &record.FakeRecorder{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if i == 500 {
-			t.Fatal("it stays on a node that it does not tolerate")
+		shared.Start(t.Context().Done())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(t.Context()) }()
+		t.Cleanup(func() { <-ended; shared.Shutdown() })
+		time.Sleep(time.Second)
+		if _, err := client.CoreV1().Pods("n").Get(t.Context(), "p", metav1.GetOptions{}); err != nil {
+			t.Fatalf("one that tolerates the taint went: %v", err)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	for _, a := range client.Actions() {
-		if mark, ok := a.(clienttesting.PatchAction); ok && !strings.Contains(string(mark.GetPatch()), `"observedGeneration":4`) {
-			t.Errorf("marked with %s", mark.GetPatch())
+		if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), next, "n"); err != nil {
+			t.Fatal(err)
 		}
-	}
+		time.Sleep(time.Second)
+		if _, err := client.CoreV1().Pods("n").Get(t.Context(), "p", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Fatalf("it stays on a node that it does not tolerate: %v", err)
+		}
+		for _, a := range client.Actions() {
+			if mark, ok := a.(clienttesting.PatchAction); ok && !strings.Contains(string(mark.GetPatch()), `"observedGeneration":4`) {
+				t.Errorf("marked with %s", mark.GetPatch())
+			}
+		}
+	})
 }

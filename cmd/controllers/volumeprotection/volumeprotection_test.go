@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,38 +91,38 @@ func TestAttributesInUse(t *testing.T) {
 // A claim is let go when its pod goes, though all that the cache shows is another pod of that name, which waits: a list that
 // follows a watch's end tells no more.
 func TestLetsGoWhenAPodTakesTheNameOfAnother(t *testing.T) {
-	now := metav1.Now()
-	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c", Finalizers: []string{OfClaims}, DeletionTimestamp: &now}}
-	past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
-	past.Spec.NodeName = "node"
-	past.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
-	next := past.DeepCopy()
-	next.UID, next.ResourceVersion, next.Spec.NodeName = "second", "2", ""
-	client := fake.NewClientset(claim, past)
-	shared := informers.NewSharedInformerFactory(client, 0)
-	c, err := NewClaims(client, shared, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared.Start(t.Context().Done())
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = c.Run(t.Context()) }()
-	t.Cleanup(func() { <-ended })
-	kept := func() bool {
-		last, err := client.CoreV1().PersistentVolumeClaims("n").Get(t.Context(), "c", metav1.GetOptions{})
-		return err == nil && len(last.Finalizers) > 0
-	}
-	time.Sleep(100 * time.Millisecond) // it has looked at the claim by now, mostly
-	if !kept() {
-		t.Fatal("let go while a pod uses it")
-	}
-	if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), next, "n"); err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; kept(); i++ {
-		if i == 500 {
+	synctest.Test(t, func(t *testing.T) {
+		now := metav1.Now()
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "c", Finalizers: []string{OfClaims}, DeletionTimestamp: &now}}
+		past := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "first", ResourceVersion: "1"}}
+		past.Spec.NodeName = "node"
+		past.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		next := past.DeepCopy()
+		next.UID, next.ResourceVersion, next.Spec.NodeName = "second", "2", ""
+		client := fake.NewClientset(claim, past)
+		shared := informers.NewSharedInformerFactory(client, 0)
+		c, err := NewClaims(client, shared, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.Start(t.Context().Done())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Run(t.Context()) }()
+		t.Cleanup(func() { <-ended; shared.Shutdown() })
+		kept := func() bool {
+			last, err := client.CoreV1().PersistentVolumeClaims("n").Get(t.Context(), "c", metav1.GetOptions{})
+			return err == nil && len(last.Finalizers) > 0
+		}
+		time.Sleep(time.Second)
+		if !kept() {
+			t.Fatal("let go while a pod uses it")
+		}
+		if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("pods"), next, "n"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if kept() {
 			t.Fatal("still kept, and nobody uses it")
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	})
 }
