@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/endpointslice/util"
 
@@ -51,7 +52,14 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	}
 	c.loop = loop.New("endpoints", c.sync, log)
 	_, err1 := services.Informer().AddEventHandler(c.loop.Handler())
-	_, err2 := endpoints.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: c.loop.AddObject})
+	_, err2 := endpoints.Informer().AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(obj any, first bool) {
+			if first { // its Service may have gone while nobody watched
+				c.loop.AddObject(obj)
+			}
+		},
+		DeleteFunc: c.loop.AddObject,
+	})
 	_, err3 := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.podChanged(nil, obj) },
 		UpdateFunc: c.podChanged,
@@ -86,11 +94,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	svc, err := c.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
 		c.triggers.DeleteService(namespace, name)
-		err := c.client.CoreV1().Endpoints(namespace).Delete(ctx, name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete endpoints: %w", err)
-		}
-		return nil
+		return c.remove(ctx, namespace, name)
 	} else if err != nil {
 		return err
 	}
@@ -102,6 +106,25 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		return err
 	}
 	return c.write(ctx, svc, Subsets(svc, pods), c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, svc, pods))
+}
+
+// remove deletes the Endpoints of a Service that is no more.
+func (c *Controller) remove(ctx context.Context, namespace, name string) error {
+	if current, err := c.endpoints.Endpoints(namespace).Get(name); err == nil && current.Annotations[resourcelock.LeaderElectionRecordAnnotationKey] != "" {
+		return nil // it is no Service's, but somebody's lock
+	}
+	// The cache may not show yet that there is a Service again, whose endpoints may be made by hand.
+	_, err := c.client.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		return nil
+	} else if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read service: %w", err)
+	}
+	err = c.client.CoreV1().Endpoints(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete endpoints: %w", err)
+	}
+	return nil
 }
 
 // write makes svc's Endpoints those, for the sake of a change that was made at that time, zero where nobody knows.
