@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureBridge makes the bridge, or makes the one there the way the configuration wants it, with the gateways as its addresses. Any
-// number of processes may do so at once.
-func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, error) {
+// ensureBridge makes the bridge, or makes the one there the way the configuration wants it, with the gateways as addresses of it, or of its
+// link in the containers' VLAN. Any number of processes may do so at once. It returns the bridge, and the other link if there is one.
+func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) ([]iface, error) {
 	l, err := n.sock.bridge(conf.Bridge), error(nil)
 	if l == nil {
 		l, err = n.link(conf.Bridge)
@@ -24,36 +24,52 @@ func (n *namespace) ensureBridge(conf *Config, gateways []netip.Prefix) (iface, 
 		l, err = n.makeBridge(conf, gateways)
 	}
 	if err != nil {
-		return iface{}, fmt.Errorf("make bridge %s: %w", conf.Bridge, err)
+		return nil, fmt.Errorf("make bridge %s: %w", conf.Bridge, err)
 	}
 	if l.kind != "bridge" {
-		return iface{}, notABridge(l)
+		return nil, notABridge(l)
 	}
-	if conf.gateway() {
+	if conf.gatewayLink() == conf.Bridge {
 		if err := n.address(l, conf, gateways); err != nil {
-			return iface{}, fmt.Errorf("address bridge %s: %w", conf.Bridge, err)
+			return nil, err
 		}
 	}
-	if !l.up() {
-		if err := n.sock.tell(nil, setFlags(l.index, unix.IFF_UP, unix.IFF_UP)); err != nil {
-			return iface{}, fmt.Errorf("set bridge %s up: %w", conf.Bridge, err)
-		}
+	if err := n.setUp(l); err != nil {
+		return nil, err
 	}
 	if conf.PromiscMode && !l.promiscuous {
 		if err := n.sock.tell(nil, setFlags(l.index, unix.IFF_PROMISC, unix.IFF_PROMISC)); err != nil {
-			return iface{}, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
+			return nil, fmt.Errorf("set bridge %s promiscuous: %w", conf.Bridge, err)
 		}
 	}
-	if conf.vlans() {
-		lib, err := n.lib()
-		if err == nil {
-			err = lib.BridgeSetVlanFiltering(&netlink.Bridge{LinkAttrs: *l.device().Attrs()}, true)
-		}
-		if err != nil {
-			return iface{}, fmt.Errorf("%s: %w", noVLANs, err)
-		}
+	all := []iface{ifaceOf(l)}
+	if !conf.vlans() {
+		return all, nil
 	}
-	return ifaceOf(l), nil
+	if err := n.filterVLANs(l); err != nil {
+		return nil, err
+	}
+	if conf.gatewayLink() == conf.Bridge {
+		return all, nil
+	}
+	inVLAN, err := n.ensureVLANLink(l, conf)
+	if err != nil {
+		return nil, fmt.Errorf("make %s, the bridge's link in VLAN %d: %w", conf.gatewayLink(), conf.VLAN, err)
+	}
+	if err := n.address(inVLAN, conf, gateways); err != nil {
+		return nil, err
+	}
+	return append(all, ifaceOf(inVLAN)), n.setUp(inVLAN)
+}
+
+func (n *namespace) setUp(l *link) error {
+	if l.up() {
+		return nil
+	}
+	if err := n.sock.tell(nil, setFlags(l.index, unix.IFF_UP, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("set %s up: %w", l.name, err)
+	}
+	return nil
 }
 
 func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, error) {
@@ -71,24 +87,35 @@ func (n *namespace) makeBridge(conf *Config, gateways []netip.Prefix) (*link, er
 	if err := lib.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, err
 	}
-	if !conf.EnableDAD {
-		// The node asks for a pod's neighbour by the bridge's own address of the link, which otherwise is tried for two seconds first: so long no IPv6 from
-		// elsewhere would reach a first pod. A kernel without IPv6 has no such file, and one that is read-only only keeps the wait.
-		_ = os.WriteFile(sysctlPath("net.ipv6.conf.IFNAME.accept_dad", conf.Bridge), []byte("0"), 0)
-	}
+	conf.skipDAD(conf.Bridge)
 	return n.must(conf.Bridge) // whoever looks at it next sets it up
 }
 
-const noVLANs = "vlan, vlanTrunk: the kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING)"
-
-func (c *Config) vlans() bool { return c.VLAN > 0 || len(c.VLANTrunk) > 0 }
+// skipDAD is for a new link that is to be the gateway.
+func (c *Config) skipDAD(name string) {
+	if !c.EnableDAD {
+		// The node asks for a pod's neighbour by the bridge's own address of the link, which otherwise is tried for two seconds first: so long no IPv6 from
+		// elsewhere would reach a first pod. A kernel without IPv6 has no such file, and one that is read-only only keeps the wait.
+		_ = os.WriteFile(sysctlPath("net.ipv6.conf.IFNAME.accept_dad", name), []byte("0"), 0)
+	}
+}
 
 func notABridge(l *link) error {
 	return fmt.Errorf("interface %s is a %s, not a bridge", l.name, cmp.Or(l.kind, "device"))
 }
 
-// address gives the bridge the gateways, and takes away those of ranges it had before, where the configuration lets it.
+// address gives the gateways to the bridge, or its link in a VLAN, and takes away those of ranges it had before, where the configuration lets it.
 func (n *namespace) address(l *link, conf *Config, gateways []netip.Prefix) error {
+	if !conf.gateway() {
+		return nil
+	}
+	if err := n.readdress(l, conf, gateways); err != nil {
+		return fmt.Errorf("address %s: %w", l.name, err)
+	}
+	return nil
+}
+
+func (n *namespace) readdress(l *link, conf *Config, gateways []netip.Prefix) error {
 	var have []netip.Prefix
 	want := map[netip.Prefix]bool{}
 	for _, g := range gateways {
@@ -199,37 +226,20 @@ func (n *namespace) setPort(l *link, conf *Config) error {
 			return fmt.Errorf("hairpinMode: %w", err)
 		}
 	}
-	trunks, err := vlans(conf.VLANTrunk)
-	if err != nil || !conf.PortIsolation && conf.VLAN == 0 && len(trunks) == 0 {
-		return err
+	if !conf.PortIsolation && !conf.vlans() {
+		return nil
 	}
 	lib, err := n.lib()
 	if err != nil {
 		return err
 	}
-	port := l.device()
 	if conf.PortIsolation {
-		if err := lib.LinkSetIsolated(port, true); err != nil {
+		if err := lib.LinkSetIsolated(l.device(), true); err != nil {
 			return fmt.Errorf("portIsolation: %w", err)
 		}
 	}
-	if conf.VLAN == 0 && len(trunks) == 0 {
-		return nil
-	}
-	if conf.PreserveDefaultVLAN != nil && !*conf.PreserveDefaultVLAN {
-		if err := lib.BridgeVlanDel(port, 1, true, true, false, true); err != nil {
-			return fmt.Errorf("preserveDefaultVlan: %w", err)
-		}
-	}
-	if conf.VLAN > 0 {
-		if err := lib.BridgeVlanAdd(port, uint16(conf.VLAN), true, true, false, true); err != nil {
-			return fmt.Errorf("vlan: %w", err)
-		}
-	}
-	for _, id := range trunks {
-		if err := lib.BridgeVlanAdd(port, id, false, false, false, true); err != nil {
-			return fmt.Errorf("vlanTrunk: %w", err)
-		}
+	if conf.vlans() {
+		return setVLANs(lib, l, conf)
 	}
 	return nil
 }

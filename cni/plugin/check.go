@@ -226,14 +226,27 @@ func (n *namespace) checkHost(name string, conf *Config, gateways []netip.Prefix
 	if !conf.gateway() {
 		return nil
 	}
+	gw := br
+	if conf.gatewayLink() != conf.Bridge {
+		if gw, err = n.must(conf.gatewayLink()); err != nil {
+			return err
+		}
+		if !gw.up() {
+			return fmt.Errorf("%s is down", gw.name)
+		}
+	}
+	return n.checkAddresses(gw, gateways)
+}
+
+func (n *namespace) checkAddresses(l *link, gateways []netip.Prefix) error {
 	for _, f := range familiesOf(gateways) {
-		have, err := n.sock.addresses(br.index, f)
+		have, err := n.sock.addresses(l.index, f)
 		if err != nil {
-			return fmt.Errorf("list addresses of bridge %s: %w", conf.Bridge, err)
+			return fmt.Errorf("list addresses of %s: %w", l.name, err)
 		}
 		for _, g := range gateways {
 			if g.Addr().Is4() == (f == netlink.FAMILY_V4) && !slices.Contains(have, g) {
-				return fmt.Errorf("bridge %s lacks address %s", conf.Bridge, g)
+				return fmt.Errorf("%s lacks address %s", l.name, g)
 			}
 		}
 	}

@@ -251,8 +251,8 @@ func (c *Config) validateVLAN() error {
 	if c.VLAN < 0 || c.VLAN > 4094 {
 		errs = append(errs, fmt.Errorf("vlan %d is not between 0 and 4094", c.VLAN))
 	}
-	if c.VLAN > 0 && c.gateway() {
-		errs = append(errs, errors.New("vlan with isGateway: a bridge of this plugin has no address in a VLAN; name a gateway beyond the bridge in ipam, without isGateway and isDefaultGateway"))
+	if name := c.gatewayLink(); name != c.Bridge && validInterface(name) != nil {
+		errs = append(errs, fmt.Errorf("vlan %d with isGateway makes a link %s, whose name is longer than 15 characters: give the bridge a shorter one", c.VLAN, name))
 	}
 	if _, err := vlans(c.VLANTrunk); err != nil {
 		errs = append(errs, err)

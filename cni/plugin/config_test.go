@@ -54,7 +54,7 @@ func TestParseRefuses(t *testing.T) {
 		{"hairpin and promiscuous", `{` + base + `,"hairpinMode":true,"promiscMode":true}`, 7, "exclude each other"},
 		{"no container interface", `{` + bridge + `},"disableContainerInterface":true}`, 7, "no place for the addresses"},
 		{"vlan", `{` + bridge + `},"vlan":5000}`, 7, "vlan 5000"},
-		{"vlan and gateway", `{` + bridge + `},"vlan":5,"isGateway":true}`, 7, "vlan with isGateway"},
+		{"vlan and gateway", `{` + bridge + `},"vlan":4094,"isGateway":true,"bridge":"br-backend0"}`, 7, "link br-backend0.4094, whose name is longer"},
 		{"trunk", `{` + base + `,"vlanTrunk":[{"id":1,"minID":2,"maxID":3}]}`, 7, "vlanTrunk[0]"},
 		{"sysctl", `{` + base + `,"sysctl":{"kernel.panic":"1"}}`, 7, "kernel.panic"},
 		{"overlap", `{"name":"n","ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24"}],[{"subnet":"10.0.0.128/25"}]]}}`, 7, "overlap"},

@@ -169,11 +169,14 @@ func (a *attachment) begin(g *given) *current.Result {
 }
 
 // finish adds the interfaces and what a plugin before this one said.
-func (a *attachment) finish(r *current.Result, g *given, bridge, host, eth iface) {
+func (a *attachment) finish(r *current.Result, g *given, bridges []iface, host, eth iface) {
 	r.Interfaces = []*current.Interface{
-		{Name: bridge.name, Mac: bridge.mac, Mtu: bridge.mtu},
+		{Name: bridges[0].name, Mac: bridges[0].mac, Mtu: bridges[0].mtu},
 		{Name: host.name, Mac: host.mac, Mtu: host.mtu},
 		{Name: eth.name, Mac: eth.mac, Mtu: eth.mtu, Sandbox: a.args.Netns},
+	}
+	for _, l := range bridges[1:] {
+		r.Interfaces = append(r.Interfaces, &current.Interface{Name: l.name, Mac: l.mac, Mtu: l.mtu})
 	}
 	for _, ip := range r.IPs {
 		n := 2

@@ -242,7 +242,7 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 	if err := node.prepare(a.conf, g.addrs); err != nil {
 		return nil, err
 	}
-	bridge, err := node.ensureBridge(a.conf, a.gateways(g.addrs))
+	bridges, err := node.ensureBridge(a.conf, a.gateways(g.addrs))
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +257,7 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 	name := hostName(a.Attachment)
 	undo.add(func() error { return node.remove(name) })
 	result := a.begin(g)
-	host, eth, err := node.connect(pod, bridge, a.conf, wire{name, a.IfName, g.mac, g.addrs, result.Routes})
+	host, eth, err := node.connect(pod, bridges[0], a.conf, wire{name, a.IfName, g.mac, g.addrs, result.Routes})
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +270,7 @@ func (a *attachment) wire(node, pod *namespace, g *given, undo *undoing) (*curre
 	if err := a.publish(node, g, undo); err != nil {
 		return nil, err
 	}
-	a.finish(result, g, bridge, host, eth)
+	a.finish(result, g, bridges, host, eth)
 	return result, nil
 }
 
@@ -287,7 +287,7 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	if err := node.routeLoopback(a.conf.Bridge); err != nil {
+	if err := node.routeLoopback(a.conf.gatewayLink()); err != nil {
 		return err
 	}
 	undo.add(func() error { return a.table.Withdraw(ports) }) // some of many may be there although others are refused
@@ -305,7 +305,7 @@ func (a *attachment) publish(node *namespace, g *given, undo *undoing) error {
 
 // ensureRules makes the rules for subnets, and for those of all other containers where they may have others.
 func (a *attachment) ensureRules(subnets []netip.Prefix) (made bool, err error) {
-	rules := nat.Config{Bridge: a.conf.Bridge, Subnets: subnets, Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
+	rules := nat.Config{Bridge: a.conf.gatewayLink(), Subnets: subnets, Masquerade: a.conf.IPMasq, Direct: a.conf.DirectCIDRs}
 	if !a.conf.varied() {
 		return a.table.Ensure(rules)
 	}

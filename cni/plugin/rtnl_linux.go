@@ -238,6 +238,17 @@ func sendBack(index int) *nl.NetlinkRequest {
 	return req
 }
 
+// vlanFiltering asks that a bridge heed VLANs. The library names the link in such a request, which is an attempt to rename it, and refused of one
+// that is up.
+func vlanFiltering(index int) *nl.NetlinkRequest {
+	req, _ := linkRequest(unix.RTM_NEWLINK, 0, index)
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	kind.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, []byte{1})
+	req.AddData(kind)
+	return req
+}
+
 // newAddress asks for an address of a link. For one of IPv6 duplicate address detection may be left out.
 func newAddress(index int, p netip.Prefix, unchecked bool) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)

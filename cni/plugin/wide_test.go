@@ -95,9 +95,12 @@ func TestKernelWhatTheKernelLacksIsRefusedByName(t *testing.T) {
 	b := newBench(t)
 	b.ofBridge(`, "vlan": 7`)
 	b.conf["isGateway"] = false
+	if hasVLANs(t) {
+		t.Skip("this kernel has VLANs on bridges")
+	}
 	_, err := b.run("ADD", "c1", netnstest.New(t).Path(), nil)
 	if err == nil {
-		t.Skip("this kernel has VLANs on bridges")
+		t.Fatal("not refused")
 	}
 	if !strings.Contains(err.Error(), "vlan") || !strings.Contains(err.Error(), "CONFIG_BRIDGE_VLAN_FILTERING") {
 		t.Errorf("got %v", err)
@@ -319,9 +322,9 @@ func TestKernelCheckNamesWhatIsWrong(t *testing.T) {
 			// The kernel took IPv6's addresses away with it.
 			return errors.Join(b.node.NL.LinkSetUp(b.node.Link("orlop0")), b.node.NL.AddrReplace(b.node.Link("orlop0"), gateway("fd77::1/64")))
 		}},
-		{"bridge orlop0 lacks address 10.77.0.1/24", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("10.77.0.1/24")) },
+		{"orlop0 lacks address 10.77.0.1/24", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("10.77.0.1/24")) },
 			func() error { return b.node.NL.AddrAdd(b.node.Link("orlop0"), gateway("10.77.0.1/24")) }},
-		{"bridge orlop0 lacks address fd77::1/64", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("fd77::1/64")) },
+		{"orlop0 lacks address fd77::1/64", func() error { return b.node.NL.AddrDel(b.node.Link("orlop0"), gateway("fd77::1/64")) },
 			func() error { return b.node.NL.AddrAdd(b.node.Link("orlop0"), gateway("fd77::1/64")) }},
 		{"eth0 in the container has hardware address 0a:58:0a:4d:00:63, not 0a:58:0a:4d:00:02", mac(99), mac(2)},
 		{"nftables table orlop-test has no rules", func() error { return b.node.Do(func() error { return nat.New("test").Remove() }) }, func() error {

@@ -69,18 +69,10 @@ func TestDebian(t *testing.T) {
 // boot starts the machine with containerd set up as docs/cluster.md says.
 func boot(t *testing.T) *world {
 	t.Helper()
-	bin := os.Getenv("ORLOP_BIN")
-	if bin == "" {
-		bin = filepath.Join("..", "..", "bin")
-	}
-	bin, err := filepath.Abs(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := binaries(t)
 	version := versionOf(t, bin)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // with the download of some 200 MB
-	defer cancel()
-	m, err := debianvm.Boot(ctx, debianvm.Config{
+	w := &world{version: version}
+	w.start(t, debianvm.Config{
 		Name: "debian", Cache: filepath.Join(bin, "debian"), Dir: t.TempDir(), MemoryMiB: 4096, CPUs: 2,
 		Ports: []uint16{apiPort, nodePort, hostPort},
 		Files: map[string]string{
@@ -92,20 +84,40 @@ func boot(t *testing.T) *world {
 			"/etc/containerd/config.toml":      fmt.Sprintf(containerdConfig, version),
 		},
 	})
+	t.Log(w.must(t, "uname -r; containerd --version; systemctl --version | head -1; stat -fc %T /sys/fs/cgroup"))
+	return w
+}
+
+// binaries is the folder of the built programs.
+func binaries(t *testing.T) string {
+	t.Helper()
+	bin := os.Getenv("ORLOP_BIN")
+	if bin == "" {
+		bin = filepath.Join("..", "..", "bin")
+	}
+	bin, err := filepath.Abs(bin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Machine: m, version: version}
+	return bin
+}
+
+func (w *world) start(t *testing.T, cfg debianvm.Config) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // with the download of some 200 MB
+	defer cancel()
+	var err error
+	if w.Machine, err = debianvm.Boot(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.explain(t)
 		}
-		if err := m.Close(); err != nil {
+		if err := w.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Log(w.must(t, "uname -r; containerd --version; systemctl --version | head -1; stat -fc %T /sys/fs/cgroup"))
-	return w
 }
 
 const containerdConfig = `version = 2
