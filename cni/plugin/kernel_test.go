@@ -20,6 +20,7 @@ import (
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/cni/ipam"
+	"github.com/orlop-io/orlop/cni/plugintest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -36,41 +37,12 @@ type bench struct {
 	path string // CNI_PATH
 }
 
-// built is the plugin, built once for all tests; in ORLOP_BIN on a machine without Go.
-var built = sync.OnceValues(func() (string, error) {
-	if dir := os.Getenv("ORLOP_BIN"); dir != "" {
-		return filepath.Join(dir, "orlop-cni"), nil
-	}
-	dir, err := os.MkdirTemp("", "orlop-cni-test-*")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "orlop-cni")
-	build := exec.Command("go", "build", "-ldflags", "-E main.start", "-o", bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build plugin: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if os.Geteuid() == 0 && os.Getenv("ORLOP_BIN") == "" {
-		if bin, err := built(); err == nil {
-			os.RemoveAll(filepath.Dir(bin))
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { plugintest.Main(m) }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	netnstest.RequireRoot(t)
-	bin, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := plugintest.Program(t)
 	b := &bench{t: t, node: netnstest.New(t), bin: bin, path: "/opt/cni/bin"}
 	b.conf = map[string]any{
 		"cniVersion": "1.1.0", "name": "test", "type": "orlop-cni", "podCIDRs": []string{"10.77.0.0/24"},

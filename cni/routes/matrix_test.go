@@ -7,40 +7,16 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/orlop-io/orlop/bpf/netnstest"
 	"github.com/orlop-io/orlop/cni/nat"
+	"github.com/orlop-io/orlop/cni/plugintest"
 )
 
-// built is the CNI plugin, built once for all tests.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "orlop-cni-test-*")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "orlop-cni")
-	build := exec.Command("go", "build", "-ldflags", "-E main.start", "-o", bin, "github.com/orlop-io/orlop/cmd/orlop-cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build plugin: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if os.Geteuid() == 0 {
-		if bin, err := built(); err == nil {
-			os.RemoveAll(filepath.Dir(bin))
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { plugintest.Main(m) }
 
 var allPods = []netip.Prefix{prefix("10.244.0.0/16"), prefix("fd00:244::/32")}
 
@@ -57,8 +33,7 @@ type end struct {
 func (n *labNode) addPod(routeMTU int) end {
 	t := n.lab.t
 	t.Helper()
-	bin, err := built()
-	must(t, err)
+	bin := plugintest.Program(t)
 	pod := n.lab.namespace()
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.0.0", "name": "orlop", "type": "orlop-cni", "bridge": "orlop0", "podCIDRs": n.node.Pods, "ipMasq": true,
