@@ -136,11 +136,12 @@ func (n *namespace) readdress(l *link, conf *Config, gateways []netip.Prefix) er
 		if !p.Addr().IsGlobalUnicast() || conf.varied() {
 			continue // another container's gateway
 		}
+		clash := clashes(p, gateways)
+		if !clash && (conf.hasIPAM || !conf.replacesAddress()) {
+			continue // without ipam it is of a range that the node had before
+		}
 		if !conf.replacesAddress() {
-			if clashes(p, gateways) {
-				return fmt.Errorf("it has %s already; forceAddress: true replaces it", p)
-			}
-			continue
+			return fmt.Errorf("it has %s already; forceAddress: true replaces it", p)
 		}
 		if conf.ForceAddress == nil {
 			if err := conf.othersUse(p); err != nil {

@@ -56,6 +56,7 @@ func (b *bench) addresses(name string) []string {
 			out = append(out, a.IPNet.String())
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 

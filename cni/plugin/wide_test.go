@@ -91,6 +91,17 @@ func TestKernelKeysOfBridgeAndHostLocal(t *testing.T) {
 	b.wantNothing("DEL")
 }
 
+// As with the plugin bridge, forceAddress replaces what cannot stay: another network of IPv4, and of IPv6 one that overlaps.
+func TestKernelForceAddress(t *testing.T) {
+	b := newBench(t)
+	b.ofBridge(`, "forceAddress": true`)
+	b.node.Bridge("cni0", "10.99.0.1/24", "fd99::1/64", "fd77::9/60")
+	b.add("c1", netnstest.New(t), nil)
+	if got, want := b.addresses("cni0"), []string{"10.77.0.254/24", "fd77::1/64", "fd99::1/64"}; !slices.Equal(got, want) {
+		t.Errorf("cni0 has %v, want %v", got, want)
+	}
+}
+
 func TestKernelWhatTheKernelLacksIsRefusedByName(t *testing.T) {
 	b := newBench(t)
 	b.ofBridge(`, "vlan": 7`)
