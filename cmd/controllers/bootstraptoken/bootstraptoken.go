@@ -154,7 +154,8 @@ func (c *Cleaner) sync(ctx context.Context, key string) error {
 		}
 		return nil
 	}
-	err = c.client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(token.UID))})
+	// Somebody may have given it longer, which the cache does not show yet.
+	err = c.client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &token.UID, ResourceVersion: &token.ResourceVersion}})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("delete expired token: %w", err)
 	}
