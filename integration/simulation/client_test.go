@@ -9,9 +9,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -213,6 +215,17 @@ func (r resource[T]) list(ctx context.Context) (items []T, err error) {
 func (c controllerRevisionClient) List(ctx context.Context, _ metav1.ListOptions) (*appsv1.ControllerRevisionList, error) {
 	items, err := c.list(ctx)
 	return &appsv1.ControllerRevisionList{Items: items}, err
+}
+
+// List knows selectors by label: whose slices they are is told by them.
+func (c sliceClient) List(ctx context.Context, o metav1.ListOptions) (*discoveryv1.EndpointSliceList, error) {
+	selector, err := labels.Parse(o.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	items, err := c.list(ctx)
+	items = slices.DeleteFunc(items, func(e discoveryv1.EndpointSlice) bool { return !selector.Matches(labels.Set(e.Labels)) })
+	return &discoveryv1.EndpointSliceList{Items: items}, err
 }
 
 // Bind puts a pod on a node, once.

@@ -54,11 +54,29 @@ func (p *slicesPlot) user(s *story) {
 }
 
 func (p *slicesPlot) accident(s *story) {
-	if s.rand.IntN(3) == 0 {
+	switch slices := all[*discoveryv1.EndpointSlice](s.world, "endpointslices"); {
+	case s.rand.IntN(3) == 0:
 		s.nodeLeaves()
-		return
+	case len(slices) > 0 && s.rand.IntN(3) == 0:
+		p.meddle(s, pick(s, slices).Name)
+	default:
+		s.mishap()
 	}
-	s.mishap()
+}
+
+// meddle takes a slice away, or what it says.
+func (p *slicesPlot) meddle(s *story, name string) {
+	switch s.rand.IntN(3) {
+	case 0:
+		s.note("somebody deletes slice %s", name)
+		s.remove("endpointslices", name)
+	case 1:
+		s.note("somebody makes slice %s his own", name)
+		edit(s.world, "endpointslices", name, func(e *discoveryv1.EndpointSlice) { e.Labels[discoveryv1.LabelManagedBy] = "somebody" })
+	case 2:
+		s.note("somebody empties slice %s", name)
+		edit(s.world, "endpointslices", name, func(e *discoveryv1.EndpointSlice) { e.Endpoints, e.Generation = nil, e.Generation+1 })
+	}
 }
 
 func (p *slicesPlot) calm(*story) {}
@@ -99,6 +117,9 @@ func (p *slicesPlot) end(s *story) {
 	}
 	have := map[string]bool{}
 	for _, slice := range all[*discoveryv1.EndpointSlice](s.world, "endpointslices") {
+		if slice.Labels[discoveryv1.LabelManagedBy] == "somebody" {
+			continue
+		}
 		if svc == nil || metav1.GetControllerOfNoCopy(slice).UID != svc.UID {
 			s.fail("calm, and slice %s is of no Service", slice.Name)
 			continue

@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -33,10 +36,14 @@ const (
 	// managedBy marks the slices that are ours.
 	managedBy   = "endpointslice-controller.k8s.io"
 	maxPerSlice = 100
+	// patience is how long the cache may be behind what was written here. A slice that came and went between two watches never
+	// shows up in it: after that the API server is asked.
+	patience = 10 * time.Second
 )
 
 // Controller syncs the slices of all Services.
 type Controller struct {
+	client     kubernetes.Interface
 	services   corelisters.ServiceLister
 	pods       corelisters.PodLister
 	nodes      corelisters.NodeLister
@@ -48,6 +55,10 @@ type Controller struct {
 	reconciler *upstream.Reconciler
 	loop       *loop.Loop
 	synced     []cache.InformerSynced
+
+	mu sync.Mutex
+	// behind is since when the cache is behind, by Service.
+	behind map[string]time.Time
 }
 
 // New returns a Controller that has done nothing yet.
@@ -55,6 +66,7 @@ func New(client kubernetes.Interface, shared informers.SharedInformerFactory, ev
 	services, pods := shared.Core().V1().Services(), shared.Core().V1().Pods()
 	nodes, slicesInformer := shared.Core().V1().Nodes(), shared.Discovery().V1().EndpointSlices()
 	c := &Controller{
+		client: client, behind: map[string]time.Time{},
 		services: services.Lister(), pods: pods.Lister(), nodes: nodes.Lister(), slices: slicesInformer.Lister(), events: events,
 		tracker: util.NewEndpointSliceTracker(), triggers: util.NewTriggerTimeTracker(), topology: topologycache.NewTopologyCache(),
 		synced: []cache.InformerSynced{services.Informer().HasSynced, pods.Informer().HasSynced,
@@ -160,7 +172,7 @@ func (c *Controller) nodesChanged() {
 	}
 }
 
-func (c *Controller) sync(_ context.Context, key string) error {
+func (c *Controller) sync(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
 	if err != nil {
 		return err
@@ -171,6 +183,7 @@ func (c *Controller) sync(_ context.Context, key string) error {
 		c.triggers.DeleteService(namespace, name)
 		c.tracker.DeleteService(namespace, name)
 		c.reconciler.DeleteService(namespace, name)
+		c.late(key, false)
 		return nil
 	} else if err != nil {
 		return err
@@ -178,25 +191,13 @@ func (c *Controller) sync(_ context.Context, key string) error {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.Selector == nil {
 		return nil // somebody else's
 	}
+	ours, err := c.ours(ctx, svc)
+	if err != nil {
+		return err
+	}
 	pods, err := c.pods.Pods(namespace).List(labels.Set(svc.Spec.Selector).AsSelectorPreValidated())
 	if err != nil {
 		return err
-	}
-	ours, err := c.slices.EndpointSlices(namespace).List(labels.Set{
-		discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: managedBy,
-	}.AsSelectorPreValidated())
-	if err != nil {
-		return err
-	}
-	ours = slices.DeleteFunc(ours, func(s *discoveryv1.EndpointSlice) bool {
-		if s.DeletionTimestamp == nil {
-			return false
-		}
-		c.tracker.ExpectDeletion(s) // a finalizer may keep it for long
-		return true
-	})
-	if c.tracker.StaleSlices(svc, ours) {
-		return fmt.Errorf("cache of EndpointSlices is behind: %w", apierrors.NewConflict(discoveryv1.Resource("endpointslices"), name, nil))
 	}
 	triggered := c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, svc, pods)
 	err = c.reconciler.Reconcile(klog.Background(), svc, pods, ours, triggered)
@@ -204,4 +205,59 @@ func (c *Controller) sync(_ context.Context, key string) error {
 		c.events.Eventf(svc, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s/%s: %v", namespace, name, err)
 	}
 	return err
+}
+
+// ours are the slices of svc that this controller made and that stay. It is an error when nobody can tell.
+func (c *Controller) ours(ctx context.Context, svc *corev1.Service) ([]*discoveryv1.EndpointSlice, error) {
+	selector := labels.Set{discoveryv1.LabelServiceName: svc.Name, discoveryv1.LabelManagedBy: managedBy}.AsSelectorPreValidated()
+	shown, err := c.slices.EndpointSlices(svc.Namespace).List(selector)
+	if err != nil {
+		return nil, err
+	}
+	shown = c.staying(shown)
+	stale := c.tracker.StaleSlices(svc, shown)
+	late := c.late(svc.Namespace+"/"+svc.Name, stale)
+	switch {
+	case !stale:
+		return shown, nil
+	case !late:
+		return nil, fmt.Errorf("cache of EndpointSlices is behind: %w", apierrors.NewConflict(discoveryv1.Resource("endpointslices"), svc.Name, nil))
+	}
+	list, err := c.client.DiscoveryV1().EndpointSlices(svc.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
+	if err != nil {
+		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	c.tracker.DeleteService(svc.Namespace, svc.Name)
+	live := make([]*discoveryv1.EndpointSlice, 0, len(list.Items))
+	for i := range list.Items {
+		live = append(live, &list.Items[i])
+	}
+	return c.staying(live), nil
+}
+
+// staying leaves out what is being deleted.
+func (c *Controller) staying(all []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
+	return slices.DeleteFunc(all, func(s *discoveryv1.EndpointSlice) bool {
+		if s.DeletionTimestamp == nil {
+			return false
+		}
+		c.tracker.ExpectDeletion(s) // a finalizer may keep it for long
+		return true
+	})
+}
+
+// late tells whether the cache has been behind for too long for a Service.
+func (c *Controller) late(key string, behind bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since, was := c.behind[key]
+	switch {
+	case behind && !was:
+		c.behind[key] = time.Now()
+		return false
+	case behind && time.Since(since) < patience:
+		return false
+	}
+	delete(c.behind, key)
+	return behind
 }

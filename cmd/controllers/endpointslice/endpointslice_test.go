@@ -72,11 +72,18 @@ func newCluster(objs ...runtime.Object) *cluster {
 // run runs a Controller until stop is called.
 func (w *cluster) run(t *testing.T) (stop func()) {
 	t.Helper()
+	return w.runAfter(t, func(*Controller) {})
+}
+
+// runAfter is run, with something done before.
+func (w *cluster) runAfter(t *testing.T, first func(*Controller)) (stop func()) {
+	t.Helper()
 	shared := informers.NewSharedInformerFactory(w, 0)
 	c, err := New(w, shared, w.events, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	first(c)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	shared.Start(ctx.Done())
@@ -238,6 +245,27 @@ func TestMendsSlices(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A slice that came and went between two watches is never shown by the cache, and not waited for for ever.
+func TestASliceThatIsNeverSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCluster(service("web"), pod("a", "web", "10.0.0.1"))
+		defer w.runAfter(t, func(c *Controller) {
+			c.tracker.Update(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "web-x", UID: "x", Generation: 1,
+				Labels: map[string]string{discoveryv1.LabelServiceName: "web", discoveryv1.LabelManagedBy: managedBy}}})
+		})()
+		w.expect(t, "it may still show up", "")
+		time.Sleep(time.Minute)
+		w.expect(t, "it did not", "web 10.0.0.1")
+		write(t, func(ctx context.Context) (*corev1.Pod, error) {
+			return w.CoreV1().Pods("n").Create(ctx, pod("b", "web", "10.0.0.2"), metav1.CreateOptions{})
+		})
+		w.expect(t, "and another pod came", "web 10.0.0.1 10.0.0.2")
+		if n := len(w.slices(t)); n != 1 {
+			t.Errorf("%d slices", n)
+		}
+	})
 }
 
 // What cannot be written is tried again, and the Service says why.
