@@ -4,8 +4,10 @@ ARCH ?= $(shell go env GOARCH)
 BIN := $(if $(filter $(shell go env GOARCH),$(ARCH)),bin,bin/$(ARCH))
 # Asked once: programs and images must agree on it, even if somebody commits meanwhile.
 VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null || echo dev))
+COMMIT := $(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 KUBERNETES := v1.37.2
 LDFLAGS := -s -w -X main.version=$(VERSION) \
+  -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) -X k8s.io/client-go/pkg/version.gitCommit=$(COMMIT) \
   -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)+orlop.$(VERSION) \
   -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37
 PROGRAMS := ./cmd/orlop ./cmd/orlop-server

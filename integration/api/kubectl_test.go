@@ -3,6 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -40,6 +43,20 @@ func prints(t *testing.T, out string, words ...string) {
 		if !strings.Contains(out, w) {
 			t.Errorf("no %q in\n%.3000s", w, out)
 		}
+	}
+}
+
+// What a server's audit log shows of a program is its name, its version and its commit.
+func TestProgramsSayWhoTheyAre(t *testing.T) {
+	said := make(chan string, 1)
+	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		said <- r.UserAgent()
+		fmt.Fprint(w, "{}")
+	}))
+	defer listener.Close()
+	kubectlMust(t, "", "--server="+listener.URL, "get", "--raw", "/x")
+	if got := <-said; !regexp.MustCompile(`^kubectl/v1\.37\.\S+ \(\w+/\w+\) kubernetes/([0-9a-f]{7}|unknown)$`).MatchString(got) {
+		t.Errorf("kubectl says that it is %q", got)
 	}
 }
 
