@@ -43,7 +43,7 @@ type sandbox struct {
 
 // runCNI measures the CNI plugin against the peers' bridge, host-local and portmap: processes from fork to exit.
 func runCNI(ctx context.Context, bin string, out io.Writer) error {
-	const rounds = 60
+	const rounds = 200
 	dir, err := os.MkdirTemp("", "figures-cni-*")
 	if err != nil {
 		return err
