@@ -52,6 +52,7 @@ func TestEndpointsEndWithTheirService(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		shared.Start(ctx.Done())
+		synctest.Wait() // what comes between the list and the watch is lost to a fake
 		go func() { ended <- c.Run(ctx) }()
 		defer func() { stop(); <-ended; shared.Shutdown() }()
 		time.Sleep(time.Second)

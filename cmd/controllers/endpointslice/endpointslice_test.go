@@ -87,6 +87,7 @@ func (w *cluster) runAfter(t *testing.T, first func(*Controller)) (stop func()) 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	shared.Start(ctx.Done())
+	synctest.Wait() // what comes between the list and the watch is lost to a fake
 	go func() { ended <- c.Run(ctx) }()
 	time.Sleep(time.Second)
 	return func() { cancel(); <-ended; shared.Shutdown() }
@@ -135,7 +136,7 @@ func write[T any](t *testing.T, do func(context.Context) (T, error)) {
 	if _, err := do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
+	time.Sleep(time.Minute) // of virtual time: a fake may lose an event, and the Controller asks after its patience
 }
 
 func (w *cluster) expect(t *testing.T, when, want string) {

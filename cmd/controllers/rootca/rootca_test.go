@@ -122,6 +122,7 @@ func TestKeepsIt(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		shared.Start(ctx.Done())
+		synctest.Wait() // what comes between the list and the watch is lost to a fake
 		go func() { ended <- c.Run(ctx) }()
 		defer func() { stop(); <-ended; shared.Shutdown() }()
 		there := func(what, namespace string) {
