@@ -61,7 +61,7 @@ func (s *Scheduler) unplaced(ctx context.Context, pod *Pod, verdict Verdict, mov
 		for _, lesser := range moved {
 			s.clearNomination(ctx, lesser.Pod)
 		}
-		s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, verdict.Message, nominated)
+		s.telling(ctx, pod.Pod, corev1.PodReasonUnschedulable, verdict.Message, nominated)()
 		// Only now: a try before the victims are seen to leave would choose more of them.
 		s.queue.fail(pod.UID, verdict.By|byVictims)
 	})

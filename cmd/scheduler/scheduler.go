@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ type Scheduler struct {
 	writes  chan func()
 	writing sync.WaitGroup
 	tried   uint64 // only Run counts
+
+	tellings tellings
 }
 
 // New returns a Scheduler, for pods of cfg's profiles, that has done nothing yet.
@@ -193,9 +196,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) one(ctx context.Context, pod *Pod) {
 	if len(pod.Spec.SchedulingGates) > 0 {
 		s.queue.fail(pod.UID, 0)
-		s.async(ctx, func() {
-			s.writeCondition(ctx, pod.Pod, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "")
-		})
+		s.async(ctx, s.telling(ctx, pod.Pod, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", ""))
 		return
 	}
 	began, name := time.Now(), pod.Spec.SchedulerName
@@ -261,6 +262,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
 	attempts, age := s.queue.history(pod.UID)
+	s.tellings.settle(ctx, pod.UID) // else that it has none would be said of a pod that has a node
 	err := s.bindVolumes(ctx, pod, node, verdict.volumes)
 	if err != nil {
 		err = fmt.Errorf("running PreBind plugin %q: %w", volumeBinding, err)
@@ -294,8 +296,8 @@ func (s *Scheduler) bind(ctx context.Context, pod *Pod, verdict Verdict, began t
 	}
 	s.log.Warn("bind", "pod", pod.Namespace+"/"+pod.Name, "node", node, "err", err)
 	s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%v", err)
-	s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, err.Error(), "")
-	s.queue.again(pod.UID) // only now: what the next try says of the pod is newer than this
+	s.telling(ctx, pod.Pod, corev1.PodReasonUnschedulable, err.Error(), "")()
+	s.queue.again(pod.UID)
 }
 
 // shown returns the node of pod in the cache.
@@ -314,17 +316,27 @@ func (s *Scheduler) shown(pod *Pod) string {
 func (s *Scheduler) failed(ctx context.Context, pod *Pod, message string, by plugins, nominated string) {
 	s.queue.fail(pod.UID, by)
 	s.events[pod.Spec.SchedulerName].Eventf(pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", message)
-	s.async(ctx, func() { s.writeCondition(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated) })
+	s.async(ctx, s.telling(ctx, pod.Pod, corev1.PodReasonUnschedulable, message, nominated))
 }
 
-// writeCondition sets PodScheduled to False, where that says anything new.
-func (s *Scheduler) writeCondition(ctx context.Context, pod *corev1.Pod, reason, message, nominated string) {
-	for _, c := range pod.Status.Conditions {
-		told := c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
-		if told && c.ObservedGeneration == pod.Generation && nominated == pod.Status.NominatedNodeName {
-			return
+// telling returns what sets PodScheduled to False, where that says anything new. It does so after what is being said of the pod.
+func (s *Scheduler) telling(ctx context.Context, pod *corev1.Pod, reason, message, nominated string) func() {
+	return s.tellings.add(pod.UID, func(after bool) {
+		if after || !told(pod, reason, message, nominated) {
+			s.writeCondition(ctx, pod, reason, message, nominated)
 		}
-	}
+	})
+}
+
+// told tells whether pod says so already.
+func told(pod *corev1.Pod, reason, message, nominated string) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		same := c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
+		return same && c.ObservedGeneration == pod.Generation && nominated == pod.Status.NominatedNodeName
+	})
+}
+
+func (s *Scheduler) writeCondition(ctx context.Context, pod *corev1.Pod, reason, message, nominated string) {
 	patch, err := conditionPatch(pod, reason, message, nominated)
 	if err == nil {
 		_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
