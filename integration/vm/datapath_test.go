@@ -16,7 +16,7 @@ var onThisKernel = []struct{ pkg, skip string }{
 }
 
 // The data path's tests hold on Debian's kernel, which is older than others and has VLANs on bridges.
-func TestKernelTier(t *testing.T) {
+func TestDataPath(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("installing a Debian into a folder needs root")
 	}
