@@ -206,7 +206,7 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 		return err
 	}
 	defer held.unlock()
-	lease, ok, err := readLease(s.leasePath(att))
+	lease, ok, err := s.Lookup(att)
 	if err == nil && !ok {
 		err = fs.ErrNotExist
 	}
@@ -225,7 +225,18 @@ func (s *Store) SetData(att Attachment, data json.RawMessage) error {
 }
 
 // Lookup returns the lease of att, and whether there is one; ErrTorn where it cannot be read.
-func (s *Store) Lookup(att Attachment) (Lease, bool, error) { return readLease(s.leasePath(att)) }
+func (s *Store) Lookup(att Attachment) (Lease, bool, error) { return s.leaseIn(keyOf(att)) }
+
+// leaseIn reads the lease in the file of that name. One that names another attachment than its file does is torn, too.
+func (s *Store) leaseIn(key string) (Lease, bool, error) {
+	path := filepath.Join(s.boot, leasesDir, key)
+	l, there, err := readLease(path)
+	if err == nil && there && keyOf(l.Attachment) != key {
+		err = fmt.Errorf("lease %s: %w: it names container %s %s", path, ErrTorn, l.ContainerID, l.IfName)
+		l = Lease{key: key, Written: l.Written, Torn: true}
+	}
+	return l, there, err
+}
 
 // KeyOf is what Lease.Key returns for the lease of att.
 func KeyOf(att Attachment) string { return keyOf(att) }
@@ -247,7 +258,7 @@ func (s *Store) List() ([]Lease, error) {
 		if strings.HasPrefix(e.Name(), tempPrefix) {
 			continue
 		}
-		l, ok, err := readLease(filepath.Join(s.boot, leasesDir, e.Name()))
+		l, ok, err := s.leaseIn(e.Name())
 		if err != nil && !errors.Is(err, ErrTorn) {
 			return nil, err
 		}

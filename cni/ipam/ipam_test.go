@@ -240,6 +240,7 @@ func TestFolderOfHostLocal(t *testing.T) {
 func FuzzLease(f *testing.F) {
 	f.Add([]byte(`{"containerID":"c1","ifname":"eth0","addrs":["10.1.2.2","fd00::1"],"data":{"x":1}}`))
 	f.Add([]byte(`{"containerID":"c1","addrs":[""]}`))
+	f.Add([]byte(`{"containerID":"another","ifname":"eth0","addrs":["10.1.2.2","fd00::1"]}`))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newStore(t, t.TempDir(), "b1")
