@@ -25,8 +25,12 @@ func (c *Config) gatewayLink() string {
 }
 
 func (n *namespace) filterVLANs(bridge *link) error {
-	if err := n.sock.tell(nil, vlanFiltering(bridge.index)); err != nil {
+	err := n.sock.tell(nil, vlanFiltering(bridge.index))
+	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("%s: %w", noVLANs, err)
+	}
+	if err != nil {
+		return fmt.Errorf("make bridge %s heed VLANs (vlan_filtering): %w", bridge.name, err)
 	}
 	return nil
 }
