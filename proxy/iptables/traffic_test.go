@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -142,6 +143,10 @@ func TestKernelTraffic(t *testing.T) {
 func counted(t *testing.T, flavour Flavour) {
 	r := proxytest.New(t)
 	r.Announce("192.0.2.50")
+	// So few ports that two connections from one would be met: conntrack takes them for one, and one is counted.
+	r.Must(r.Node.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40015"), 0o644)
+	}))
 	var b *Backend
 	program := "iptables-" + string(flavour)
 	run := func(args ...string) {
@@ -178,25 +183,37 @@ func counted(t *testing.T, flavour Flavour) {
 			return err
 		}))
 	}
+	ask := func(ns *netnstest.NS, network, addr string, times, answers int) {
+		t.Helper()
+		out, got := r.Ask(ns, network, addr, times), 0
+		for _, n := range out.Who {
+			got += n
+		}
+		if got != answers {
+			t.Errorf("%s %s, asked %d times: %d answers, want %d: %+v", network, addr, times, got, answers, out)
+		}
+	}
 	stay := func(g *proxy.Group) { g.Affinity = time.Hour }
 	open()
 	set(proxytest.Service(nil, 1, 2))
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10)
-	r.Ask(r.Node, "udp", "["+proxytest.VIP6+"]:80", 10)
-	r.Ask(r.Outside, "tcp", "192.0.2.1:30080", 10)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
+	ask(r.Node, "udp", "["+proxytest.VIP6+"]:80", 10, 10)
+	ask(r.Outside, "tcp", "192.0.2.1:30080", 10, 10)
 	want("two endpoints", 30, 0)
 	other := proxytest.Service(nil, 3)
-	for _, list := range []proxy.Model{proxytest.Service(nil, 2), proxytest.Service(nil), other} {
-		set(list)
-		r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10)
-	}
+	set(proxytest.Service(nil, 2))
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
+	set(proxytest.Service(nil))
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 0)
+	set(other)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
 	want("endpoints went and came", 50, 10)
 	set(proxytest.Service(stay, 1, 2))
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
 	set(proxytest.Service(stay))
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 1)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 1, 0)
 	set(proxytest.Service(stay, 1, 2))
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
 	want("with affinity", 70, 11)
 	set(proxytest.Local())
 	r.AskInVain(r.Outside, "udp", "192.0.2.1:30080")
@@ -209,7 +226,7 @@ func counted(t *testing.T, flavour Flavour) {
 	}
 	set(other)
 	want("flushed", 70, 12)
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 10, 10)
 	want("since", 80, 12)
 	// A second service, as every change that writes the chains which services share.
 	other["second"] = &proxy.Group{Port: "default/second", Backends: other["4/TCP"].Backends, Frontends: []proxy.Frontend{{Addr: other["4/TCP"].Frontends[0].Addr.Next(), Port: 80, Protocol: proxy.TCP, Scope: proxy.Inside}}}
@@ -223,7 +240,7 @@ func counted(t *testing.T, flavour Flavour) {
 	want("and came again", 0, 0)
 	open() // a restart
 	set(other)
-	r.Ask(r.Pods[0], "tcp", proxytest.VIP+":80", 3)
+	ask(r.Pods[0], "tcp", proxytest.VIP+":80", 3, 3)
 	want("after a restart", 3, 0)
 	run("-t", "mangle", "-F")
 	r.Must(r.Node.Do(func() error { return Remove("") }))

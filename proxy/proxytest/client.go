@@ -59,7 +59,7 @@ func Main(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Ask asks so many times from ns, each by a connection of its own.
+// Ask asks so many times from ns, each by a connection of its own: of UDP too no two come from one port, which conntrack would take for one.
 func (r *Rig) Ask(ns *netnstest.NS, network, addr string, times int) Outcome {
 	r.T.Helper()
 	return r.start(ns, order{Network: network, Addr: addr, Times: times, Wait: time.Second})()
@@ -112,6 +112,12 @@ func (r *Rig) start(ns *netnstest.NS, o order) (finish func() Outcome) {
 
 func (o order) do(stop <-chan struct{}) Outcome {
 	out := Outcome{map[string]int{}, map[string]int{}, map[string]int{}}
+	var open []net.Conn // its port is nobody else's until it is closed
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
 	for i := 0; o.UntilEOF || i < o.Times; i++ {
 		if o.UntilEOF {
 			select {
@@ -120,7 +126,12 @@ func (o order) do(stop <-chan struct{}) Outcome {
 			case <-time.After(time.Millisecond): // so few that no port of the client comes round again
 			}
 		}
-		answer, err := o.once()
+		c, answer, err := o.once()
+		if c != nil && o.Network == "udp" && !o.UntilEOF {
+			open = append(open, c)
+		} else if c != nil {
+			c.Close()
+		}
 		if err != nil {
 			var no syscall.Errno
 			if errors.As(err, &no) {
@@ -138,7 +149,7 @@ func (o order) do(stop <-chan struct{}) Outcome {
 	return out
 }
 
-func (o order) once() (string, error) {
+func (o order) once() (net.Conn, string, error) {
 	if o.Unconnected {
 		return o.onceUnconnected()
 	}
@@ -146,39 +157,37 @@ func (o order) once() (string, error) {
 	d.SetMultipathTCP(false)
 	c, err := d.Dial(o.Network, o.Addr)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(o.Wait))
 	if o.Network == "udp" {
 		if _, err := c.Write([]byte("?")); err != nil {
-			return "", err
+			return c, "", err
 		}
 	}
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
-	return string(buf[:n]), err
+	return c, string(buf[:n]), err
 }
 
-func (o order) onceUnconnected() (string, error) {
+func (o order) onceUnconnected() (net.Conn, string, error) {
 	to, err := net.ResolveUDPAddr(o.Network, o.Addr)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	c, err := net.ListenUDP(o.Network, nil)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(o.Wait))
 	if _, err := c.WriteTo([]byte("?"), to); err != nil {
-		return "", err
+		return c, "", err
 	}
 	buf := make([]byte, 100)
 	n, from, err := c.ReadFrom(buf)
 	if err != nil {
-		return "", err
+		return c, "", err
 	}
 	who, _, _ := strings.Cut(string(buf[:n]), "<")
-	return who + "<" + from.String(), nil
+	return c, who + "<" + from.String(), nil
 }
